@@ -1,0 +1,3 @@
+"""jepa-lab: an ablation lab for I-JEPA pretraining."""
+
+__version__ = "0.1.0"

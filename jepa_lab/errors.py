@@ -1,0 +1,33 @@
+"""The few kinds of error that a user can meet, and the exit code of each.
+
+A message says the place (field, file, line), the value, the rule and the remedy.
+Anything that is not one of these is a mistake of our own: exit code 1 and a traceback.
+"""
+
+
+class JepaLabError(Exception):
+    """Base of the errors whose message is meant for the user."""
+
+    exit_code = 2
+
+
+class ConfigError(JepaLabError):
+    """A setting, a file or an option is wrong; nothing was started."""
+
+
+class DataError(JepaLabError):
+    """The data are missing, unreadable or do not fit the settings."""
+
+
+class DeviceError(JepaLabError):
+    """The requested device, precision or compiler is not available here."""
+
+
+class RunFolderError(JepaLabError):
+    """A run folder cannot be written, is not a run, or belongs to another configuration."""
+
+
+class RunStopped(JepaLabError):
+    """A good run was stopped from outside: disk, memory, non-finite numbers, a collapse."""
+
+    exit_code = 3

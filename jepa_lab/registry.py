@@ -1,0 +1,142 @@
+"""Registries: a name in the YAML becomes a class with typed, validated parameters.
+
+A component is one file: a class with a nested `Params` and a registration. Everything that lists
+components (the YAML schema, `jepa-lab list`, the contract tests, the documentation) reads the registries, so
+nobody edits a list.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from jepa_lab.errors import ConfigError
+
+
+class ComponentParams(BaseModel):
+    """Base of every component's `Params`: frozen, unknown keys forbidden, no infinities or NaN.
+
+    Params hold what a user chooses; what the run knows (grid, widths, classes) goes to the constructor.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One registered component.
+
+    Attributes:
+        config_type: the component's `Params` with its `name` added: what the YAML section is validated against.
+    """
+
+    name: str
+    component: type[T]
+    params_type: type[ComponentParams]
+    config_type: type[ComponentParams]
+    summary: str
+    source: str
+
+
+class Registry(Generic[T]):
+    """Maps names to the components of one family (maskers, losses, ...).
+
+    Args:
+        family: singular name of the family, as it appears in `jepa-lab list` and in messages.
+        base: the abstract class that every component of the family extends.
+    """
+
+    def __init__(self, family: str, base: type[T]) -> None:
+        if family in FAMILIES:
+            raise ConfigError(f"registry family {family!r} exists already; choose another name")
+        self.family = family
+        self.base = base
+        self._entries: dict[str, Entry[T]] = {}
+        FAMILIES[family] = self
+
+    def register(self, name: str, *, summary: str, source: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator that adds a component under `name`.
+
+        Args:
+            summary: one line for `jepa-lab list`.
+            source: paper and section, or the program whose behaviour this is.
+        Raises:
+            ConfigError: if the name is taken, or the class lacks `Params` or the family's base.
+        """
+
+        def add(component: type[T]) -> type[T]:
+            self._check(name, component)
+            params_type: type[ComponentParams] = component.Params  # type: ignore[attr-defined]
+            config_type = create_model(
+                f"{component.__name__}Config", __base__=params_type, name=(Literal[name], name)
+            )
+            self._entries[name] = Entry(name, component, params_type, config_type, summary, source)
+            return component
+
+        return add
+
+    def _check(self, name: str, component: type[T]) -> None:
+        where = f"{component.__module__}.{component.__qualname__}"
+        if name in self._entries:
+            holder = self._entries[name].component
+            raise ConfigError(
+                f"{where} registers {self.family} {name!r}, which {holder.__module__}.{holder.__qualname__} "
+                "holds already; register it under another name"
+            )
+        if not issubclass(component, self.base):
+            raise ConfigError(f"{where} must extend {self.base.__name__} to be a {self.family}")
+        params = getattr(component, "Params", None)
+        if not (isinstance(params, type) and issubclass(params, ComponentParams)):
+            raise ConfigError(f"{where} needs a nested class Params(ComponentParams)")
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return iter(self._entries[name] for name in sorted(self._entries))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        """The registered names, sorted."""
+        return sorted(self._entries)
+
+    def get(self, name: str) -> Entry[T]:
+        """The component registered under `name`.
+
+        Raises:
+            ConfigError: with the nearest names, if there is none.
+        """
+        if name not in self._entries:
+            raise ConfigError(f"unknown {self.family} {name!r}{did_you_mean(name, self.names())}")
+        return self._entries[name]
+
+    def entry_of(self, params: ComponentParams) -> Entry[T]:
+        """The component that a validated YAML section belongs to."""
+        return self.get(params.name)  # type: ignore[attr-defined]
+
+
+FAMILIES: dict[str, Registry[Any]] = {}
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest name, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""
+
+
+def import_submodules(package: ModuleType) -> None:
+    """Import every module of a family's package, so that its components register themselves."""
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda found: found.name):
+        importlib.import_module(f"{package.__name__}.{module.name}")

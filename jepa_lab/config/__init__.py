@@ -1,0 +1,1 @@
+"""Configuration: schemas, YAML loading with file and line, overrides, presets."""

@@ -1,0 +1,1 @@
+"""Data: data sets, augmentations, splits and loaders."""

@@ -1,0 +1,93 @@
+"""What a data set is: images as uint8 tensors, labels where there are any."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from jepa_lab.registry import ComponentParams, Registry
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """One split of a data set.
+
+    Attributes:
+        images: [n, C, H, W] uint8.
+        labels: [n] int64 class indices, or None without labels.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def subset(self, indices: Tensor) -> ImageSplit:
+        """The images (and labels) at `indices`, [m] int64."""
+        return ImageSplit(self.images[indices], None if self.labels is None else self.labels[indices])
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A loaded data set.
+
+    Attributes:
+        test: None where there is no labelled test split.
+        class_names: one a class, in the order of the labels; empty without labels.
+        digest: hexadecimal digest (at most 36 characters) that changes when images or labels change.
+        source: where the data came from, in words or as a path.
+    """
+
+    train: ImageSplit
+    test: ImageSplit | None
+    class_names: tuple[str, ...]
+    digest: str
+    source: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+class ImageDataset(ABC):
+    """Finds and decodes a data set.
+
+    Args:
+        params: the data set's own `Params`.
+        root: the folder that holds the files, or None where none was given.
+        image_size: height and width to deliver, in pixels.
+    Raises:
+        ConfigError: if `root` is given to a data set that has no files.
+    """
+
+    Params: type[ComponentParams] = ComponentParams
+    num_channels: int
+    needs_files: bool = True
+
+    def __init__(self, params: ComponentParams, root: Path | None, image_size: int) -> None:
+        self.params = params
+        self.root = root
+        self.image_size = image_size
+
+    @abstractmethod
+    def num_train_images(self) -> int:
+        """How many training images there are, without decoding them.
+
+        Raises:
+            DataError: if the files are missing: which files to put where, and which pipelines need none.
+        """
+
+    @abstractmethod
+    def load(self) -> ImageData:
+        """Read, decode and resize everything.
+
+        Raises:
+            DataError: missing files, or an image that cannot be decoded (named).
+        """
+
+
+DATASETS: Registry[ImageDataset] = Registry("dataset", ImageDataset)

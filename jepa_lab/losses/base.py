@@ -1,0 +1,52 @@
+"""What a loss is: one number for each predicted patch; averaging over valid patches is the caller's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from jepa_lab.registry import ComponentParams, Registry
+
+
+class Loss(ABC):
+    """Compares predicted with target representations.
+
+    Args:
+        params: the loss's own `Params`.
+    """
+
+    Params: type[ComponentParams] = ComponentParams
+
+    def __init__(self, params: ComponentParams) -> None:
+        self.params = params
+
+    @abstractmethod
+    def per_patch(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each patch.
+
+        Args:
+            predictions: [..., D]. targets: [..., D], same shape, without gradient.
+        Returns:
+            [...], one non-negative number a patch.
+        """
+
+
+LOSSES: Registry[Loss] = Registry("loss", Loss)
+
+
+def mean_over_valid(per_patch: Tensor, valid: Tensor | None, count: Tensor | int | None = None) -> Tensor:
+    """Sum over valid patches divided by their number.
+
+    Args:
+        per_patch: [B, E, M, T] losses.
+        valid: [B, M, T] bool, or None where every patch is valid.
+        count: divisor, where the batch is a part of a larger one; by default the valid patches here.
+    Returns:
+        Scalar.
+    """
+    if valid is None:
+        return per_patch.mean() if count is None else per_patch.sum() / count
+    weights = valid.unsqueeze(1).expand_as(per_patch)  # [B, E, M, T]
+    total = per_patch.masked_fill(~weights, 0.0).sum()
+    return total / (weights.sum() if count is None else count)

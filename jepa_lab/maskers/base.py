@@ -1,0 +1,103 @@
+"""What a masker is, and the `Masks` it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from jepa_lab.grid import Grid
+from jepa_lab.registry import ComponentParams, Registry
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Patch indices of the context views and the target blocks of a batch.
+
+    Shapes are the same from batch to batch; images that have fewer patches are padded, and validity says so.
+    Valid entries come first and are in raster order; a padded entry holds index 0, a position that exists.
+
+    Attributes:
+        context: [B, E, K] int64 patch indices of E context views.
+        context_valid: [B, E, K] bool, or None where every entry is valid.
+        target: [B, M, T] int64 patch indices of M target blocks.
+        target_valid: [B, M, T] bool, or None where every entry is valid.
+    """
+
+    context: Tensor
+    context_valid: Tensor | None
+    target: Tensor
+    target_valid: Tensor | None
+
+    def __len__(self) -> int:
+        return self.context.shape[0]
+
+    def __getitem__(self, images: slice) -> Masks:
+        """The masks of some images of the batch (used to accumulate gradients)."""
+        return Masks(
+            self.context[images],
+            None if self.context_valid is None else self.context_valid[images],
+            self.target[images],
+            None if self.target_valid is None else self.target_valid[images],
+        )
+
+    def context_counts(self) -> Tensor:
+        """Valid context patches of each image and view, [B, E] int64."""
+        return _counts(self.context, self.context_valid)
+
+    def target_counts(self) -> Tensor:
+        """Valid target patches of each image and block, [B, M] int64."""
+        return _counts(self.target, self.target_valid)
+
+
+def _counts(indices: Tensor, valid: Tensor | None) -> Tensor:
+    if valid is None:
+        return torch.full(indices.shape[:2], indices.shape[2], device=indices.device)
+    return valid.sum(dim=-1)
+
+
+class MaskerParams(ComponentParams):
+    """What every masker lets the user choose."""
+
+    min_context_patches: int = Field(
+        4, ge=1, description="An image whose context keeps fewer patches is drawn again, targets included."
+    )
+
+
+class Masker(ABC):
+    """Draws context views and target blocks for a batch of images.
+
+    Args:
+        params: the masker's own `Params`.
+        grid: the patch grid of the images.
+    Raises:
+        ConfigError: if no draw, or almost none, can satisfy the settings on this grid.
+
+    Attributes:
+        num_context_views: E. num_target_blocks: M.
+        max_context_patches: K of every batch. max_target_patches: T of every batch.
+    """
+
+    Params: type[ComponentParams] = MaskerParams
+    num_context_views: int = 1
+    num_target_blocks: int
+    max_context_patches: int
+    max_target_patches: int
+
+    def __init__(self, params: ComponentParams, grid: Grid) -> None:
+        self.params = params
+        self.grid = grid
+
+    @abstractmethod
+    def sample(self, batch_size: int, generator: torch.Generator) -> Masks:
+        """Draw the masks of a batch on the generator's device, vectorised over the images.
+
+        Returns:
+            Masks with K = `max_context_patches` and T = `max_target_patches`, whatever was drawn.
+        """
+
+
+MASKERS: Registry[Masker] = Registry("masker", Masker)

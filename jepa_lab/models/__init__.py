@@ -1,0 +1,1 @@
+"""Networks: vision transformer, predictor, sizes and the I-JEPA model."""

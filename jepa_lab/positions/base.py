@@ -1,0 +1,64 @@
+"""What a position embedding is: something added to tokens, or a rotation of queries and keys."""
+
+from __future__ import annotations
+
+from abc import ABC
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lab.grid import Grid
+from jepa_lab.registry import ComponentParams, Registry
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines for the tokens of a sequence, each [B, 1, K, head_dim]."""
+
+
+class PositionEmbedding(nn.Module, ABC):
+    """Tells a transformer where its tokens lie on the patch grid.
+
+    A component overrides `add` (absolute embeddings) or `rotation` (relative ones), and leaves the other alone.
+
+    Args:
+        params: the embedding's own `Params`.
+        grid: the patch grid; it need not be square.
+        embed_dim: D, width of the tokens.
+        num_heads: attention heads; D / num_heads is the head width.
+    """
+
+    Params: type[ComponentParams] = ComponentParams
+
+    def __init__(self, params: ComponentParams, grid: Grid, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.params = params
+        self.grid = grid
+
+    @classmethod
+    def check(cls, embed_dim: int, num_heads: int) -> str | None:
+        """The rule that these widths break and its remedy, or None where they fit."""
+        return None
+
+    def add(self, tokens: Tensor, indices: Tensor) -> Tensor:
+        """Add an absolute embedding.
+
+        Args:
+            tokens: [B, K, D]. indices: [B, K] int64 positions on the grid.
+        Returns:
+            [B, K, D].
+        """
+        return tokens
+
+    def rotation(self, indices: Tensor) -> Rotation | None:
+        """The rotation of queries and keys at `indices` [B, K], or None where positions are absolute."""
+        return None
+
+
+def apply_rotation(x: Tensor, rotation: Rotation) -> Tensor:
+    """Rotate each pair of features (2i, 2i + 1) of queries or keys, [B, num_heads, K, head_dim]."""
+    cosine, sine = rotation
+    pairs = x.unflatten(-1, (-1, 2))  # [B, H, K, head_dim / 2, 2]
+    turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
+    return x * cosine + turned * sine
+
+
+POSITIONS: Registry[PositionEmbedding] = Registry("position", PositionEmbedding)

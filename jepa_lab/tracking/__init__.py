@@ -1,0 +1,1 @@
+"""The local run folder (the truth) and MLflow (its mirror)."""

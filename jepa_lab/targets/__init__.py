@@ -1,1 +1,7 @@
-"""."""
+"""What is predicted, one kind a file."""
+
+import sys
+
+from jepa_lab.registry import import_submodules
+
+import_submodules(sys.modules[__name__])

@@ -1,0 +1,168 @@
+"""From a validated pipeline to the objects of a run: data, model, optimizer, schedules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jepa_lab.config.checks import Geometry, build_masker, pipeline_geometry
+from jepa_lab.config.pipeline import DataSource, Pipeline
+from jepa_lab.data.augmentations.base import AUGMENTATIONS, Augmentation
+from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit
+from jepa_lab.data.splits import channel_statistics, limit_images, split_validation
+from jepa_lab.errors import ConfigError
+from jepa_lab.losses.base import LOSSES
+from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.predictor import Predictor
+from jepa_lab.models.sizes import ModelSize
+from jepa_lab.models.vit import VisionTransformer, initialize_weights
+from jepa_lab.positions.base import POSITIONS, PositionEmbedding
+from jepa_lab.randomness import build_generator
+from jepa_lab.registry import ComponentParams
+from jepa_lab.targets.base import TARGETS
+from jepa_lab.training.devices import Compute
+from jepa_lab.training.ema.base import EMA_SCHEDULES
+from jepa_lab.training.finite import FiniteGate
+from jepa_lab.training.optimizer import build_optimizer
+from jepa_lab.training.pretrain import MaskSampler
+from jepa_lab.training.schedules import Schedules
+from jepa_lab.training.step import TrainingStep
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A data set, split.
+
+    Attributes:
+        train: what pretraining sees; the probe trains on it too.
+        validation: for every choice; never seen by pretraining.
+        test: scored once; None where there is none.
+        mean, std: [C] of the training pixels in [0, 1], or what the pipeline says.
+    """
+
+    train: ImageSplit
+    validation: ImageSplit
+    test: ImageSplit | None
+    class_names: tuple[str, ...]
+    digest: str
+    source: str
+    mean: Tensor
+    std: Tensor
+
+
+def build_dataset(source: DataSource, image_size: int) -> ImageDataset:
+    """The data set of a section, ready to load."""
+    entry = DATASETS.entry_of(source.dataset)
+    return entry.component(source.dataset, None if source.root is None else Path(source.root).expanduser(), image_size)
+
+
+def prepare_data(pipeline: Pipeline) -> PreparedData:
+    """Load, limit and split the pipeline's data.
+
+    Raises:
+        DataError, ConfigError: see the data sets and the splits.
+    """
+    settings = pipeline.data
+    loaded = build_dataset(settings, settings.image_size).load()
+    train, validation, test = _split(loaded, settings, settings.validation_fraction, settings.split_seed)
+    if settings.channel_mean is not None and settings.channel_std is not None:
+        mean, std = torch.tensor(settings.channel_mean), torch.tensor(settings.channel_std)
+        if not len(mean) == len(std) == train.images.shape[1]:
+            raise ConfigError(
+                f"data.channel_mean and data.channel_std must have a number for each of the {train.images.shape[1]} "
+                f"channels, got {len(mean)} and {len(std)}; give that many, or null to compute them"
+            )
+    else:
+        mean, std = channel_statistics(train.images)
+    return PreparedData(
+        train, validation, test, loaded.class_names, loaded.digest, loaded.source, mean.float(), std.float()
+    )
+
+
+def prepare_probe_data(pipeline: Pipeline, data: PreparedData) -> PreparedData:
+    """The data that the probe is trained and scored on: `probe.data` where given, else the run's own.
+
+    Channels are normalised as in pretraining.
+
+    Raises:
+        ConfigError: the images have another number of channels than the encoder takes.
+    """
+    source = pipeline.probe.data
+    if source is None:
+        return data
+    loaded = build_dataset(source, pipeline.data.image_size).load()
+    channels, expected = loaded.train.images.shape[1], data.train.images.shape[1]
+    if channels != expected:
+        raise ConfigError(
+            f"probe.data.dataset={source.dataset.name!r} has {channels} channel(s), the encoder takes {expected}; "  # type: ignore[attr-defined]
+            "probe on data with as many channels"
+        )
+    parts = _split(loaded, source, pipeline.data.validation_fraction, pipeline.data.split_seed)
+    return PreparedData(*parts, loaded.class_names, loaded.digest, loaded.source, data.mean, data.std)
+
+
+def _split(
+    loaded: ImageData, source: DataSource, fraction: float, seed: int
+) -> tuple[ImageSplit, ImageSplit, ImageSplit | None]:
+    train, test = loaded.train, loaded.test
+    if source.max_images is not None:
+        train = limit_images(train, source.max_images, seed)
+        test = None if test is None else limit_images(test, source.max_images, seed)
+    return (*split_validation(train, fraction, seed), test)
+
+
+def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
+    """The model at step 0, a function of the pipeline's seed alone; on the CPU."""
+    geometry = pipeline_geometry(pipeline)
+    position = _build_position(pipeline.encoder.position, geometry, geometry.encoder)
+    encoder = VisionTransformer(
+        geometry.grid, pipeline.encoder.patch_size, num_channels, geometry.encoder, position
+    )
+    position = _build_position(pipeline.predictor.position, geometry, geometry.predictor)
+    predictor = Predictor(geometry.encoder.embed_dim, geometry.predictor, position)
+    generator = build_generator(pipeline.seed, "initialization")
+    initialize_weights(encoder, generator)
+    initialize_weights(predictor, generator)
+    target = TARGETS.entry_of(pipeline.target).component(pipeline.target)
+    loss = LOSSES.entry_of(pipeline.loss).component(pipeline.loss)
+    return IJepa(encoder, predictor, target, loss)
+
+
+def _build_position(params: ComponentParams, geometry: Geometry, size: ModelSize) -> PositionEmbedding:
+    component = POSITIONS.entry_of(params).component
+    return component(params, geometry.grid, size.embed_dim, size.num_heads)
+
+
+def build_sampler(pipeline: Pipeline) -> MaskSampler:
+    """The pipeline's masker with its batching."""
+    masker = build_masker(pipeline, pipeline_geometry(pipeline).grid)
+    return MaskSampler(masker, pipeline.context_batching, pipeline.predictor.target_sequences == "joint")
+
+
+def build_augmentation(pipeline: Pipeline) -> Augmentation:
+    """The pipeline's augmentation."""
+    component = AUGMENTATIONS.entry_of(pipeline.augmentation).component
+    return component(pipeline.augmentation, pipeline.data.image_size)
+
+
+def build_schedules(pipeline: Pipeline, steps_per_epoch: int) -> Schedules:
+    """Learning rate, weight decay and EMA momentum over the run."""
+    ema = EMA_SCHEDULES.entry_of(pipeline.ema_momentum).component(pipeline.ema_momentum)
+    return Schedules(pipeline.optimizer, ema, pipeline.training.epochs, steps_per_epoch)
+
+
+def build_step(pipeline: Pipeline, model: IJepa, compute: Compute, steps_per_epoch: int) -> TrainingStep:
+    """The training step of a model that is on its device."""
+    return TrainingStep(
+        model=model,
+        forward=torch.compile(model) if compute.compile else model,
+        optimizer=build_optimizer(model, pipeline.optimizer),
+        schedules=build_schedules(pipeline, steps_per_epoch),
+        gate=FiniteGate.open(compute.device, compute.precision),
+        compute=compute,
+        parts=pipeline.training.accumulation_steps,
+        clip_norm=pipeline.training.gradient_clip_norm,
+    )

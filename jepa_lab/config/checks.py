@@ -1,0 +1,81 @@
+"""Rules that span sections of a pipeline, checked before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jepa_lab.config.loading import LoadedPipeline
+from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.errors import ConfigError
+from jepa_lab.grid import Grid
+from jepa_lab.maskers.base import MASKERS, Masker
+from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
+from jepa_lab.positions.base import POSITIONS
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What follows from a pipeline's numbers: the patch grid and the sizes of the networks."""
+
+    grid: Grid
+    encoder: ModelSize
+    predictor: ModelSize
+
+
+def check_pipeline(loaded: LoadedPipeline) -> Geometry:
+    """Check image and patch size, heads, positions, warm-up and masks.
+
+    Raises:
+        ConfigError: naming place, values, rule and remedy.
+    """
+    pipeline = loaded.pipeline
+    geometry = pipeline_geometry(pipeline)
+    if pipeline.data.image_size % pipeline.encoder.patch_size:
+        near = max(1, pipeline.data.image_size // pipeline.encoder.patch_size) * pipeline.encoder.patch_size
+        raise loaded.error(
+            "data.image_size",
+            f"data.image_size must be a multiple of encoder.patch_size, got {pipeline.data.image_size} and "
+            f"{pipeline.encoder.patch_size}; use {near}, or another patch size",
+        )
+    _check_network(loaded, "encoder", geometry.encoder)
+    _check_network(loaded, "predictor", geometry.predictor)
+    _check_warmup(loaded)
+    try:
+        build_masker(pipeline, geometry.grid)
+    except ConfigError as error:
+        raise loaded.error("masker", str(error)) from None
+    return geometry
+
+
+def pipeline_geometry(pipeline: Pipeline) -> Geometry:
+    """Grid and sizes of a pipeline."""
+    side = pipeline.data.image_size // pipeline.encoder.patch_size
+    encoder = ENCODER_SIZES.entry_of(pipeline.encoder.size).component(pipeline.encoder.size).resolve()  # type: ignore[call-arg]
+    size = PREDICTOR_SIZES.entry_of(pipeline.predictor.size).component(pipeline.predictor.size)  # type: ignore[call-arg]
+    return Geometry(Grid(side, side), encoder, size.resolve(encoder))
+
+
+def build_masker(pipeline: Pipeline, grid: Grid) -> Masker:
+    """The pipeline's masker on this grid; it refuses settings that no draw can satisfy."""
+    return MASKERS.entry_of(pipeline.masker).component(pipeline.masker, grid)
+
+
+def _check_network(loaded: LoadedPipeline, section: str, size: ModelSize) -> None:
+    position = getattr(loaded.pipeline, section).position
+    broken = size.check()
+    if broken is not None:
+        raise loaded.error(f"{section}.size", f"{section}.size: {broken}")
+    broken = POSITIONS.entry_of(position).component.check(size.embed_dim, size.num_heads)
+    if broken is not None:
+        raise loaded.error(f"{section}.position", f"{section}.position: {broken}")
+
+
+def _check_warmup(loaded: LoadedPipeline) -> None:
+    epochs = loaded.pipeline.training.epochs
+    warmup = loaded.pipeline.optimizer.warmup(epochs)
+    if warmup > epochs:
+        raise loaded.error(
+            "optimizer.warmup_epochs",
+            f"optimizer.warmup_epochs must be at most training.epochs, got {warmup:g} and {epochs}; "
+            "shorten it, or give optimizer.warmup_fraction, which follows the epochs",
+        )

@@ -1,0 +1,139 @@
+"""The schema of a pipeline file: one YAML, one experiment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+import jepa_lab.data.augmentations
+import jepa_lab.data.datasets
+import jepa_lab.losses
+import jepa_lab.maskers
+import jepa_lab.positions
+import jepa_lab.targets
+import jepa_lab.tracking
+import jepa_lab.training.ema  # noqa: F401  (each family registers its components)
+from jepa_lab.config.fields import Component
+from jepa_lab.data.augmentations.base import AUGMENTATIONS
+from jepa_lab.data.base import DATASETS
+from jepa_lab.losses.base import LOSSES
+from jepa_lab.maskers.base import MASKERS
+from jepa_lab.maskers.batching import ContextBatching
+from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES
+from jepa_lab.positions.base import POSITIONS
+from jepa_lab.probes.monitors import CollapseSettings
+from jepa_lab.probes.settings import ProbeSettings
+from jepa_lab.registry import ComponentParams
+from jepa_lab.targets.base import TARGETS
+from jepa_lab.tracking.base import TRACKERS
+from jepa_lab.training.ema.base import EMA_SCHEDULES
+from jepa_lab.training.schedules import OptimizerSettings
+from jepa_lab.training.settings import TrainingSettings
+
+Dataset = Annotated[ComponentParams, Component(DATASETS)]
+Augmentation = Annotated[ComponentParams, Component(AUGMENTATIONS)]
+Masker = Annotated[ComponentParams, Component(MASKERS)]
+EncoderSize = Annotated[ComponentParams, Component(ENCODER_SIZES)]
+PredictorSize = Annotated[ComponentParams, Component(PREDICTOR_SIZES)]
+Position = Annotated[ComponentParams, Component(POSITIONS)]
+Target = Annotated[ComponentParams, Component(TARGETS)]
+Loss = Annotated[ComponentParams, Component(LOSSES)]
+EmaMomentum = Annotated[ComponentParams, Component(EMA_SCHEDULES)]
+Tracking = Annotated[ComponentParams, Component(TRACKERS)]
+
+
+def _default(name: str) -> ComponentParams:
+    """A component field whose default is this name with all its defaults."""
+    return Field(default=name, validate_default=True)  # type: ignore[return-value]
+
+
+class DataSource(ComponentParams):
+    """Which images, and where they are."""
+
+    dataset: Dataset = Field(description="The data set; `jepa-lab list dataset` shows all.")
+    root: str | None = Field(None, description="Folder of the data set's files; null uses the data set's own place.")
+    max_images: int | None = Field(
+        None, ge=2, strict=True, description="Use a stratified subset of this many images of each split."
+    )
+
+
+class DataSettings(DataSource):
+    """The images, their size, and the validation split."""
+
+    image_size: int = Field(ge=1, strict=True, description="Height and width in pixels that images are resized to.")
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Share of the training images, by class, kept from pretraining for every choice."
+    )
+    split_seed: int = Field(0, ge=0, strict=True, description="Seed of the validation split, the same in all runs.")
+    channel_mean: tuple[float, ...] | None = Field(
+        None, description="Mean of each channel (pixels in [0, 1]); null computes it on the training images."
+    )
+    channel_std: tuple[float, ...] | None = Field(
+        None, description="Standard deviation of each channel; null computes it on the training images."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> DataSettings:
+        if (self.channel_mean is None) != (self.channel_std is None):
+            raise ValueError("channel_mean and channel_std belong together: give both or neither")
+        if self.channel_std is not None and min(self.channel_std) <= 0:
+            raise ValueError(f"channel_std must be positive, got {self.channel_std}")
+        return self
+
+
+class EncoderSettings(ComponentParams):
+    """The vision transformer."""
+
+    size: EncoderSize = _default("cifar")
+    patch_size: int = Field(ge=1, strict=True, description="Side of a patch in pixels; must divide data.image_size.")
+    position: Position = _default("sincos")
+
+
+class PredictorSettings(ComponentParams):
+    """The predictor."""
+
+    size: PredictorSize = _default("half")
+    position: Position = _default("sincos")
+    target_sequences: Literal["separate", "joint"] = Field(
+        "separate",
+        description="One sequence for each target block (the reference), or one over the union of the blocks.",
+    )
+
+
+class ProbePipelineSettings(ProbeSettings):
+    """The probe, and data of its own where it has some."""
+
+    data: DataSource | None = Field(None, description="Labelled data to probe on; null probes on the run's own.")
+
+
+class Pipeline(ComponentParams):
+    """One experiment."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=80,
+        description="Name of the run folder: letters, digits, dot, dash, underscore.",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**63, strict=True, description="Sets initialisation, order, augmentation and masks."
+    )
+    plugins: tuple[str, ...] = Field((), description="Python modules to import, which register components of yours.")
+    data: DataSettings
+    augmentation: Augmentation = _default("minimal")
+    masker: Masker = _default("multi_block")
+    context_batching: ContextBatching = Field(
+        "pad",
+        description="Unequal numbers of context patches in a batch: keep all (pad), or cut to the smallest at random "
+        "(subset) or in raster order (prefix, the released code).",
+    )
+    encoder: EncoderSettings
+    predictor: PredictorSettings = Field(default_factory=lambda: PredictorSettings.model_validate({}))
+    target: Target = _default("features")
+    loss: Loss = _default("smooth_l1")
+    ema_momentum: EmaMomentum = _default("linear")
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    probe: ProbePipelineSettings = Field(default_factory=lambda: ProbePipelineSettings.model_validate({}))
+    collapse: CollapseSettings = Field(default_factory=CollapseSettings)
+    tracking: Tracking = _default("mlflow")

@@ -1,0 +1,63 @@
+"""Presets: overlays between a pipeline file and the overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jepa_lab.config.documents import Document
+from jepa_lab.errors import ConfigError
+from jepa_lab.registry import did_you_mean
+
+Overlay = dict[str, Any]
+
+
+def apply_preset(name: str, document: Document, root_given: bool) -> None:
+    """Write a preset's values over the file's.
+
+    Args:
+        root_given: whether the command line names `data.root`.
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"--preset {name!r} is unknown{did_you_mean(name, PRESETS)}")
+    for key, value in PRESETS[name](document.data, root_given).items():
+        document.set(tuple(key.split(".")), value, f"preset {name}")
+
+
+def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
+    """The whole job in about ten seconds on a CPU: little data, a small encoder, two epochs.
+
+    It keeps the patch grid and never touches what an ablation studies: masker, positions, losses, targets,
+    predictor size, EMA, learning rate, augmentation. Without `data.root` the images are digits, with 2-pixel patches.
+    """
+    overlay: Overlay = {
+        "data.max_images": 320,
+        "encoder.size": {"name": "custom", "embed_dim": 48, "depth": 2, "num_heads": 3},
+        "optimizer.warmup_epochs": None,
+        "optimizer.warmup_fraction": 0.1,
+        "training.epochs": 2,
+        "training.batch_size": 32,
+        "training.log_every_steps": 2,
+        "probe.every_epochs": 1,
+        "probe.c_grid": [0.01, 1.0],
+    }
+    if _section(data, "training").get("accumulation_steps", 1) != 1:
+        overlay["training.accumulation_steps"] = 2
+    images, encoder = _section(data, "data"), _section(data, "encoder")
+    if not root_given and images.get("root") is None:
+        overlay.update({"data.dataset": {"name": "digits"}, "data.channel_mean": None, "data.channel_std": None})
+        image_size, patch_size = images.get("image_size"), encoder.get("patch_size")
+        if isinstance(image_size, int) and isinstance(patch_size, int) and patch_size > 0:
+            if image_size % patch_size == 0:  # otherwise the file's own numbers are refused, with their lines
+                overlay.update({"data.image_size": image_size // patch_size * 2, "encoder.patch_size": 2})
+    return overlay
+
+
+def _section(data: dict[str, Any], key: str) -> dict[str, Any]:
+    section = data.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+PRESETS: dict[str, Callable[[dict[str, Any], bool], Overlay]] = {"smoke": smoke}

@@ -1,0 +1,79 @@
+"""What `jepa-lab check` tells about a pipeline without training it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules
+from jepa_lab.config.checks import pipeline_geometry
+from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.maskers.statistics import MaskStatistics, mask_statistics
+from jepa_lab.models.flops import step_flops
+
+_SAMPLED_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Numbers that follow from a pipeline.
+
+    Attributes:
+        flops_per_image: of a training step, at the average number of patches.
+        num_train_images: before the validation split is taken off; None where the files are not here.
+    """
+
+    encoder_parameters: int
+    predictor_parameters: int
+    flops_per_image: float
+    num_train_images: int
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+    masks: MaskStatistics
+
+
+def inspect_pipeline(pipeline: Pipeline) -> Inspection:
+    """Count parameters, operations, steps and patches.
+
+    Raises:
+        DataError: the data set's files are missing.
+        ConfigError: the batch is larger than the data set.
+    """
+    dataset = build_dataset(pipeline.data, pipeline.data.image_size)
+    geometry = pipeline_geometry(pipeline)
+    model = build_model(pipeline, dataset.num_channels)
+    sampler = build_sampler(pipeline)
+    masks = mask_statistics(
+        sampler.masker,
+        sampler.batching,
+        batch_size=pipeline.training.batch_size,
+        num_batches=_SAMPLED_BATCHES,
+        seed=pipeline.seed,
+    )
+    num_images = dataset.num_train_images()
+    if pipeline.data.max_images is not None:
+        num_images = min(num_images, pipeline.data.max_images)
+    num_train = num_images - round(num_images * pipeline.data.validation_fraction)
+    steps_per_epoch = num_train // pipeline.training.batch_size
+    joint = sampler.joint_targets
+    flops = step_flops(
+        geometry.encoder,
+        geometry.predictor,
+        dataset.num_channels * pipeline.encoder.patch_size**2,
+        geometry.grid.num_patches,
+        masks.context.mean,
+        masks.target_union_mean if joint else masks.target.mean,
+        sampler.masker.num_context_views,
+        1 if joint else sampler.masker.num_target_blocks,
+    )
+    schedules = build_schedules(pipeline, steps_per_epoch)
+    return Inspection(
+        encoder_parameters=sum(p.numel() for p in model.context_encoder.parameters()),
+        predictor_parameters=sum(p.numel() for p in model.predictor.parameters()),
+        flops_per_image=flops,
+        num_train_images=num_train,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=pipeline.training.epochs * steps_per_epoch,
+        warmup_steps=schedules.warmup_steps,
+        masks=masks,
+    )

@@ -1,0 +1,44 @@
+"""Floating-point operations of the networks, counted in closed form."""
+
+from __future__ import annotations
+
+from jepa_lab.models.sizes import ModelSize
+
+
+def transformer_flops(size: ModelSize, num_tokens: float) -> float:
+    """Matrix products of a forward pass over one sequence; a multiply-add counts as 2.
+
+    Each block: qkv and output projection 8 S D^2, attention scores and sums 4 S^2 D, MLP 4 r S D^2.
+    """
+    width = size.embed_dim
+    hidden = int(width * size.mlp_ratio)
+    per_token = 8 * width**2 + 4 * width * hidden + 4 * num_tokens * width
+    return size.depth * num_tokens * per_token
+
+
+def step_flops(
+    encoder: ModelSize,
+    predictor: ModelSize,
+    patch_dim: int,
+    num_patches: int,
+    context_patches: float,
+    target_patches: float,
+    num_views: int,
+    num_blocks: int,
+) -> float:
+    """Operations of a training step for one image: forward, and twice that for the backward pass.
+
+    Args:
+        patch_dim: channels times patch_size squared.
+        context_patches, target_patches: patches of one view and of one block, on average; padding counts.
+    """
+    width = encoder.embed_dim
+    embed = 2 * patch_dim * width
+    target_pass = transformer_flops(encoder, num_patches) + embed * num_patches
+    context_pass = num_views * (transformer_flops(encoder, context_patches) + embed * context_patches)
+    project = 2 * width * predictor.embed_dim
+    sequences = num_views * num_blocks
+    predictor_pass = project * num_views * context_patches + sequences * (
+        transformer_flops(predictor, context_patches + target_patches) + project * target_patches
+    )
+    return target_pass + 3 * (context_pass + predictor_pass)

@@ -1,0 +1,77 @@
+"""The predictor: a narrow transformer that fills in the features of target patches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lab.maskers.base import Masks
+from jepa_lab.models.sizes import ModelSize
+from jepa_lab.models.vit import LAYER_NORM_EPS, Block, attention_mask
+from jepa_lab.positions.base import PositionEmbedding
+
+
+class Predictor(nn.Module):
+    """Predicts the features of each target block from a context view and the block's positions.
+
+    Each pair of context view and target block is a sequence of its own: the context's features, then one mask
+    token (a shared vector plus its position) for each target patch. Blocks never attend to each other.
+
+    Args:
+        encoder_dim: D of the features that come in and go out.
+        size: width P, depth and heads of the predictor.
+        position: the predictor's own embedding, for its width.
+    Source: Assran et al. 2023, arXiv:2301.08243, sec. 3, and the released code.
+    """
+
+    def __init__(self, encoder_dim: int, size: ModelSize, position: PositionEmbedding) -> None:
+        super().__init__()
+        self.size = size
+        self.embed = nn.Linear(encoder_dim, size.embed_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, size.embed_dim))
+        self.position = position
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
+        self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
+        self.proj = nn.Linear(size.embed_dim, encoder_dim)
+
+    def forward(self, context: Tensor, masks: Masks) -> Tensor:
+        """Predict.
+
+        Args:
+            context: [B, E, K, D] features of the context views.
+        Returns:
+            [B, E, M, T, D].
+        """
+        batch, views, num_context = masks.context.shape
+        num_blocks, num_target = masks.target.shape[1:]
+
+        context_tokens = self.position.add(self.embed(context).flatten(0, 1), masks.context.flatten(0, 1))
+        context_tokens = context_tokens.unflatten(0, (batch, views))  # [B, E, K, P]
+        mask_tokens = self.mask_token.expand(batch * num_blocks, num_target, -1)
+        mask_tokens = self.position.add(mask_tokens, masks.target.flatten(0, 1))
+        mask_tokens = mask_tokens.unflatten(0, (batch, num_blocks))  # [B, M, T, P]
+
+        tokens = _pair_sequences(context_tokens, mask_tokens)  # [B * E * M, K + T, P]
+        rotation = self.position.rotation(_pair_sequences(masks.context, masks.target))
+        attend = attention_mask(_pair_validity(masks))
+        for block in self.blocks:
+            tokens = block(tokens, rotation, attend)
+        predictions = self.proj(self.norm(tokens[:, num_context:]))  # [B * E * M, T, D]
+        return predictions.unflatten(0, (batch, views, num_blocks))
+
+
+def _pair_sequences(context: Tensor, target: Tensor) -> Tensor:
+    """One sequence for every pair: [B, E, K, ...] and [B, M, T, ...] -> [B * E * M, K + T, ...]."""
+    views, blocks = context.shape[1], target.shape[1]
+    context = context.unsqueeze(2).expand(-1, -1, blocks, *context.shape[2:])
+    target = target.unsqueeze(1).expand(-1, views, *target.shape[1:])
+    return torch.cat([context, target], dim=3).flatten(0, 2)
+
+
+def _pair_validity(masks: Masks) -> Tensor | None:
+    """Validity of every pair's sequence, [B * E * M, K + T], or None where nothing is padded."""
+    if masks.context_valid is None and masks.target_valid is None:
+        return None
+    context = torch.ones_like(masks.context, dtype=torch.bool) if masks.context_valid is None else masks.context_valid
+    target = torch.ones_like(masks.target, dtype=torch.bool) if masks.target_valid is None else masks.target_valid
+    return _pair_sequences(context, target)

@@ -1,0 +1,172 @@
+"""Vision transformer over any subset of an image's patches, without a class token."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jepa_lab.grid import Grid
+from jepa_lab.models.sizes import ModelSize
+from jepa_lab.positions.base import PositionEmbedding, Rotation, apply_rotation
+
+LAYER_NORM_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, fused."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> Tensor:
+        """Args: x [B, K, D]; rotation of queries and keys; attend [B, 1, 1, K] bool, False at padded keys."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, K, 3, H, head_dim]
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, K, head_dim]
+        if rotation is not None:
+            query = apply_rotation(query, rotation).to(value.dtype)
+            key = apply_rotation(key, rotation).to(value.dtype)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=attend)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    def __init__(self, embed_dim: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(embed_dim * mlp_ratio)
+        self.fc1 = nn.Linear(embed_dim, hidden)
+        self.fc2 = nn.Linear(hidden, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, size: ModelSize) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
+        self.attn = Attention(size.embed_dim, size.num_heads)
+        self.norm2 = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(size.embed_dim, size.mlp_ratio)
+
+    def forward(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> Tensor:
+        x = x + self.attn(self.norm1(x), rotation, attend)
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+    """Linear embedding of square patches.
+
+    The weight has the shape of the usual convolution with stride = patch size. Such a convolution is a linear map
+    of each patch, so only the patches that are wanted need embedding.
+    """
+
+    def __init__(self, patch_size: int, num_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(num_channels, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def patchify(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, N, C * patch_size**2], patches in raster order."""
+        size = self.patch_size
+        patches = images.unflatten(2, (-1, size)).unflatten(4, (-1, size))  # [B, C, Gh, p, Gw, p]
+        return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """[B, K, C * patch_size**2] -> [B, K, D]."""
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def attention_mask(valid: Tensor | None) -> Tensor | None:
+    """[B, K] validity of keys as a mask that broadcasts over heads and queries, [B, 1, 1, K]."""
+    return None if valid is None else valid[:, None, None, :]
+
+
+def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Select tokens [B, N, D] at `indices` [B, K] -> [B, K, D]."""
+    return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+class VisionTransformer(nn.Module):
+    """Encoder of all patches of an image, or of some of them.
+
+    Args:
+        grid: patches of an image.
+        patch_size: side of a patch in pixels.
+        num_channels: C of the images.
+        size: width, depth and heads.
+        position: embedding for this grid and width.
+    Source: Dosovitskiy et al. 2021, arXiv:2010.11929. Differs: no class token, final LayerNorm on every patch.
+    """
+
+    def __init__(
+        self, grid: Grid, patch_size: int, num_channels: int, size: ModelSize, position: PositionEmbedding
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.size = size
+        self.patch_embed = PatchEmbed(patch_size, num_channels, size.embed_dim)
+        self.position = position
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
+        self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
+
+    def forward(self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        """Encode patches; patches that are not in `indices` are never looked at.
+
+        Args:
+            images: [B, C, H, W] float, channel-normalised.
+            indices: [B, K] int64 patch indices, or None for every patch in raster order.
+            valid: [B, K] bool, False where an index is padding: no patch attends to it.
+        Returns:
+            [B, K, D]; padded positions hold numbers without meaning.
+        """
+        return self.norm(self._run_blocks(images, indices, valid, keep_last=1)[-1])
+
+    def last_layers(self, images: Tensor, num_layers: int) -> Tensor:
+        """Features of the last `num_layers` blocks, each after the final norm, side by side.
+
+        Returns:
+            [B, N, num_layers * D], the last block's features at the end.
+        """
+        outputs = self._run_blocks(images, None, None, keep_last=num_layers)
+        return torch.cat([self.norm(output) for output in outputs], dim=-1)
+
+    def _run_blocks(
+        self, images: Tensor, indices: Tensor | None, valid: Tensor | None, keep_last: int
+    ) -> list[Tensor]:
+        patches = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
+        if indices is None:
+            everywhere = torch.arange(self.grid.num_patches, device=images.device)
+            indices = everywhere.expand(images.shape[0], -1)
+        else:
+            patches = gather_tokens(patches, indices)
+        tokens = self.position.add(self.patch_embed(patches), indices)  # [B, K, D]
+        rotation = self.position.rotation(indices)
+        attend = attention_mask(valid)
+        outputs = []
+        for depth, block in enumerate(self.blocks, start=1):
+            tokens = block(tokens, rotation, attend)
+            if depth > len(self.blocks) - keep_last:
+                outputs.append(tokens)
+        return outputs
+
+
+def initialize_weights(module: nn.Module, generator: torch.Generator) -> None:
+    """Truncated normal (std 0.02) for every weight, zero biases, unit norms, from `generator` alone.
+
+    Source: the released code. It also writes a rescale by depth and then undoes it, so in effect there is none.
+    """
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.ndim == 1:
+            nn.init.ones_(parameter)
+        else:
+            nn.init.trunc_normal_(parameter, std=0.02, generator=generator)

@@ -1,0 +1,185 @@
+"""Checkpoints: all state of a run, written atomically, never executable.
+
+    checkpoints/step-00000500/
+        model.safetensors      context encoder, target encoder, predictor
+        optimizer.safetensors  AdamW's moments and step counts, by parameter name
+        state.safetensors      random generators, finite gate, running sums
+        state.json             step, position in the data order, cursors, digests of the other files
+
+Kept: the last two, and the best by online probe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from jepa_lab.errors import RunFolderError
+from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_json_atomically
+
+FORMAT_VERSION = 1
+_KEPT = 2
+_TENSOR_FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors")
+
+
+@dataclass
+class RunState:
+    """The part of a checkpoint that is not tensors.
+
+    Attributes:
+        step: optimizer steps taken.
+        epoch, batch: position in the data order (see `BatchPosition`).
+        metrics_cursor: bytes of metrics.jsonl at this step.
+        num_threads: CPU threads, restored so that sums are rounded alike.
+        monitor: the collapse monitor's history.
+        best_online_probe: highest validation accuracy so far, and the step of its checkpoint.
+        seconds: time spent training so far.
+    """
+
+    step: int
+    epoch: int
+    batch: int
+    metrics_cursor: int
+    num_threads: int
+    config_digest: str
+    monitor: dict[str, Any]
+    best_online_probe: float | None = None
+    best_step: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Tensor]
+    run: RunState
+
+
+class CheckpointStore:
+    """The `checkpoints` folder of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint, then delete those that need not be kept.
+
+        A checkpoint appears under its name only when all of it is on the disk.
+
+        Raises:
+            RunStopped: the disk is full; earlier checkpoints are untouched.
+        """
+        name = f"step-{checkpoint.run.step:08d}"
+        final, partial = self.folder / name, self.folder / f".partial-{name}"
+        with explained_writes(final):
+            self.folder.mkdir(exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                tensors = (checkpoint.model, checkpoint.optimizer, checkpoint.state)
+                digests = {}
+                for file, content in zip(_TENSOR_FILES, tensors, strict=True):
+                    digests[file] = _write_tensors(partial / file, content)
+                document = {"format_version": FORMAT_VERSION, **asdict(checkpoint.run), "sha256": digests}
+                write_json_atomically(partial / "state.json", document)
+                if final.exists():  # written before, by the run that this one resumes
+                    shutil.rmtree(final)
+                os.rename(partial, final)
+                sync_folder(self.folder)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+        self._delete_old(best_step=checkpoint.run.best_step)
+        return final
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+
+    def path(self, step: int) -> Path:
+        """Folder of the checkpoint at `step`."""
+        return self.folder / f"step-{step:08d}"
+
+    def load(self, step: int | None = None) -> Checkpoint:
+        """Read the checkpoint at `step`, by default the latest.
+
+        Raises:
+            RunFolderError: there is none, or a file of it is damaged.
+        """
+        steps = self.steps()
+        if not steps:
+            raise RunFolderError(f"{self.folder} holds no checkpoint; start the run anew")
+        return load_checkpoint(self.path(steps[-1] if step is None else step))
+
+    def _delete_old(self, best_step: int | None) -> None:
+        for step in self.steps()[:-_KEPT]:
+            if step != best_step:
+                shutil.rmtree(self.path(step))
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read and verify one checkpoint folder.
+
+    Raises:
+        RunFolderError: a file is missing, damaged, or of another format.
+    """
+    try:
+        document = json.loads((folder / "state.json").read_text())
+        version, digests = document.pop("format_version"), document.pop("sha256")
+        if version != FORMAT_VERSION:
+            raise RunFolderError(
+                f"{folder} has checkpoint format {version}, this version reads {FORMAT_VERSION}; "
+                "use the version of jepa-lab that wrote it"
+            )
+        parts = [_read_tensors(folder / file, digests[file]) for file in _TENSOR_FILES]
+        return Checkpoint(*parts, RunState(**document))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{folder} is damaged ({error}); delete it to resume from the one before") from error
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    with open(path, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise RunFolderError(f"{path} is damaged: its SHA-256 is not the one recorded; delete its folder")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise RunFolderError(f"{path} is damaged ({error}); delete its folder") from error
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as `<parameter>/<key>` -> tensor."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        for key, tensor in optimizer.state.get(parameter, {}).items():
+            found[f"{name}/{key}"] = tensor
+    return found
+
+
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put the tensors of `optimizer_tensors` back."""
+    parameters = dict(model.named_parameters())
+    for path, tensor in tensors.items():
+        name, _, key = path.rpartition("/")
+        parameter = parameters[name]
+        optimizer.state[parameter][key] = tensor.to(parameter.device)

@@ -1,0 +1,33 @@
+"""What an EMA momentum schedule is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from jepa_lab.registry import ComponentParams, Registry
+
+
+class EmaSchedule(ABC):
+    """Momentum of the target encoder's exponential moving average over training.
+
+    Args:
+        params: the schedule's own `Params`.
+    """
+
+    Params: type[ComponentParams] = ComponentParams
+
+    def __init__(self, params: ComponentParams) -> None:
+        self.params = params
+
+    @abstractmethod
+    def momentum(self, progress: float) -> float:
+        """Momentum at a share of training.
+
+        Args:
+            progress: updates done so far divided by all updates, in [0, 1).
+        Returns:
+            EMA decay in [0, 1]; 1 freezes the target encoder.
+        """
+
+
+EMA_SCHEDULES: Registry[EmaSchedule] = Registry("ema_momentum", EmaSchedule)

@@ -1,0 +1,79 @@
+"""Non-finite numbers never reach the weights: the device refuses the update, the host reads about it later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TOLERATED_FP16_SKIPS = 20
+_GROWTH_INTERVAL_STEPS = 2000
+
+
+@dataclass
+class FiniteGate:
+    """Decides on the device whether an update may be applied, without the host waiting.
+
+    A step whose loss or gradient is not finite is refused. After `tolerated` such steps in a row the gate stays
+    shut, so that the weights are those of the last good step until the host reads the flag and ends the run.
+
+    Attributes:
+        consecutive: scalar int64, refused steps in a row.
+        stopped_at: scalar int64, step of the first refusal of the row that shut the gate; 0 while it is open.
+        loss_scale: scalar float32 that the loss is multiplied with; 1 unless `scaling`.
+        good_steps: scalar int64, steps since the scale last changed.
+    """
+
+    tolerated: int
+    scaling: bool
+    consecutive: Tensor
+    stopped_at: Tensor
+    loss_scale: Tensor
+    good_steps: Tensor
+
+    @classmethod
+    def open(cls, device: torch.device, precision: str) -> FiniteGate:
+        """A gate for a new run; fp16 scales the loss and tolerates `TOLERATED_FP16_SKIPS` refusals in a row."""
+        scaling = precision == "fp16"
+
+        def zero() -> Tensor:
+            return torch.zeros((), dtype=torch.int64, device=device)
+
+        scale = torch.full((), 65536.0 if scaling else 1.0, device=device)
+        return cls(TOLERATED_FP16_SKIPS if scaling else 1, scaling, zero(), zero(), scale, zero())
+
+    def judge(self, loss: Tensor, gradient_norm: Tensor, step: int) -> Tensor:
+        """Whether to refuse this step's update: scalar float32, 0 or 1."""
+        bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
+        self.consecutive = torch.where(bad, self.consecutive + 1, 0)
+        shuts = (self.consecutive >= self.tolerated) & (self.stopped_at == 0)
+        self.stopped_at = torch.where(shuts, step - self.consecutive + 1, self.stopped_at)
+        if self.scaling:
+            self._adapt_scale(bad)
+        return (bad | (self.stopped_at > 0)).float()
+
+    def _adapt_scale(self, bad: Tensor) -> None:
+        """Halve the scale after a refusal, double it after a long good stretch (Micikevicius et al. 2018)."""
+        self.good_steps = torch.where(bad, 0, self.good_steps + 1)
+        grows = self.good_steps >= _GROWTH_INTERVAL_STEPS
+        factor = torch.where(bad, 0.5, torch.where(grows, 2.0, 1.0))
+        self.loss_scale = self.loss_scale * factor
+        self.good_steps = torch.where(grows, 0, self.good_steps)
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors to put into a checkpoint."""
+        return {
+            "consecutive": self.consecutive,
+            "stopped_at": self.stopped_at,
+            "loss_scale": self.loss_scale,
+            "good_steps": self.good_steps,
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over a checkpoint's tensors."""
+        device = self.consecutive.device
+        self.consecutive = state["consecutive"].to(device)
+        self.stopped_at = state["stopped_at"].to(device)
+        self.loss_scale = state["loss_scale"].to(device)
+        self.good_steps = state["good_steps"].to(device)

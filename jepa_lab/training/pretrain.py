@@ -1,0 +1,279 @@
+"""The pretraining loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa_lab.data.augmentations.base import Augmentation
+from jepa_lab.data.resident import BatchPosition, ResidentBatches, normalize, to_float
+from jepa_lab.errors import RunStopped
+from jepa_lab.maskers.base import Masker, Masks
+from jepa_lab.maskers.batching import ContextBatching, batch_context, trim, union_of_targets
+from jepa_lab.tracking.metrics import MetricsWriter
+from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore, RunState, optimizer_tensors, restore_optimizer
+from jepa_lab.training.progress import ProgressDisplay
+from jepa_lab.training.settings import TrainingSettings
+from jepa_lab.training.step import StepStatistics, TrainingStep
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the evaluation at a probe epoch found.
+
+    Attributes:
+        metrics: flat names and values, for metrics.jsonl.
+        online_probe: validation accuracy of the cheap probe, or None without labels.
+        warning: a sentence when the features look as if they stopped depending on the image.
+        collapsed: whether that has persisted.
+    """
+
+    metrics: dict[str, float]
+    online_probe: float | None
+    warning: str | None
+    collapsed: bool
+
+
+class Stopwatch:
+    """Seconds of training, without evaluations and checkpoints, over all parts of a run that was resumed.
+
+    Args:
+        seconds: counted before.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
+        self._started: float | None = None
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._started = time.monotonic()
+
+    def stop(self) -> None:
+        """Stop counting."""
+        self._seconds, self._started = self.seconds(), None
+
+    def seconds(self) -> float:
+        """Counted so far."""
+        return self._seconds + (0.0 if self._started is None else time.monotonic() - self._started)
+
+
+@dataclass(frozen=True)
+class MaskSampler:
+    """Draws the masks of a batch, made equal in shape by the chosen batching."""
+
+    masker: Masker
+    batching: ContextBatching
+    joint_targets: bool
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Masks:
+        """Masks of `batch_size` images on the generator's device."""
+        masks = batch_context(self.masker.sample(batch_size, generator), self.batching, generator)
+        if self.joint_targets:
+            masks = union_of_targets(masks, self.masker.grid.num_patches)
+        # On a CPU shapes may change from step to step, so padding that no image needs is cut off. Elsewhere that
+        # would make the device wait for the host, and a compiled step compile again.
+        return trim(masks) if generator.device.type == "cpu" else masks
+
+
+@dataclass
+class Pretraining:
+    """A pretraining run: what it works on, and what it reports to.
+
+    Attributes:
+        mean, std: [C] of pixels in [0, 1], on the device.
+        augmentation_generator, mask_generator: on the device; the data order has its own, in `batches`.
+        evaluate: measures the model at a probe epoch.
+        monitor_state, restore_monitor: the evaluation's memory, for checkpoints.
+    """
+
+    step: TrainingStep
+    settings: TrainingSettings
+    batches: ResidentBatches
+    augmentation: Augmentation
+    sampler: MaskSampler
+    mean: Tensor
+    std: Tensor
+    augmentation_generator: torch.Generator
+    mask_generator: torch.Generator
+    evaluate: Callable[[], Evaluation]
+    monitor_state: Callable[[], dict[str, Any]]
+    restore_monitor: Callable[[dict[str, Any]], None]
+    evaluate_every_epochs: int
+    checkpoints: CheckpointStore
+    metrics: MetricsWriter
+    display: ProgressDisplay
+    config_digest: str
+
+    def __post_init__(self) -> None:
+        self.steps_taken = 0
+        self.best_online_probe: float | None = None
+        self.best_step: int | None = None
+        self.stopwatch = Stopwatch()
+        self._loss_sum = torch.zeros((), device=self.mean.device)
+        self._steps_summed = 0
+        self._skipped = torch.zeros((), device=self.mean.device)
+        self._logged_step = 0
+        self._logged_seconds = 0.0
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.settings.epochs * self.batches.steps_per_epoch
+
+    def run(self) -> None:
+        """Train from the present state to the last step.
+
+        Raises:
+            RunStopped: non-finite numbers, a collapse that was asked to end the run, or a full disk.
+        """
+        if self.steps_taken == 0:
+            self._evaluate(step=0)
+            self._checkpoint(step=0)
+        self._logged_step, self._logged_seconds = self.steps_taken, self.stopwatch.seconds()
+        self.stopwatch.start()
+        for step in range(self.steps_taken + 1, self.total_steps + 1):
+            images, _ = self.batches.next()  # [B, C, H, W] uint8
+            masks = self.sampler.sample(images.shape[0], self.mask_generator)
+            images = self.augmentation(to_float(images), self.augmentation_generator)
+            statistics = self.step(normalize(images, self.mean, self.std), masks, step)
+            self._after_step(step, statistics, masks)
+
+    def _after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
+        self.steps_taken = step
+        self._loss_sum += torch.where(statistics.refused > 0, 0.0, statistics.loss.float())
+        self._skipped += statistics.refused
+        self._steps_summed += 1
+        last = step == self.total_steps
+        evaluates = self._is_probe_epoch(step)
+        saves = step % self.settings.checkpoint_every_steps == 0 or last or evaluates
+        if step % self.settings.log_every_steps == 0 or saves:
+            self._stop_if_not_finite(step)
+            self._log(step, statistics, masks)
+        if saves:
+            self.stopwatch.stop()
+            evaluation = self._evaluate(step) if evaluates else None
+            self._checkpoint(step)
+            if evaluation is not None:
+                self._stop_if_collapsed(step, evaluation)
+            self.stopwatch.start()
+
+    def _is_probe_epoch(self, step: int) -> bool:
+        epoch, within = divmod(step, self.batches.steps_per_epoch)
+        return within == 0 and (epoch % self.evaluate_every_epochs == 0 or epoch == self.settings.epochs)
+
+    def _epoch(self, step: int) -> float:
+        return step / self.batches.steps_per_epoch
+
+    def _stop_if_not_finite(self, step: int) -> None:
+        """Read the gate's flag; the weights are still those before the first bad step."""
+        stopped_at = int(self.step.gate.stopped_at)
+        if not stopped_at:
+            return
+        steps = self.checkpoints.steps()
+        place = self.checkpoints.path(steps[-1]) if steps else "none was written yet"
+        raise RunStopped(
+            f"loss or gradients were not finite at step {stopped_at} "
+            f"(learning rate {self.step.schedules.learning_rate(stopped_at):.3g}); no weight was changed by it. "
+            f"Last good checkpoint: {place}. Lower optimizer.learning_rate, set training.gradient_clip_norm, "
+            "or use training.precision=fp32"
+        )
+
+    def _stop_if_collapsed(self, step: int, evaluation: Evaluation) -> None:
+        if evaluation.collapsed and self.settings.stop_on_collapse:
+            raise RunStopped(
+                f"the features collapsed by step {step} (epoch {self._epoch(step):.1f}): {evaluation.warning}; "
+                "the run ends because training.stop_on_collapse is on: "
+                "lower optimizer.learning_rate, or let ema_momentum start higher"
+            )
+
+    def _log(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
+        """Write a row of metrics; the one place where the host waits for the device."""
+        schedules = self.step.schedules
+        self.step.compute.synchronize()
+        seconds = self.stopwatch.seconds()
+        images = (step - self._logged_step) * self.settings.batch_size
+        speed = images / max(seconds - self._logged_seconds, 1e-9)
+        loss = (self._loss_sum / self._steps_summed).item()
+        metrics = {
+            "train/loss": loss,
+            "train/encoder_gradient_norm": statistics.encoder_gradient_norm.item(),
+            "train/predictor_gradient_norm": statistics.predictor_gradient_norm.item(),
+            "train/context_patches": masks.context_counts().float().mean().item(),
+            "train/target_patches": masks.target_counts().float().mean().item(),
+            "train/skipped_steps": self._skipped.item(),
+            "train/learning_rate": schedules.learning_rate(step),
+            "train/weight_decay": schedules.weight_decay(step),
+            "train/ema_momentum": schedules.ema_momentum(step),
+            "train/images_per_second": speed,
+            "train/peak_memory_mib": self.step.compute.peak_memory_bytes() / 2**20,
+        }
+        self.metrics.append(step, self._epoch(step), metrics)
+        self.display.update(step, self._epoch(step), loss, metrics["train/learning_rate"], speed)
+        self._loss_sum = torch.zeros_like(self._loss_sum)
+        self._steps_summed = 0
+        self._logged_step, self._logged_seconds = step, seconds
+
+    def _evaluate(self, step: int) -> Evaluation:
+        evaluation = self.evaluate()
+        self.metrics.append(step, self._epoch(step), evaluation.metrics)
+        accuracy = evaluation.online_probe
+        if accuracy is not None and (self.best_online_probe is None or accuracy > self.best_online_probe):
+            self.best_online_probe, self.best_step = accuracy, step
+        if evaluation.warning is not None:
+            logger.warning("epoch %.1f: %s", self._epoch(step), evaluation.warning)
+            self.display.message(f"warning: epoch {self._epoch(step):.1f}: {evaluation.warning}")
+        return evaluation
+
+    def _checkpoint(self, step: int) -> Path:
+        position = self.batches.position()
+        states = {
+            "order_generator": position.generator_state,
+            "augmentation_generator": self.augmentation_generator.get_state(),
+            "mask_generator": self.mask_generator.get_state(),
+            "loss_sum": self._loss_sum,
+            "steps_summed": torch.tensor(self._steps_summed),
+            "skipped": self._skipped,
+            **{f"gate/{name}": tensor for name, tensor in self.step.gate.state().items()},
+        }
+        run = RunState(
+            step=step,
+            epoch=position.epoch,
+            batch=position.batch,
+            metrics_cursor=self.metrics.sync(),
+            num_threads=torch.get_num_threads(),
+            config_digest=self.config_digest,
+            monitor=self.monitor_state(),
+            best_online_probe=self.best_online_probe,
+            best_step=self.best_step,
+            seconds=self.stopwatch.seconds(),
+        )
+        model = self.step.model
+        optimizer = optimizer_tensors(model, self.step.optimizer)
+        return self.checkpoints.save(Checkpoint(model.state_dict(), optimizer, states, run))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint: the next step is the one that an uninterrupted run would take."""
+        self.step.model.load_state_dict(checkpoint.model)
+        restore_optimizer(self.step.model, self.step.optimizer, checkpoint.optimizer)
+        state, run = checkpoint.state, checkpoint.run
+        self.augmentation_generator.set_state(state["augmentation_generator"])
+        self.mask_generator.set_state(state["mask_generator"])
+        self.step.gate.restore({key.removeprefix("gate/"): value for key, value in state.items()})
+        self._loss_sum = state["loss_sum"].to(self.mean.device)
+        self._steps_summed = int(state["steps_summed"])
+        self._skipped = state["skipped"].to(self.mean.device)
+        self.batches.restore(BatchPosition(run.epoch, run.batch, state["order_generator"]))
+        self.restore_monitor(run.monitor)
+        self.steps_taken = run.step
+        self.best_online_probe, self.best_step = run.best_online_probe, run.best_step
+        self.stopwatch = Stopwatch(run.seconds)

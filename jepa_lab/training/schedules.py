@@ -1,0 +1,102 @@
+"""Learning rate, weight decay and EMA momentum as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pydantic import Field, model_validator
+
+from jepa_lab.registry import ComponentParams
+from jepa_lab.training.ema.base import EmaSchedule
+
+
+class OptimizerSettings(ComponentParams):
+    """AdamW and its schedules, the `optimizer` section.
+
+    Source: Assran et al. 2023, arXiv:2301.08243, app. A, and the released code.
+    """
+
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate, reached at the end of the warm-up.")
+    start_learning_rate: float = Field(2e-4, ge=0, description="Learning rate that the warm-up starts from.")
+    final_learning_rate: float = Field(1e-6, ge=0, description="Learning rate that the cosine ends at.")
+    warmup_fraction: float | None = Field(
+        None, ge=0, le=1, description="Warm-up as a share of all epochs; give this or warmup_epochs."
+    )
+    warmup_epochs: float | None = Field(
+        None, ge=0, description="Warm-up in epochs; give this or warmup_fraction (default: 0.1 of the epochs)."
+    )
+    weight_decay: float = Field(0.04, ge=0, description="Weight decay at the start.")
+    final_weight_decay: float | None = Field(
+        None, ge=0, description="Weight decay at the end of a cosine; null keeps it constant."
+    )
+    schedule_stretch: float = Field(
+        1.0, ge=1, description="Schedules are laid out for this many times the training, and cut off at its end."
+    )
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates of the two moments.")
+    eps: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
+    decay_mask_token: bool = Field(True, description="Apply weight decay to the mask token, as the released code does.")
+    decay_positions: bool = Field(True, description="Apply weight decay to learned position embeddings.")
+
+    @model_validator(mode="after")
+    def _check(self) -> OptimizerSettings:
+        if self.warmup_fraction is not None and self.warmup_epochs is not None:
+            raise ValueError("give warmup_fraction or warmup_epochs, not both; remove one")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
+        return self
+
+    def warmup(self, epochs: int) -> float:
+        """Length of the warm-up in epochs."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        return epochs * (0.1 if self.warmup_fraction is None else self.warmup_fraction)
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """The three schedules of a run.
+
+    Steps count from 1: the schedules are advanced before the forward pass, as in the released code.
+    """
+
+    settings: OptimizerSettings
+    ema: EmaSchedule
+    epochs: int
+    steps_per_epoch: int
+
+    @property
+    def warmup_steps(self) -> int:
+        """W, the step at which the peak is reached."""
+        return int(self.settings.warmup(self.epochs) * self.steps_per_epoch)
+
+    @property
+    def total_steps(self) -> int:
+        """T, the step at which the stretched schedules end."""
+        return int(self.settings.schedule_stretch * self.epochs * self.steps_per_epoch)
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine. With no room after the warm-up it ends at the peak."""
+        peak, warmup = self.settings.learning_rate, self.warmup_steps
+        if step < warmup:
+            start = self.settings.start_learning_rate
+            return start + step / warmup * (peak - start)
+        if warmup >= self.total_steps:
+            return peak
+        progress = (step - warmup) / (self.total_steps - warmup)
+        return _half_cosine(peak, self.settings.final_learning_rate, progress)
+
+    def weight_decay(self, step: int) -> float:
+        """Half a cosine from the first to the final weight decay, never beyond the final one."""
+        first = self.settings.weight_decay
+        final = first if self.settings.final_weight_decay is None else self.settings.final_weight_decay
+        return _half_cosine(first, final, min(1.0, step / self.total_steps))
+
+    def ema_momentum(self, step: int) -> float:
+        """Momentum of the EMA update after optimizer step `step`."""
+        stretched = self.settings.schedule_stretch * self.epochs * self.steps_per_epoch
+        return self.ema.momentum((step - 1) / stretched)
+
+
+def _half_cosine(first: float, final: float, progress: float) -> float:
+    return final + (first - final) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,43 @@
+"""The `training` section of a pipeline."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from jepa_lab.registry import ComponentParams
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class TrainingSettings(ComponentParams):
+    """Length, batch, device and bookkeeping of pretraining."""
+
+    epochs: int = Field(100, ge=1, strict=True, description="Passes over the training images.")
+    batch_size: int = Field(256, ge=1, strict=True, description="Images of one optimizer step.")
+    accumulation_steps: int = Field(
+        1, ge=1, strict=True, description="Parts that a batch is computed in, to save memory; must divide batch_size."
+    )
+    gradient_clip_norm: float | None = Field(
+        None, gt=0, description="Largest norm of all gradients together; null does not clip."
+    )
+    device: str = Field("auto", description="auto (CUDA, then MPS, then CPU), or a torch device such as cuda:1.")
+    precision: Precision = Field(
+        "auto", description="auto is bf16 where the device computes in it, else fp32; fp16 scales the loss."
+    )
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the model; auto: on CUDA only.")
+    num_threads: int | None = Field(None, ge=1, strict=True, description="CPU threads; null leaves torch's choice.")
+    log_every_steps: int = Field(10, ge=1, strict=True, description="Steps between rows of metrics.")
+    checkpoint_every_steps: int = Field(500, ge=1, strict=True, description="Steps between checkpoints.")
+    stop_on_collapse: bool = Field(
+        False, strict=True, description="End the run (exit code 3) when its features are judged collapsed."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingSettings:
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps must divide batch_size, got {self.accumulation_steps} and {self.batch_size}"
+            )
+        return self

@@ -1,0 +1,91 @@
+"""One pretraining step: forward, backward, finite check, AdamW, EMA of the target encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lab.maskers.base import Masks
+from jepa_lab.models.ijepa import IJepa, Prediction
+from jepa_lab.training.devices import Compute
+from jepa_lab.training.finite import FiniteGate
+from jepa_lab.training.optimizer import gated_step, set_schedule
+from jepa_lab.training.schedules import Schedules
+
+
+@dataclass(frozen=True)
+class StepStatistics:
+    """What a step measured; scalar tensors on the device, so that reading them is the host's choice."""
+
+    loss: Tensor
+    encoder_gradient_norm: Tensor
+    predictor_gradient_norm: Tensor
+    refused: Tensor
+
+
+@dataclass
+class TrainingStep:
+    """Everything that a step changes, and how it changes it.
+
+    Attributes:
+        forward: the model's forward pass, compiled or not.
+        parts: micro-batches that a batch is computed in; the result is that of the whole batch.
+        clip_norm: largest norm of all gradients together, or None.
+    """
+
+    model: IJepa
+    forward: Callable[..., Prediction]
+    optimizer: torch.optim.AdamW
+    schedules: Schedules
+    gate: FiniteGate
+    compute: Compute
+    parts: int
+    clip_norm: float | None
+
+    def __call__(self, images: Tensor, masks: Masks, step: int) -> StepStatistics:
+        """Train on a batch.
+
+        Args:
+            images: [B, C, H, W] float, channel-normalised, augmented.
+            masks: of these images.
+            step: number of this step, from 1.
+        """
+        set_schedule(self.optimizer, self.schedules.learning_rate(step), self.schedules.weight_decay(step))
+        num_valid = masks.target_counts().sum() * masks.context.shape[1]
+        loss = torch.zeros((), device=images.device)
+        for part in _slices(len(masks), self.parts):
+            with self.compute.autocast():
+                part_loss = self.forward(images[part], masks[part], num_valid).loss
+            (part_loss * self.gate.loss_scale).backward()
+            loss = loss + part_loss.detach()
+
+        encoder_norm, predictor_norm = self._gradient_norms()
+        refused = self.gate.judge(loss, encoder_norm + predictor_norm, step)
+        gated_step(self.optimizer, refused)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.update_target_encoder(self.schedules.ema_momentum(step), apply=1 - refused)
+        return StepStatistics(loss, encoder_norm, predictor_norm, refused)
+
+    def _gradient_norms(self) -> tuple[Tensor, Tensor]:
+        """Undo the loss scale, clip, and return the norms before clipping of encoder and predictor."""
+        encoder, predictor = _gradients(self.model.context_encoder), _gradients(self.model.predictor)
+        if self.gate.scaling:
+            torch._foreach_mul_(encoder + predictor, 1 / self.gate.loss_scale)
+        encoder_norm = torch.nn.utils.get_total_norm(encoder)
+        predictor_norm = torch.nn.utils.get_total_norm(predictor)
+        if self.clip_norm is not None:
+            total = torch.hypot(encoder_norm, predictor_norm)
+            torch._foreach_mul_(encoder + predictor, (self.clip_norm / (total + 1e-6)).clamp(max=1.0))
+        return encoder_norm, predictor_norm
+
+
+def _gradients(module: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+
+
+def _slices(count: int, parts: int) -> list[slice]:
+    size = count // parts
+    return [slice(start, start + size) for start in range(0, count, size)]

@@ -1,0 +1,71 @@
+"""Position embeddings against the reference's numbers and by their defining properties."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jepa_lab.grid import Grid
+from jepa_lab.positions.base import apply_rotation
+from jepa_lab.positions.rope import RopeParams, RotaryPosition
+from jepa_lab.positions.sincos import SinCosPosition, sincos_2d
+from jepa_lab.registry import ComponentParams
+from tests.golden.reference import FOLDER
+
+
+@pytest.mark.parametrize(("key", "dim", "side"), [("192x8", 192, 8), ("48x4", 48, 4)])
+def test_sincos_equals_the_reference(key: str, dim: int, side: int) -> None:
+    golden = load_file(FOLDER / "sincos.safetensors")[key]
+    assert (sincos_2d(Grid(side, side), dim) - golden).abs().max() < 1e-12
+
+
+def test_sincos_of_a_wide_grid_repeats_columns_in_the_first_half_and_rows_in_the_second() -> None:
+    table = sincos_2d(Grid(3, 5), 16).reshape(3, 5, 16)
+    assert torch.equal(table[0, :, :8], table[2, :, :8])
+    assert torch.equal(table[:, 0, 8:], table[:, 4, 8:])
+    assert torch.equal(table[1, 1, :8], table[1, 1, 8:])
+
+
+def test_sincos_adds_the_rows_of_its_table() -> None:
+    position = SinCosPosition(ComponentParams(), Grid(2, 3), 8, 2)
+    out = position.add(torch.zeros(1, 2, 8), torch.tensor([[4, 1]]))
+    assert torch.equal(out[0], sincos_2d(Grid(2, 3), 8).float()[[4, 1]])
+
+
+def attention_scores(position: RotaryPosition, indices: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Products of one query and one key vector placed at every position, [K, K]."""
+    rotation = position.rotation(indices[None])
+    queries = apply_rotation(query.expand(1, 1, len(indices), -1), rotation)
+    keys = apply_rotation(key.expand(1, 1, len(indices), -1), rotation)
+    return (queries @ keys.transpose(-1, -2))[0, 0]
+
+
+def test_rope_attention_depends_on_relative_position_alone() -> None:
+    grid = Grid(5, 7)
+    position = RotaryPosition(RopeParams(), grid, 32, 2).double()
+    query, key = torch.randn(2, 16, dtype=torch.float64)
+    scores = attention_scores(position, torch.arange(35), query, key).reshape(5, 7, 5, 7)
+    assert torch.allclose(scores[:-1, :-1, :-1, :-1], scores[1:, 1:, 1:, 1:], atol=1e-5)
+    assert not torch.allclose(scores[0, 0, 0, 1], scores[0, 0, 0, 2], atol=1e-4)
+    assert not torch.allclose(scores[0, 0, 0, 1], scores[0, 0, 1, 0], atol=1e-4)
+
+
+def test_rope_keeps_lengths_and_leaves_the_origin_alone() -> None:
+    position = RotaryPosition(RopeParams(), Grid(4, 4), 32, 2)
+    x = torch.randn(1, 2, 16, 16)
+    rotated = apply_rotation(x, position.rotation(torch.arange(16)[None]))
+    assert torch.allclose(rotated.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
+    assert torch.equal(rotated[:, :, 0], x[:, :, 0])
+
+
+def test_rope_adds_nothing() -> None:
+    position = RotaryPosition(RopeParams(), Grid(4, 4), 32, 2)
+    tokens = torch.randn(1, 3, 32)
+    assert torch.equal(position.add(tokens, torch.tensor([[1, 2, 3]])), tokens)
+
+
+def test_unsuitable_widths_are_named() -> None:
+    assert "head width" in RotaryPosition.check(24, 4)
+    assert RotaryPosition.check(32, 4) is None
+    assert "multiple of 4" in SinCosPosition.check(30, 2)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich.console import Console
+from rich.table import Table
+
 from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules
-from jepa_lab.config.checks import pipeline_geometry
-from jepa_lab.config.pipeline import Pipeline
-from jepa_lab.maskers.statistics import MaskStatistics, mask_statistics
+from jepa_lab.config.checks import Geometry, pipeline_geometry
+from jepa_lab.config.loading import LoadedPipeline
+from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
 from jepa_lab.models.flops import step_flops
 
 _SAMPLED_BATCHES = 8
@@ -19,7 +22,7 @@ class Inspection:
 
     Attributes:
         flops_per_image: of a training step, at the average number of patches.
-        num_train_images: before the validation split is taken off; None where the files are not here.
+        num_train_images: without the validation split.
     """
 
     encoder_parameters: int
@@ -32,13 +35,14 @@ class Inspection:
     masks: MaskStatistics
 
 
-def inspect_pipeline(pipeline: Pipeline) -> Inspection:
+def inspect_pipeline(loaded: LoadedPipeline) -> Inspection:
     """Count parameters, operations, steps and patches.
 
     Raises:
         DataError: the data set's files are missing.
         ConfigError: the batch is larger than the data set.
     """
+    pipeline = loaded.pipeline
     dataset = build_dataset(pipeline.data, pipeline.data.image_size)
     geometry = pipeline_geometry(pipeline)
     model = build_model(pipeline, dataset.num_channels)
@@ -55,6 +59,12 @@ def inspect_pipeline(pipeline: Pipeline) -> Inspection:
         num_images = min(num_images, pipeline.data.max_images)
     num_train = num_images - round(num_images * pipeline.data.validation_fraction)
     steps_per_epoch = num_train // pipeline.training.batch_size
+    if steps_per_epoch == 0:
+        raise loaded.error(
+            "training.batch_size",
+            "training.batch_size must be at most the number of training images, got "
+            f"{pipeline.training.batch_size} and {num_train} (after the validation split); lower it",
+        )
     joint = sampler.joint_targets
     flops = step_flops(
         geometry.encoder,
@@ -77,3 +87,32 @@ def inspect_pipeline(pipeline: Pipeline) -> Inspection:
         warmup_steps=schedules.warmup_steps,
         masks=masks,
     )
+
+
+def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
+    """Print the numbers for people."""
+    masks = inspection.masks
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+
+    def patches(counts: PatchCounts) -> str:
+        return f"mean {counts.mean:.1f}, minimum {counts.minimum}, maximum {counts.maximum}"
+
+    rows = {
+        "patch grid": f"{geometry.grid} = {geometry.grid.num_patches} patches",
+        "encoder": f"{geometry.encoder} (width x depth x heads), {inspection.encoder_parameters:,} parameters",
+        "predictor": f"{geometry.predictor}, {inspection.predictor_parameters:,} parameters",
+        "FLOPs an image": f"{inspection.flops_per_image / 1e9:.3f} GFLOP (a training step, without padding)",
+        "training images": f"{inspection.num_train_images:,}",
+        "steps": f"{inspection.total_steps:,} ({inspection.steps_per_epoch:,} an epoch), "
+        f"warm-up {inspection.warmup_steps:,}",
+        "context patches drawn": patches(masks.drawn_context),
+        "context patches seen": patches(masks.context),
+        "target patches a block": patches(masks.target),
+        "target patches an image": f"mean {masks.target_union_mean:.1f}",
+        "patches never used": f"{masks.never_used:.1%} of the grid (over {masks.num_images:,} images)",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)

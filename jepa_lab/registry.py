@@ -56,7 +56,7 @@ class Registry(Generic[T]):
         base: the abstract class that every component of the family extends.
     """
 
-    def __init__(self, family: str, base: type[T]) -> None:
+    def __init__(self, family: str, base: type[Any]) -> None:
         if family in FAMILIES:
             raise ConfigError(f"registry family {family!r} exists already; choose another name")
         self.family = family
@@ -78,7 +78,9 @@ class Registry(Generic[T]):
             self._check(name, component)
             params_type: type[ComponentParams] = component.Params  # type: ignore[attr-defined]
             config_type = create_model(
-                f"{component.__name__}Config", __base__=params_type, name=(Literal[name], name)
+                f"{component.__name__}Config",
+                __base__=params_type,
+                name=(Literal[name], name),  # type: ignore[arg-type]
             )
             self._entries[name] = Entry(name, component, params_type, config_type, summary, source)
             return component

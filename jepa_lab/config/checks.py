@@ -50,8 +50,8 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
 def pipeline_geometry(pipeline: Pipeline) -> Geometry:
     """Grid and sizes of a pipeline."""
     side = pipeline.data.image_size // pipeline.encoder.patch_size
-    encoder = ENCODER_SIZES.entry_of(pipeline.encoder.size).component(pipeline.encoder.size).resolve()  # type: ignore[call-arg]
-    size = PREDICTOR_SIZES.entry_of(pipeline.predictor.size).component(pipeline.predictor.size)  # type: ignore[call-arg]
+    encoder = ENCODER_SIZES.entry_of(pipeline.encoder.size).component(pipeline.encoder.size).resolve()
+    size = PREDICTOR_SIZES.entry_of(pipeline.predictor.size).component(pipeline.predictor.size)
     return Geometry(Grid(side, side), encoder, size.resolve(encoder))
 
 

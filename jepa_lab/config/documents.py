@@ -80,7 +80,9 @@ def plain_document(text: str, origin: str) -> Document:
     """
     tree = parse_yaml(text, origin)
     if not isinstance(tree, CommentedMap):
-        raise ConfigError(f"{origin}:1: must be a mapping of keys to values, got {_kind(tree)}; see pipelines/digits.yaml")
+        raise ConfigError(
+            f"{origin}:1: must be a mapping of keys to values, got {_kind(tree)}; see pipelines/digits.yaml"
+        )
     document = Document({}, origin=origin)
     document.data = _plain(tree, (), origin, document.places)
     return document

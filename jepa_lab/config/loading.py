@@ -233,7 +233,8 @@ def _explain_component(key: str, field: FieldInfo | None, value: Any, context: d
     if mark is None:
         return f"{key} has the value {_short(value)}, which fits nothing; see `jepa-lab schema`"
     if "tag" in context:
-        return f"unknown {mark.registry.family} {context['tag']!r} for {key}{did_you_mean(context['tag'], mark.registry.names())}"
+        near = did_you_mean(context["tag"], mark.registry.names())
+        return f"unknown {mark.registry.family} {context['tag']!r} for {key}{near}"
     return f"{key} needs a name, got {_short(value)}; known: {', '.join(mark.registry.names())}"
 
 

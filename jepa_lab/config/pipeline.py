@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -43,9 +43,9 @@ EmaMomentum = Annotated[ComponentParams, Component(EMA_SCHEDULES)]
 Tracking = Annotated[ComponentParams, Component(TRACKERS)]
 
 
-def _default(name: str) -> ComponentParams:
+def _default(name: str) -> Any:
     """A component field whose default is this name with all its defaults."""
-    return Field(default=name, validate_default=True)  # type: ignore[return-value]
+    return Field(default=name, validate_default=True)
 
 
 class DataSource(ComponentParams):
@@ -63,7 +63,10 @@ class DataSettings(DataSource):
 
     image_size: int = Field(ge=1, strict=True, description="Height and width in pixels that images are resized to.")
     validation_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of the training images, by class, kept from pretraining for every choice."
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of the training images, by class, kept from pretraining for every choice.",
     )
     split_seed: int = Field(0, ge=0, strict=True, description="Seed of the validation split, the same in all runs.")
     channel_mean: tuple[float, ...] | None = Field(
@@ -115,9 +118,7 @@ class Pipeline(ComponentParams):
         max_length=80,
         description="Name of the run folder: letters, digits, dot, dash, underscore.",
     )
-    seed: int = Field(
-        0, ge=0, lt=2**63, strict=True, description="Sets initialisation, order, augmentation and masks."
-    )
+    seed: int = Field(0, ge=0, lt=2**63, strict=True, description="Sets initialisation, order, augmentation and masks.")
     plugins: tuple[str, ...] = Field((), description="Python modules to import, which register components of yours.")
     data: DataSettings
     augmentation: Augmentation = _default("minimal")
@@ -132,8 +133,8 @@ class Pipeline(ComponentParams):
     target: Target = _default("features")
     loss: Loss = _default("smooth_l1")
     ema_momentum: EmaMomentum = _default("linear")
-    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    optimizer: OptimizerSettings = OptimizerSettings()
+    training: TrainingSettings = TrainingSettings()
     probe: ProbePipelineSettings = Field(default_factory=lambda: ProbePipelineSettings.model_validate({}))
-    collapse: CollapseSettings = Field(default_factory=CollapseSettings)
+    collapse: CollapseSettings = CollapseSettings()
     tracking: Tracking = _default("mlflow")

@@ -49,9 +49,14 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
     if not root_given and images.get("root") is None:
         overlay.update({"data.dataset": {"name": "digits"}, "data.channel_mean": None, "data.channel_std": None})
         image_size, patch_size = images.get("image_size"), encoder.get("patch_size")
-        if isinstance(image_size, int) and isinstance(patch_size, int) and patch_size > 0:
-            if image_size % patch_size == 0:  # otherwise the file's own numbers are refused, with their lines
-                overlay.update({"data.image_size": image_size // patch_size * 2, "encoder.patch_size": 2})
+        # Numbers that do not fit stay as they are, and are refused with their lines.
+        if (
+            isinstance(image_size, int)
+            and isinstance(patch_size, int)
+            and patch_size > 0
+            and image_size % patch_size == 0
+        ):
+            overlay.update({"data.image_size": image_size // patch_size * 2, "encoder.patch_size": 2})
     return overlay
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from jepa_lab.errors import ConfigError
 from jepa_lab.registry import ComponentParams, Registry
 
 
@@ -69,6 +70,11 @@ class ImageDataset(ABC):
     needs_files: bool = True
 
     def __init__(self, params: ComponentParams, root: Path | None, image_size: int) -> None:
+        if root is not None and not self.needs_files:
+            raise ConfigError(
+                f"data.root must be left out for {type(self).__name__}, which reads no files, "
+                f"got {str(root)!r}; remove it, or set data.dataset=image_folder to read your own images"
+            )
         self.params = params
         self.root = root
         self.image_size = image_size

@@ -15,7 +15,8 @@ class L2Params(ComponentParams):
     """Parameters of `l2`."""
 
     over_features: Literal["sum", "mean"] = Field(
-        "sum", description="Sum (the paper's squared distance of a patch) or mean of the squares over the features."
+        "sum",
+        description="Sum (the paper's squared distance of a patch) or mean of the squares over the features.",
     )
 
 

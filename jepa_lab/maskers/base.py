@@ -35,6 +35,12 @@ class Masks:
     def __len__(self) -> int:
         return self.context.shape[0]
 
+    def to(self, device: torch.device) -> Masks:
+        """The same masks on another device."""
+        context_valid = None if self.context_valid is None else self.context_valid.to(device)
+        target_valid = None if self.target_valid is None else self.target_valid.to(device)
+        return Masks(self.context.to(device), context_valid, self.target.to(device), target_valid)
+
     def __getitem__(self, images: slice) -> Masks:
         """The masks of some images of the batch (used to accumulate gradients)."""
         return Masks(
@@ -57,6 +63,10 @@ def _counts(indices: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return torch.full(indices.shape[:2], indices.shape[2], device=indices.device)
     return valid.sum(dim=-1)
+
+
+LEAST_SUCCESS = 0.01
+"""A setting under which a smaller share of draws leaves `min_context_patches` is refused."""
 
 
 class MaskerParams(ComponentParams):

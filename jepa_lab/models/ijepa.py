@@ -42,9 +42,7 @@ class IJepa(nn.Module):
     Source: Assran et al. 2023, arXiv:2301.08243.
     """
 
-    def __init__(
-        self, context_encoder: VisionTransformer, predictor: Predictor, target: Target, loss: Loss
-    ) -> None:
+    def __init__(self, context_encoder: VisionTransformer, predictor: Predictor, target: Target, loss: Loss) -> None:
         super().__init__()
         self.context_encoder = context_encoder
         self.target_encoder = copy.deepcopy(context_encoder).requires_grad_(False)
@@ -62,7 +60,7 @@ class IJepa(nn.Module):
                 default the images are the whole batch.
         """
         targets = self.target.compute(self.target_encoder, images, masks)  # [B, M, T, D]
-        batch, views, num_context = masks.context.shape
+        batch, views = masks.context.shape[:2]
         context = self.context_encoder(
             images.repeat_interleave(views, dim=0) if views > 1 else images,
             masks.context.flatten(0, 1),
@@ -72,9 +70,7 @@ class IJepa(nn.Module):
         predictions = self.predictor(context, masks)
         # Half precision is for products; differences of features are taken in at least single precision.
         dtype = torch.promote_types(predictions.dtype, torch.float32)
-        per_patch = self.loss.per_patch(
-            predictions.to(dtype), targets.to(dtype).unsqueeze(1).expand_as(predictions)
-        )
+        per_patch = self.loss.per_patch(predictions.to(dtype), targets.to(dtype).unsqueeze(1).expand_as(predictions))
         return Prediction(mean_over_valid(per_patch, masks.target_valid, num_valid), predictions, targets)
 
     @torch.no_grad()
@@ -85,7 +81,8 @@ class IJepa(nn.Module):
             momentum: EMA decay in [0, 1]; 1 freezes the target encoder.
             apply: scalar tensor, 1 to update, 0 to leave the weights as they are (decided on the device).
         """
-        target = list(self.target_encoder.parameters())
-        step = torch._foreach_sub(list(self.context_encoder.parameters()), target)
+        target: list[Tensor] = list(self.target_encoder.parameters())
+        context: list[Tensor] = list(self.context_encoder.parameters())
+        step = list(torch._foreach_sub(context, target))
         torch._foreach_mul_(step, (1 - momentum) * apply)
         torch._foreach_add_(target, step)

@@ -138,9 +138,7 @@ class VisionTransformer(nn.Module):
         outputs = self._run_blocks(images, None, None, keep_last=num_layers)
         return torch.cat([self.norm(output) for output in outputs], dim=-1)
 
-    def _run_blocks(
-        self, images: Tensor, indices: Tensor | None, valid: Tensor | None, keep_last: int
-    ) -> list[Tensor]:
+    def _run_blocks(self, images: Tensor, indices: Tensor | None, valid: Tensor | None, keep_last: int) -> list[Tensor]:
         patches = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
         if indices is None:
             everywhere = torch.arange(self.grid.num_patches, device=images.device)

@@ -15,7 +15,9 @@ class RopeParams(ComponentParams):
     """Parameters of `rope`."""
 
     base: float = Field(
-        100.0, gt=1, description="Frequencies fall from 1 to about 1/base; 100 suits grids of 8 to 32 patches a side."
+        100.0,
+        gt=1,
+        description="Frequencies fall from 1 to about 1/base; 100 suits grids of 8 to 32 patches a side.",
     )
 
 

@@ -144,8 +144,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
                 f"{folder} has checkpoint format {version}, this version reads {FORMAT_VERSION}; "
                 "use the version of jepa-lab that wrote it"
             )
-        parts = [_read_tensors(folder / file, digests[file]) for file in _TENSOR_FILES]
-        return Checkpoint(*parts, RunState(**document))
+        model, optimizer, state = (_read_tensors(folder / file, digests[file]) for file in _TENSOR_FILES)
+        return Checkpoint(model, optimizer, state, RunState(**document))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{folder} is damaged ({error}); delete it to resume from the one before") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,8 @@ def decayed_parameters(model: nn.Module, settings: OptimizerSettings) -> tuple[l
     Source: the released code's groups.
     """
     learned = {id(p) for module in model.modules() if isinstance(module, LearnedPosition) for p in module.parameters()}
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -32,7 +35,7 @@ def decayed_parameters(model: nn.Module, settings: OptimizerSettings) -> tuple[l
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW over the trainable parameters: group 0 with weight decay, group 1 without."""
     decayed, plain = decayed_parameters(model, settings)
-    groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(
         groups,
         lr=settings.learning_rate,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +17,14 @@ from jepa_lab.errors import RunStopped
 from jepa_lab.maskers.base import Masker, Masks
 from jepa_lab.maskers.batching import ContextBatching, batch_context, trim, union_of_targets
 from jepa_lab.tracking.metrics import MetricsWriter
-from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore, RunState, optimizer_tensors, restore_optimizer
-from jepa_lab.training.progress import ProgressDisplay
+from jepa_lab.training.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    RunState,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from jepa_lab.training.progress import PlainDisplay, ProgressDisplay
 from jepa_lab.training.settings import TrainingSettings
 from jepa_lab.training.step import StepStatistics, TrainingStep
 
@@ -41,6 +46,19 @@ class Evaluation:
     online_probe: float | None
     warning: str | None
     collapsed: bool
+
+
+class Evaluator(Protocol):
+    """Measures the model at a probe epoch, and remembers what it saw from checkpoint to checkpoint."""
+
+    def evaluate(self) -> Evaluation:
+        """Measure the model as it is now."""
+
+    def state(self) -> dict[str, Any]:
+        """Its memory, as JSON values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint's memory."""
 
 
 class Stopwatch:
@@ -92,8 +110,7 @@ class Pretraining:
     Attributes:
         mean, std: [C] of pixels in [0, 1], on the device.
         augmentation_generator, mask_generator: on the device; the data order has its own, in `batches`.
-        evaluate: measures the model at a probe epoch.
-        monitor_state, restore_monitor: the evaluation's memory, for checkpoints.
+        evaluation: measures the model at a probe epoch.
     """
 
     step: TrainingStep
@@ -105,16 +122,14 @@ class Pretraining:
     std: Tensor
     augmentation_generator: torch.Generator
     mask_generator: torch.Generator
-    evaluate: Callable[[], Evaluation]
-    monitor_state: Callable[[], dict[str, Any]]
-    restore_monitor: Callable[[dict[str, Any]], None]
+    evaluation: Evaluator
     evaluate_every_epochs: int
     checkpoints: CheckpointStore
     metrics: MetricsWriter
-    display: ProgressDisplay
     config_digest: str
 
     def __post_init__(self) -> None:
+        self.display: ProgressDisplay = PlainDisplay(self.total_steps, 0)
         self.steps_taken = 0
         self.best_online_probe: float | None = None
         self.best_step: int | None = None
@@ -224,7 +239,7 @@ class Pretraining:
         self._logged_step, self._logged_seconds = step, seconds
 
     def _evaluate(self, step: int) -> Evaluation:
-        evaluation = self.evaluate()
+        evaluation = self.evaluation.evaluate()
         self.metrics.append(step, self._epoch(step), evaluation.metrics)
         accuracy = evaluation.online_probe
         if accuracy is not None and (self.best_online_probe is None or accuracy > self.best_online_probe):
@@ -252,7 +267,7 @@ class Pretraining:
             metrics_cursor=self.metrics.sync(),
             num_threads=torch.get_num_threads(),
             config_digest=self.config_digest,
-            monitor=self.monitor_state(),
+            monitor=self.evaluation.state(),
             best_online_probe=self.best_online_probe,
             best_step=self.best_step,
             seconds=self.stopwatch.seconds(),
@@ -273,7 +288,7 @@ class Pretraining:
         self._steps_summed = int(state["steps_summed"])
         self._skipped = state["skipped"].to(self.mean.device)
         self.batches.restore(BatchPosition(run.epoch, run.batch, state["order_generator"]))
-        self.restore_monitor(run.monitor)
+        self.evaluation.restore(run.monitor)
         self.steps_taken = run.step
         self.best_online_probe, self.best_step = run.best_online_probe, run.best_step
         self.stopwatch = Stopwatch(run.seconds)

@@ -24,14 +24,18 @@ class OptimizerSettings(ComponentParams):
         None, ge=0, le=1, description="Warm-up as a share of all epochs; give this or warmup_epochs."
     )
     warmup_epochs: float | None = Field(
-        None, ge=0, description="Warm-up in epochs; give this or warmup_fraction (default: 0.1 of the epochs)."
+        None,
+        ge=0,
+        description="Warm-up in epochs; give this or warmup_fraction (default: 0.1 of the epochs).",
     )
     weight_decay: float = Field(0.04, ge=0, description="Weight decay at the start.")
     final_weight_decay: float | None = Field(
         None, ge=0, description="Weight decay at the end of a cosine; null keeps it constant."
     )
     schedule_stretch: float = Field(
-        1.0, ge=1, description="Schedules are laid out for this many times the training, and cut off at its end."
+        1.0,
+        ge=1,
+        description="Schedules are laid out for this many times the training, and cut off at its end.",
     )
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates of the two moments.")
     eps: float = Field(1e-8, gt=0, description="AdamW's epsilon.")

@@ -17,7 +17,10 @@ class TrainingSettings(ComponentParams):
     epochs: int = Field(100, ge=1, strict=True, description="Passes over the training images.")
     batch_size: int = Field(256, ge=1, strict=True, description="Images of one optimizer step.")
     accumulation_steps: int = Field(
-        1, ge=1, strict=True, description="Parts that a batch is computed in, to save memory; must divide batch_size."
+        1,
+        ge=1,
+        strict=True,
+        description="Parts that a batch is computed in, to save memory; must divide batch_size.",
     )
     gradient_clip_norm: float | None = Field(
         None, gt=0, description="Largest norm of all gradients together; null does not clip."

@@ -109,9 +109,7 @@ def test_the_prediction_depends_on_the_position_of_the_target(position: str) -> 
                 parameter.normal_()
     images = torch.rand(1, 3, 8, 12, dtype=torch.float64)
     context = torch.arange(6)[None, None]
-    outputs = [
-        model(images, Masks(context, None, torch.tensor([[[target]]]), None)).predictions for target in (10, 20)
-    ]
+    outputs = [model(images, Masks(context, None, torch.tensor([[[target]]]), None)).predictions for target in (10, 20)]
     assert not torch.allclose(outputs[0], outputs[1], atol=1e-6)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import Tensor
 
 from jepa_lab.training.ema.constant import ConstantEma, ConstantParams
@@ -24,9 +23,7 @@ def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> fl
 
 
 def run_six_steps(step: TrainingStep, reference: Reference) -> list[float]:
-    return [
-        step(reference.images(number), reference.masks(number), number + 1).loss.item() for number in range(6)
-    ]
+    return [step(reference.images(number), reference.masks(number), number + 1).loss.item() for number in range(6)]
 
 
 def final_difference(step: TrainingStep, reference: Reference, part: str) -> float:

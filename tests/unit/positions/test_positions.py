@@ -33,7 +33,9 @@ def test_sincos_adds_the_rows_of_its_table() -> None:
     assert torch.equal(out[0], sincos_2d(Grid(2, 3), 8).float()[[4, 1]])
 
 
-def attention_scores(position: RotaryPosition, indices: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+def attention_scores(
+    position: RotaryPosition, indices: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+) -> torch.Tensor:
     """Products of one query and one key vector placed at every position, [K, K]."""
     rotation = position.rotation(indices[None])
     queries = apply_rotation(query.expand(1, 1, len(indices), -1), rotation)

@@ -29,9 +29,7 @@ def test_a_non_finite_batch_changes_neither_weights_nor_moments_nor_ema(referenc
     step = build_reference_step(build_reference_model(reference))
     step(reference.images(0), reference.masks(0), 1)
     weights = snapshot(step.model)
-    moments = [
-        value.clone() for state in step.optimizer.state.values() for value in (state["exp_avg"], state["step"])
-    ]
+    moments = [value.clone() for state in step.optimizer.state.values() for value in (state["exp_avg"], state["step"])]
     poisoned = reference.images(1).clone()
     poisoned[0, 0, 0, 0] = float("nan")
     statistics = step(poisoned, reference.masks(1), 2)

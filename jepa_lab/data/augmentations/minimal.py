@@ -1,0 +1,56 @@
+"""Minimal: a random resized crop and a horizontal flip."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from jepa_lab.data.augmentations.base import AUGMENTATIONS, Augmentation
+from jepa_lab.data.augmentations.crop import crop_and_resize, sample_crops
+from jepa_lab.registry import ComponentParams
+
+
+@AUGMENTATIONS.register(
+    "minimal",
+    summary="a random resized crop, then a horizontal flip",
+    source="Assran et al. 2023, arXiv:2301.08243, app. A (crop scale 0.3 to 1; no flip there)",
+)
+class Minimal(Augmentation):
+    """Crops each image by its own box and mirrors it by its own coin.
+
+    Differs from the released recipe: that has no flip; `flip_probability: 0` is its behaviour.
+    """
+
+    class Params(ComponentParams):
+        crop_scale: tuple[float, float] = Field(
+            (0.3, 1.0), description="Range of the crop's share of the image's area."
+        )
+        crop_aspect_ratio: tuple[float, float] = Field(
+            (3 / 4, 4 / 3), description="Range of the crop's width / height."
+        )
+        flip_probability: float = Field(
+            0.5,
+            ge=0,
+            le=1,
+            description="Share of images mirrored left to right; 0 for digits and letters.",
+        )
+
+        @model_validator(mode="after")
+        def _check_ranges(self) -> Minimal.Params:
+            scale, ratio = self.crop_scale, self.crop_aspect_ratio
+            if not 0 < scale[0] <= scale[1] <= 1:
+                raise ValueError(f"crop_scale must satisfy 0 < min <= max <= 1, got {scale}")
+            if not 0 < ratio[0] <= ratio[1]:
+                raise ValueError(f"crop_aspect_ratio must satisfy 0 < min <= max, got {ratio}")
+            return self
+
+    params: Params
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        scale, ratio = self.params.crop_scale, self.params.crop_aspect_ratio
+        batch_size, _, height, width = images.shape
+        boxes = sample_crops(batch_size, height, width, scale, ratio, generator)  # [B, 4]
+        coins = torch.rand(batch_size, generator=generator, device=generator.device)
+        flip = coins < self.params.flip_probability  # [B]
+        return crop_and_resize(images, boxes, self.image_size, flip)

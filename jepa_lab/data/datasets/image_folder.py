@@ -1,0 +1,57 @@
+"""Image folder: your own images, with labels from folder names or without labels."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit
+from jepa_lab.data.decode import decode_images
+from jepa_lab.data.image_tree import ImageFiles, ImageTree, find_image_tree
+from jepa_lab.data.pixels import data_digest
+from jepa_lab.errors import ConfigError
+from jepa_lab.registry import ComponentParams
+
+
+@DATASETS.register(
+    "image_folder",
+    summary="your images: train/<class>/ and test|val/<class>/ in data.root, or a flat folder without labels",
+    source="the layout of torchvision.datasets.ImageFolder",
+)
+class ImageFolder(ImageDataset):
+    """Decodes a folder of images to RGB: `find_image_tree` states the layout, `decode_images` the rules.
+
+    Raises:
+        ConfigError: without `root`.
+    """
+
+    Params = ComponentParams
+    num_channels = 3
+
+    def __init__(self, params: ComponentParams, root: Path | None, image_size: int) -> None:
+        super().__init__(params, root, image_size)
+        if root is None:
+            raise ConfigError(
+                "data.root is required for data.dataset=image_folder, got none; set data.root=FOLDER to a "
+                "folder with train/<class>/ and test/<class>/ images, or with images directly in it"
+            )
+        self.folder = root
+
+    @cached_property
+    def _tree(self) -> ImageTree:
+        return find_image_tree(self.folder)
+
+    def num_train_images(self) -> int:
+        return len(self._tree.train.files)
+
+    def load(self) -> ImageData:
+        tree = self._tree
+        train = self._decode(tree.train)
+        test = None if tree.test is None else self._decode(tree.test)
+        return ImageData(train, test, tree.class_names, data_digest(train, test), str(self.folder))
+
+    def _decode(self, part: ImageFiles) -> ImageSplit:
+        labels = None if part.labels is None else torch.tensor(part.labels)
+        return ImageSplit(decode_images(part.files, self.image_size), labels)

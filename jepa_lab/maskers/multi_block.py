@@ -1,0 +1,229 @@
+"""The paper's multi-block masks: several target blocks, and a large context block without them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from jepa_lab.errors import ConfigError, RunStopped
+from jepa_lab.grid import Grid
+from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
+from jepa_lab.maskers.blocks import Size, block_sizes, cover, draw_corners, largest_remainder
+from jepa_lab.maskers.coverage import patches_of
+from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
+
+MISS_PROBABILITY = 1e-12
+"""Enough candidates are drawn at once that an image lacks a good one with at most this probability."""
+MAX_CANDIDATES = 16
+"""More candidates than this are drawn in rounds, with a look at the outcome after each."""
+MAX_ROUNDS = 400
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Block sizes, each tensor [1 or images, 1 or M]."""
+
+    target_height: Tensor
+    target_width: Tensor
+    context_height: Tensor
+    context_width: Tensor
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the blocks of each image cover: context [..., N] without the targets, target [..., M, N]."""
+
+    context: Tensor
+    target: Tensor
+
+
+@MASKERS.register(
+    "multi_block",
+    summary="M target blocks and one large context block minus every target (the paper's)",
+    source="Assran et al. 2023, arXiv:2301.08243, sec. 3",
+)
+class MultiBlock(Masker):
+    """Target blocks may overlap each other; the context is one block minus every target.
+
+    Scale and aspect ratio are independent uniform draws; every position inside the grid is equally probable,
+    the last row and column included; a block may be as large as the grid. An image whose context keeps fewer
+    than `min_context_patches` is drawn again, targets included.
+
+    Differs from the released code: independent draws, all positions, sizes per image, and a redraw instead of
+    letting a context overlap a target (tests/unit/maskers/test_multi_block.py). The released behaviour is
+    `reference_multi_block`.
+    """
+
+    class Params(MaskerParams):
+        """What the user chooses."""
+
+        num_targets: int = Field(4, ge=1, le=256, description="M, target blocks of an image.")
+        target_scale: ScaleRange = Field((0.15, 0.2), description="Area of a target block / area of the grid.")
+        target_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Height / width of a target block.")
+        context_scale: ScaleRange = Field(
+            (0.85, 1.0),
+            description="Area of the context block, before targets are removed / area of the grid.",
+        )
+        context_aspect_ratio: AspectRatioRange = Field(
+            (1.0, 1.0),
+            description="Height / width of the context block; a wide grid may want another than 1.",
+        )
+        block_sizes: Literal["batch", "image", "block"] = Field(
+            "image",
+            description="Who shares a size: all images of a batch, the target blocks of an image, or nobody.",
+        )
+
+    params: Params
+
+    def __init__(self, params: Params, grid: Grid) -> None:
+        super().__init__(params, grid)
+        self.num_target_blocks = params.num_targets
+        self._target_sizes = block_sizes(grid.num_patches, params.target_scale, params.target_aspect_ratio, limit=grid)
+        self._context_sizes = block_sizes(
+            grid.num_patches, params.context_scale, params.context_aspect_ratio, limit=grid
+        )
+        failure = self._refuse_or_failure_rate()
+        candidates = math.ceil(math.log(MISS_PROBABILITY) / math.log(failure))
+        self._num_candidates = min(candidates, MAX_CANDIDATES)
+        self._must_look = candidates > MAX_CANDIDATES
+        self.max_context_patches, self.max_target_patches = self._largest_counts()
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Masks:
+        """See `Masker.sample`; waits for the device only where many draws fail (`_must_look`)."""
+        shared = self._draw_sizes(1, generator) if self.params.block_sizes == "batch" else None
+        layout, lacking = self._draw(batch_size, shared, generator)
+        if self._must_look:
+            layout = self._draw_again(layout, lacking, shared, generator)
+        context, context_valid = patches_of(layout.context.unsqueeze(1), self.max_context_patches)
+        target, target_valid = patches_of(layout.target, self.max_target_patches)
+        return Masks(context, context_valid, target, target_valid)
+
+    def _draw_sizes(self, images: int, generator: torch.Generator) -> _Sizes:
+        blocks = self.params.num_targets if self.params.block_sizes == "block" else 1
+        return _Sizes(
+            *self._target_sizes.draw((images, blocks), generator),
+            *self._context_sizes.draw((images, 1), generator),
+        )
+
+    def _place(self, images: int, sizes: _Sizes, generator: torch.Generator) -> _Layout:
+        """Draw positions for `images` images: targets [images, M, N] and context [images, N]."""
+        shape = (images, self.params.num_targets)
+        height, width = sizes.target_height.expand(shape), sizes.target_width.expand(shape)
+        top = draw_corners(height, self.grid.height, generator)
+        left = draw_corners(width, self.grid.width, generator)
+        target = cover(top, left, height, width, self.grid)
+
+        height, width = sizes.context_height[:, 0].expand(images), sizes.context_width[:, 0].expand(images)
+        top = draw_corners(height, self.grid.height, generator)
+        left = draw_corners(width, self.grid.width, generator)
+        context = cover(top, left, height, width, self.grid)
+        return _Layout(context & ~target.any(dim=1), target)
+
+    def _draw(self, batch_size: int, shared: _Sizes | None, generator: torch.Generator) -> tuple[_Layout, Tensor]:
+        """The first of several candidates with enough context, and which images [B] had none.
+
+        Redrawing in a loop would ask the device after each draw whether to go on, and so stall it every step.
+        Drawing all candidates at once and keeping the first good one is the same distribution.
+        """
+        images = self._num_candidates * batch_size
+        sizes = shared or self._draw_sizes(images, generator)
+        layout = self._place(images, sizes, generator)
+        context = layout.context.unflatten(0, (self._num_candidates, batch_size))  # [candidates, B, N]
+        target = layout.target.unflatten(0, (self._num_candidates, batch_size))  # [candidates, B, M, N]
+        enough = context.sum(dim=-1) >= self.params.min_context_patches  # [candidates, B]
+        first = enough.int().argmax(dim=0)  # [B]
+        image = torch.arange(batch_size, device=first.device)
+        return _Layout(context[first, image], target[first, image]), ~enough.any(dim=0)
+
+    def _draw_again(
+        self, layout: _Layout, lacking: Tensor, shared: _Sizes | None, generator: torch.Generator
+    ) -> _Layout:
+        """Replace the layouts of the images that lack context until none does.
+
+        Raises:
+            RunStopped: after `MAX_ROUNDS`, which the check at construction makes practically impossible.
+        """
+        for _ in range(MAX_ROUNDS):
+            if not bool(lacking.any()):
+                return layout
+            again, still_lacking = self._draw(len(lacking), shared, generator)
+            layout = _Layout(
+                torch.where(lacking[:, None], again.context, layout.context),
+                torch.where(lacking[:, None, None], again.target, layout.target),
+            )
+            lacking = lacking & still_lacking
+        raise RunStopped(
+            f"masker multi_block: {MAX_ROUNDS * self._num_candidates} draws on the {self.grid} grid left an "
+            f"image with fewer than min_context_patches={self.params.min_context_patches}; {self._remedy()}"
+        )
+
+    def _refuse_or_failure_rate(self) -> float:
+        """Upper estimate of the probability that a draw leaves too little context.
+
+        Where sizes are shared by the batch only positions are drawn again, so the worst sizes must do.
+
+        Raises:
+            ConfigError: if almost no draw leaves enough context.
+        """
+        generator = torch.Generator().manual_seed(0)
+        draws = max(200, min(2000, 2_000_000 // (self.params.num_targets * self.grid.num_patches)))
+        if self.params.block_sizes != "batch":
+            return self._failure_rate(self._draw_sizes(draws, generator), draws, "", generator)
+        pairs = self._hardest_sizes()
+        draws = max(200, draws // len(pairs))
+        failure = 0.0
+        for t, c in pairs:
+            sizes = _Sizes(*(torch.tensor([[length]]) for length in (*t, *c)))
+            where = f" with {t[0]}x{t[1]} target blocks and a {c[0]}x{c[1]} context block for the whole batch"
+            failure = max(failure, self._failure_rate(sizes, draws, where, generator))
+        return failure
+
+    def _failure_rate(self, sizes: _Sizes, draws: int, where: str, generator: torch.Generator) -> float:
+        counts = self._place(draws, sizes, generator).context.sum(dim=-1)
+        p = self.params
+        enough = int((counts >= p.min_context_patches).sum())
+        if enough < LEAST_SUCCESS * draws:
+            raise ConfigError(
+                f"masker multi_block: on the {self.grid} grid only {enough} of {draws} draws{where} leave "
+                f"min_context_patches={p.min_context_patches} (mean {counts.double().mean():.1f} context "
+                f"patches; num_targets={p.num_targets}, target_scale={p.target_scale}, "
+                f"context_scale={p.context_scale}); {self._remedy()}"
+            )
+        # No failure in n draws still allows a rate of 3/n (at 95% confidence).
+        return min((draws - enough + 3) / draws, 1 - LEAST_SUCCESS)
+
+    def _hardest_sizes(self) -> list[tuple[Size, Size]]:
+        """Target sizes that fit in no larger one, with context sizes that hold no smaller one.
+
+        A larger target block can be placed so as to contain a smaller one, so these leave the least context.
+        """
+
+        def inside(a: Size, b: Size) -> bool:
+            return a != b and a[0] <= b[0] and a[1] <= b[1]
+
+        targets, contexts = self._target_sizes.outcomes, self._context_sizes.outcomes
+        hard_targets = [t for t in targets if not any(inside(t, other) for other in targets)]
+        hard_contexts = [c for c in contexts if not any(inside(other, c) for other in contexts)]
+        return [(t, c) for t in hard_targets for c in hard_contexts]
+
+    def _largest_counts(self) -> tuple[int, int]:
+        """Most context patches and most patches of a target block that a valid draw can have."""
+        remainders = {
+            (t, c): largest_remainder(c, t, self.grid)
+            for t in self._target_sizes.outcomes
+            for c in self._context_sizes.outcomes
+        }
+        possible = [t for (t, _), left in remainders.items() if left >= self.params.min_context_patches]
+        return max(remainders.values()), max(t[0] * t[1] for t in possible)
+
+    def _remedy(self) -> str:
+        shared = " or set block_sizes: image," if self.params.block_sizes == "batch" else ""
+        return (
+            f"lower target_scale, num_targets or min_context_patches, raise context_scale,{shared} "
+            "or use a smaller patch_size"
+        )

@@ -1,0 +1,124 @@
+"""Features of frozen encoders: extracted once, in evaluation mode, without gradients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jepa_lab.data.resident import normalize, to_float
+from jepa_lab.errors import RunStopped
+
+RAW_PIXEL_SIDE = 32
+"""Raw pixels are pooled to at most this height and width: those of CIFAR, beyond which a linear probe only slows."""
+
+Labelled = tuple[Tensor, Tensor]
+"""Features [n, D'] float32 and their labels [n] int64, both on the CPU."""
+
+Autocast = Callable[[], contextlib.AbstractContextManager[object]]
+"""Makes the context in which forward passes run."""
+
+
+def extract_features(
+    encoder: nn.Module,
+    images: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    num_layers: int,
+    batch_size: int,
+    device: torch.device,
+    autocast: Autocast = contextlib.nullcontext,
+) -> Tensor:
+    """Features of each image, averaged over its patches.
+
+    Args:
+        encoder: has `last_layers(images, num_layers)` -> [B, N, num_layers * D].
+        images: [n, C, H, W] uint8, on any device.
+        mean: [C] of pixels in [0, 1]. std: [C].
+        num_layers: how many of the last blocks stand side by side.
+        batch_size: images in one forward pass.
+        device: where the encoder is.
+        autocast: of the forward pass. The default is full precision: on small data the features of two images can
+            differ by a thousandth of their size, and bfloat16 rounds at four thousandths.
+    Returns:
+        [n, num_layers * D] float32 on the CPU.
+    Raises:
+        RunStopped: if a feature is not finite.
+    """
+    batches = _encoded(encoder, images, (mean, std), num_layers, batch_size, device, autocast)
+    features = torch.cat([tokens.float().mean(dim=1).cpu() for tokens in batches])
+    if not torch.isfinite(features).all():
+        wrong = int((~torch.isfinite(features)).any(dim=1).sum())
+        raise RunStopped(
+            f"the encoder's features of {wrong} of {len(features)} images are not finite, so they cannot be probed; "
+            "lower optimizer.learning_rate, or use training.precision=fp32"
+        )
+    return features
+
+
+def patch_features(
+    encoder: nn.Module,
+    images: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    batch_size: int,
+    device: torch.device,
+    autocast: Autocast = contextlib.nullcontext,
+) -> Tensor:
+    """Last-block features of each patch, for the monitors; arguments as for `extract_features`.
+
+    Returns:
+        [n, N, D] float32 on `device`.
+    """
+    return torch.cat(
+        [tokens.float() for tokens in _encoded(encoder, images, (mean, std), 1, batch_size, device, autocast)]
+    )
+
+
+def raw_pixel_features(images: Tensor) -> Tensor:
+    """The pixels themselves, average-pooled to at most 32x32: the control that no encoder needs to be built for.
+
+    Args:
+        images: [n, C, H, W] uint8.
+    Returns:
+        [n, C * min(H, 32) * min(W, 32)] float32 in [0, 1], on the CPU.
+    """
+    size = (min(images.shape[2], RAW_PIXEL_SIDE), min(images.shape[3], RAW_PIXEL_SIDE))
+    # In parts, or the float copy of large images would be many times the size of the result.
+    pooled = [F.adaptive_avg_pool2d(to_float(part), size).flatten(1).cpu() for part in images.split(1024)]
+    return torch.cat(pooled)
+
+
+@torch.no_grad()
+def _encoded(
+    encoder: nn.Module,
+    images: Tensor,
+    statistics: tuple[Tensor, Tensor],
+    num_layers: int,
+    batch_size: int,
+    device: torch.device,
+    autocast: Autocast,
+) -> Iterator[Tensor]:
+    """Patch features [B, N, num_layers * D] of one batch after another."""
+    mean, std = (statistic.to(device) for statistic in statistics)
+    with _evaluation_mode(encoder):
+        for batch in images.split(batch_size):
+            normalised = normalize(to_float(batch.to(device)), mean, std)  # [B, C, H, W]
+            with autocast():
+                tokens = encoder.last_layers(normalised, num_layers)  # type: ignore[operator]
+            yield tokens
+
+
+@contextlib.contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Switch dropout and the like off, then give every submodule back the mode it had."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule, mode in modes:
+            submodule.training = mode

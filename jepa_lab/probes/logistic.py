@@ -1,0 +1,178 @@
+"""The linear probe: logistic regression on standardised features, and a cheaper one beside the training."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from jepa_lab.probes.features import Labelled
+from jepa_lab.probes.result import ProbeResult
+from jepa_lab.probes.scores import accuracy_by_class, confusion_counts, wilson_interval
+from jepa_lab.probes.settings import ProbeSettings
+
+_TOLERANCE = 1e-5
+"""Largest gradient of the mean loss at the end of a fit. At scikit-learn's 1e-4 a fit of separable features stops
+long before its penalty matters, and the accuracy at a large C is that of an early stop."""
+
+_STANDARD_ERRORS = 2.0
+"""The search ends at a C whose validation accuracy is this many standard errors below the best."""
+
+_RIDGE = 1e-3
+"""Penalty of the online probe, relative to the number of images."""
+
+
+def logistic_probe(
+    train: Labelled,
+    validation: Labelled,
+    test: Labelled | None,
+    settings: ProbeSettings,
+    class_names: tuple[str, ...],
+) -> ProbeResult:
+    """Choose C on the validation split, fit again on training + validation, score the test split once.
+
+    Features are standardised by the images that the regression is fitted on. The search goes from strong to weak
+    penalties, each fit starting from the one before, and ends early at a C that is clearly worse than the best: weak
+    penalties need most iterations exactly where they overfit. Of equal accuracies the smallest C wins.
+    `validation_accuracy` of the result is the one that chose C.
+
+    Args:
+        train: every class of `class_names` occurs in it.
+        test: its labels are used for nothing but the score.
+    """
+    fits = _search(train, validation, settings)
+    chosen = max(fits, key=lambda fit: (fit.accuracy, -fit.c))
+    unconverged = tuple(fit.c for fit in fits if not fit.converged)
+    scores = _NO_TEST
+    if test is not None:
+        scores = _score_test(train, validation, test, chosen, settings, class_names)
+    return ProbeResult(
+        c=chosen.c,
+        c_at_edge=_edge(chosen.c, settings.c_grid),
+        validation_accuracy=chosen.accuracy,
+        validation_accuracy_by_c=tuple((fit.c, fit.accuracy) for fit in fits),
+        converged=not unconverged and scores["refit_converged"] is not False,
+        unconverged_c=unconverged,
+        num_train=len(train[1]),
+        num_validation=len(validation[1]),
+        **scores,
+    )
+
+
+def online_probe(train: Labelled, validation: Labelled) -> float:
+    """Validation accuracy of a ridge regression on the classes: the cheap probe beside the training.
+
+    A closed form, so it neither stops early nor depends on how well the features are conditioned, which changes
+    during training: on 14 sets of CIFAR-10 features and 24 of digits its accuracy ordered them as the full probe's
+    validation accuracy did (Spearman 0.995 and 0.986), no worse than a logistic regression capped at 100 iterations
+    that takes ten times as long. It lies 1 to 6 points below the full probe: compare it with itself alone.
+    """
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    features, labels = (part.numpy() for part in train)
+    scaler = StandardScaler().fit(features)
+    ridge = RidgeClassifier(alpha=_RIDGE * len(labels), solver="cholesky")
+    # Double precision: the normal equations square the condition number.
+    ridge.fit(scaler.transform(features).astype(np.float64), labels)
+    held_out = scaler.transform(validation[0].numpy()).astype(np.float64)
+    return float(ridge.score(held_out, validation[1].numpy()))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One fit of the search: `accuracy` is on the validation split."""
+
+    c: float
+    accuracy: float
+    classifier: Any
+    converged: bool
+
+
+def _search(train: Labelled, validation: Labelled, settings: ProbeSettings) -> list[_Fit]:
+    """Fit C after C, from strong to weak penalties, until one is clearly worse than the best."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    features, labels = scaler.fit_transform(train[0].numpy()), train[1].numpy()
+    held_out, held_out_labels = scaler.transform(validation[0].numpy()), validation[1].numpy()
+    fits: list[_Fit] = []
+    for c in settings.c_grid:
+        start = fits[-1].classifier if fits else None
+        classifier, converged = _fit(features, labels, c, settings.max_iterations, start)
+        fits.append(_Fit(c, float(classifier.score(held_out, held_out_labels)), classifier, converged))
+        best = max(fit.accuracy for fit in fits)
+        standard_error = math.sqrt(best * (1 - best) / len(held_out_labels))
+        if fits[-1].accuracy < best - _STANDARD_ERRORS * standard_error:
+            break
+    return fits
+
+
+def _fit(
+    features: np.ndarray, labels: np.ndarray, c: float, max_iterations: int, start: Any | None
+) -> tuple[Any, bool]:
+    """One regression, begun at the coefficients of `start`.
+
+    Returns:
+        The classifier, and whether it converged.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    classifier = LogisticRegression(C=c, tol=_TOLERANCE, max_iter=max_iterations, warm_start=True)
+    if start is not None:
+        classifier.coef_, classifier.intercept_ = start.coef_.copy(), start.intercept_.copy()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        classifier.fit(features, labels)
+    failed = [warning for warning in caught if issubclass(warning.category, ConvergenceWarning)]
+    for warning in caught:
+        if warning not in failed:  # recording took it away from whoever listens
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return classifier, not failed and int(classifier.n_iter_.max()) < max_iterations
+
+
+_NO_TEST: dict[str, Any] = dict.fromkeys(
+    ("test_accuracy", "test_interval", "per_class_accuracy", "confusion", "refit_converged", "num_test")
+)
+
+
+def _score_test(
+    train: Labelled,
+    validation: Labelled,
+    test: Labelled,
+    chosen: _Fit,
+    settings: ProbeSettings,
+    class_names: tuple[str, ...],
+) -> dict[str, Any]:
+    """The test fields of a `ProbeResult`: fit on training + validation, then one prediction of the test split."""
+    from sklearn.preprocessing import StandardScaler
+
+    features, labels = (torch.cat(parts).numpy() for parts in zip(train, validation, strict=True))
+    scaler = StandardScaler(copy=False).fit(features)
+    classifier, converged = _fit(
+        scaler.transform(features), labels, chosen.c, settings.max_iterations, chosen.classifier
+    )
+    predictions = classifier.predict(scaler.transform(test[0].numpy(), copy=True))
+    confusion = confusion_counts(test[1].numpy(), predictions, len(class_names))
+    num_test, num_correct = len(predictions), int(np.trace(confusion))
+    return {
+        "test_accuracy": num_correct / num_test,
+        "test_interval": wilson_interval(num_correct, num_test),
+        "per_class_accuracy": accuracy_by_class(confusion, class_names),
+        "confusion": tuple(tuple(row) for row in confusion.tolist()),
+        "refit_converged": converged,
+        "num_test": num_test,
+    }
+
+
+def _edge(c: float, c_grid: tuple[float, ...]) -> Literal["low", "high"] | None:
+    if len(c_grid) == 1:
+        return None  # nothing was chosen
+    if c == c_grid[0]:
+        return "low"
+    return "high" if c == c_grid[-1] else None

@@ -1,0 +1,58 @@
+"""What a probe hands back: accuracies with their conditions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What the logistic probe found. The test fields are None where there is no test split.
+
+    Attributes:
+        c: inverse penalty, chosen on the validation split.
+        c_at_edge: "low" or "high" where `c` is the smallest or largest of a grid of several: a better C may lie
+            beyond it.
+        validation_accuracy: of the fit on the training split with `c`. It is the accuracy that chose `c`, so
+            it flatters by a little; the test accuracy does not.
+        validation_accuracy_by_c: (C, accuracy) of every C that was tried, in increasing order of C.
+        test_accuracy: of the fit on training + validation, scored once.
+        test_interval: 95% Wilson interval of `test_accuracy` for the size of the test split.
+        per_class_accuracy: class name -> test accuracy; None for a class without test images.
+        confusion: test images of each class (row) that were predicted as each class (column).
+        converged: whether every fit converged within `probe.max_iterations`.
+        unconverged_c: the C of each fit of the search that did not.
+        refit_converged: whether the last fit, on training + validation, did.
+    """
+
+    c: float
+    c_at_edge: Literal["low", "high"] | None
+    validation_accuracy: float
+    validation_accuracy_by_c: tuple[tuple[float, float], ...]
+    test_accuracy: float | None
+    test_interval: tuple[float, float] | None
+    per_class_accuracy: dict[str, float | None] | None
+    confusion: tuple[tuple[int, ...], ...] | None
+    converged: bool
+    unconverged_c: tuple[float, ...]
+    refit_converged: bool | None
+    num_train: int
+    num_validation: int
+    num_test: int | None
+
+    def notes(self) -> list[str]:
+        """Sentences about what a reader should know before trusting the accuracy; usually none."""
+        notes = []
+        if self.c_at_edge is not None:
+            where = {"low": "smallest", "high": "largest"}[self.c_at_edge]
+            notes.append(f"C={self.c:g} is the {where} of probe.c_grid; extend the grid there")
+        if not self.converged:
+            fits = [f"C={c:g}" for c in self.unconverged_c]
+            fits += [f"the refit with C={self.c:g}"] if self.refit_converged is False else []
+            notes.append(f"no convergence within probe.max_iterations at {', '.join(fits)}; raise it")
+        return notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, with the notes."""
+        return {**asdict(self), "notes": self.notes()}

@@ -1,0 +1,90 @@
+"""What a tracker is: it keeps a copy of run folders elsewhere, and is never in the way of the training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jepa_lab.registry import ComponentParams, Registry
+
+if TYPE_CHECKING:
+    from jepa_lab.tracking.description import TrackerSettings
+    from jepa_lab.tracking.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class MirrorState:
+    """How far a tracker's copy of a run folder is.
+
+    Attributes:
+        rows_behind: rows of `metrics.jsonl` that the tracker has not acknowledged.
+        pending: what else is missing, in words: "parameters", "artifacts", "model", "status", ...
+        error: why the last attempt failed; None if it did not.
+        still_sending: a process is at work on the rest.
+    """
+
+    rows_behind: int = 0
+    pending: tuple[str, ...] = ()
+    error: str | None = None
+    still_sending: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the tracker has everything."""
+        return self.rows_behind == 0 and not self.pending
+
+    def sentence(self, folder: Path) -> str:
+        """The state in words, with what to do about it."""
+        if self.complete:
+            return f"the tracker has everything of {folder}"
+        missing = [f"{self.rows_behind} metric rows"] if self.rows_behind else []
+        why = f" (last error: {self.error})" if self.error else ""
+        end = " once the process that is still sending has ended" if self.still_sending else ""
+        return (
+            f"the tracker lacks {', '.join([*missing, *self.pending])} of this run{why}; nothing is lost: "
+            f"`jepa-lab sync {folder}` completes the record{end}"
+        )
+
+
+class Tracker(ABC):
+    """Follows one run folder at a time.
+
+    The run writes its folder as if there were no tracker; `start` and `close` are all that it calls.
+
+    Args:
+        params: the tracker's own `Params`.
+    """
+
+    Params: type[ComponentParams] = ComponentParams
+
+    def __init__(self, params: ComponentParams) -> None:
+        self.params = params
+
+    @abstractmethod
+    def settings(self) -> TrackerSettings | None:
+        """What the run writes into `run.json` for the mirror; None where nothing is mirrored."""
+
+    @abstractmethod
+    def start(self, folder: RunFolder) -> None:
+        """Begin to follow a folder whose `run.json` has been written; returns at once.
+
+        Raises:
+            ConfigError: if the tracker cannot work here at all (a package is missing).
+        """
+
+    @abstractmethod
+    def close(self, timeout_seconds: float) -> MirrorState:
+        """Say that no more rows will come, and wait until the copy is complete, but not longer than told.
+
+        Call it after `result.json` has been written, also when the run failed. What the tracker lacks after
+        `timeout_seconds` goes on being sent if it can be, and can be completed later.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for the table at the end of a run: where the copy is and how to open it."""
+
+
+TRACKERS: Registry[Tracker] = Registry("tracker", Tracker)

@@ -1,0 +1,81 @@
+"""What a run ran on: versions, machine, commit, command; no credentials and no environment variables."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jepa_lab import __version__
+from jepa_lab.tracking.credentials import scrub
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
+
+
+def describe_environment(command: Sequence[str], device: str) -> dict[str, Any]:
+    """The conditions of a number: JSON values for `environment.json`.
+
+    Args:
+        command: the command line; credentials in its URIs are left out.
+        device: the device in words, such as "cpu" or "NVIDIA H200".
+    """
+    import torch
+
+    return {
+        "jepa_lab": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "cpu_model": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "num_threads": torch.get_num_threads(),
+        "device": device,
+        "executable": sys.executable,
+        "command": [scrub(word) for word in command],
+        "git": _git_state(Path(__file__).resolve().parents[1]),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    """The processor's name; Linux keeps it in /proc/cpuinfo, where `platform` does not look."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_state(package: Path) -> dict[str, Any] | None:
+    """Commit and dirty flag of the code; None where the code is not under version control.
+
+    Asks whether git tracks this very package: an installed copy may lie inside somebody else's checkout.
+    """
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit, changes = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
+    return None if commit is None or changes is None else {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """The output of a git command, or None where there is no git or it has nothing to say."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,142 @@
+"""How far the mirror is: `mirror.json`, written after the tracker acknowledged.
+
+It only saves work. Without it the mirror finds the run again by its `run_uid` and asks the tracker which
+steps it has, so a lost or damaged file costs time, not rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from jepa_lab.errors import RunFolderError
+from jepa_lab.tracking.base import MirrorState
+from jepa_lab.tracking.description import TrackerSettings
+from jepa_lab.tracking.metrics import MetricsRow, iter_lines, parse_row
+from jepa_lab.tracking.mlflow_names import legal_name
+from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.tracking.run_folder import RunFolder
+
+KIND = "mirror"
+VERSION = 1
+_log = logging.getLogger("jepa_lab.mirror")
+
+
+@dataclass
+class MirrorCursor:
+    """What the tracker has acknowledged.
+
+    Attributes:
+        uri, experiment: the tracker that this is about.
+        described: parameters, tags and data set are there.
+        offset: byte position in `metrics.jsonl` behind the last acknowledged row.
+        row_bytes, row_sha256: length and digest of that row; if they do not fit, the file was cut back.
+        last_steps: last acknowledged step of each metric.
+        artifacts: SHA-256 of each uploaded file by its path in the run folder.
+        model: the checkpoint (path in the run folder) that was logged as a model.
+        status: how the run ended, as the tracker knows it; None while it runs.
+        error: why the last attempt failed.
+    """
+
+    uri: str
+    experiment: str
+    experiment_id: str | None = None
+    run_id: str | None = None
+    described: bool = False
+    offset: int = 0
+    row_bytes: int = 0
+    row_sha256: str = ""
+    last_steps: dict[str, int] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    model: str | None = None
+    status: str | None = None
+    error: str | None = None
+
+    def acknowledge(self, line: bytes, end: int) -> None:
+        """The row `line`, which ends at byte `end`, and all before it are there."""
+        self.offset, self.row_bytes = end, len(line)
+        self.row_sha256 = hashlib.sha256(line).hexdigest()
+
+    def fits(self, folder: RunFolder) -> bool:
+        """Whether the last acknowledged row is still where it was."""
+        if self.offset == 0 or not folder.metrics.exists():
+            return self.offset == 0
+        with open(folder.metrics, "rb") as file:
+            line = os.pread(file.fileno(), self.row_bytes, self.offset - self.row_bytes)
+        return hashlib.sha256(line).hexdigest() == self.row_sha256
+
+    def unsent(self, step: int, metrics: dict[str, float | None]) -> dict[str, float]:
+        """The metrics of a step that were not acknowledged, under their legal names; nulls are left out."""
+        legal = {legal_name(name): value for name, value in metrics.items()}
+        return {
+            name: value for name, value in legal.items() if value is not None and step > self.last_steps.get(name, -1)
+        }
+
+    def save(self, folder: RunFolder) -> None:
+        """Write `mirror.json` durably."""
+        write_record(folder.mirror, KIND, VERSION, dataclasses.asdict(self))
+
+
+def load_cursor(folder: RunFolder, settings: TrackerSettings) -> MirrorCursor:
+    """The cursor of this tracker; a new one where there is none that can be used."""
+    new = MirrorCursor(settings.uri, settings.experiment)
+    if not folder.mirror.exists():
+        return new
+    try:
+        cursor = MirrorCursor(**read_record(folder.mirror, KIND, VERSION))
+    except (RunFolderError, TypeError) as error:
+        _log.warning("asking the tracker what it has, because of: %s", error)
+        return new
+    return cursor if (cursor.uri, cursor.experiment) == (new.uri, new.experiment) else new
+
+
+def unsent_rows(folder: RunFolder, cursor: MirrorCursor) -> Iterator[tuple[bytes, int, MetricsRow]]:
+    """The lines of `metrics.jsonl` behind the cursor: line, byte position behind it, row.
+
+    After a cut back (the run went on from an older checkpoint) it begins at the first row: `cursor.unsent`
+    then tells which steps are new.
+
+    Raises:
+        RunFolderError: if a row is damaged.
+    """
+    start = cursor.offset if cursor.fits(folder) else 0
+    for line, end in iter_lines(folder.metrics, start):
+        yield line, end, parse_row(line, folder.metrics, end)
+
+
+def artifact_digests(folder: RunFolder) -> dict[str, str]:
+    """SHA-256 of each file that is mirrored as an artifact, by its path in the run folder."""
+    single = [folder.config, folder.environment, folder.result]
+    figures = sorted(path for path in folder.figures.rglob("*") if not path.name.startswith("."))
+    return {
+        path.relative_to(folder.path).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in [*single, *figures]
+        if path.is_file()
+    }
+
+
+def mirror_state(folder: RunFolder) -> MirrorState:
+    """How far the tracker's copy is, by the files alone (MLflow is neither imported nor asked).
+
+    Raises:
+        RunFolderError: if `run.json`, `result.json` or a row of the metrics is damaged.
+    """
+    settings = folder.read_description().tracker
+    if settings is None:
+        return MirrorState()
+    cursor, result = load_cursor(folder, settings), folder.read_result()
+    behind = sum(bool(cursor.unsent(row.step, row.metrics)) for _, _, row in unsent_rows(folder, cursor))
+    missing = {
+        "parameters": not cursor.described,
+        "artifacts": artifact_digests(folder) != cursor.artifacts,
+    }
+    if result is not None:
+        checkpoint = result["final_checkpoint"]
+        missing["summary metrics"] = bool(cursor.unsent(result["last_step"], result["metrics"]))
+        missing["model"] = checkpoint is not None and cursor.model != checkpoint
+        missing["status"] = cursor.status != result["status"]
+    return MirrorState(behind, tuple(name for name, lacks in missing.items() if lacks), cursor.error)

@@ -1,0 +1,95 @@
+"""What MLflow is told about a run besides its metrics: params, tags, the data set, the weights.
+
+Each function may be called again after a failure in its middle, and then completes what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jepa_lab.errors import RunFolderError
+from jepa_lab.tracking.description import DatasetRecord, RunDescription
+from jepa_lab.tracking.mlflow_names import (
+    CUT_PARAMS_TAG,
+    MAX_DATASET_DIGEST,
+    MAX_PARAMS_PER_BATCH,
+    MAX_TAGS_PER_BATCH,
+    legal_params,
+    legal_tags,
+)
+from jepa_lab.tracking.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHECKPOINT_TAG = "jepa_lab.checkpoint"
+
+
+def log_params_and_tags(client: MlflowClient, run_id: str, description: RunDescription, folder: Path) -> None:
+    """The flat config as params, the parts chosen as tags; the names of params that were cut in a tag."""
+    from mlflow.entities import Param, RunTag
+
+    params, cut = legal_params(description.params)
+    tags = {"mlflow.source.name": "jepa-lab", "jepa_lab.run_folder": str(folder.resolve())}
+    tags.update(description.tags)
+    if cut:
+        tags[CUT_PARAMS_TAG] = ", ".join(cut)
+    all_params = [Param(key, value) for key, value in params.items()]
+    all_tags = [RunTag(key, value) for key, value in legal_tags(tags).items()]
+    for start in range(0, len(all_params), MAX_PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=all_params[start : start + MAX_PARAMS_PER_BATCH])
+    for start in range(0, len(all_tags), MAX_TAGS_PER_BATCH):
+        client.log_batch(run_id, tags=all_tags[start : start + MAX_TAGS_PER_BATCH])
+
+
+def log_dataset(client: MlflowClient, run_id: str, dataset: DatasetRecord | None) -> None:
+    """The data set as an input of the run, by name and digest; no pixels are hashed for it.
+
+    The entity is the one that `mlflow.data.meta_dataset.MetaDataset` with a code source is logged as.
+    """
+    inputs = client.get_run(run_id).inputs
+    if dataset is None or (inputs is not None and inputs.dataset_inputs):
+        return
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    entity = Dataset(
+        name=dataset.name,
+        digest=dataset.digest[:MAX_DATASET_DIGEST],
+        source_type="code",
+        source=json.dumps({"tags": {"source": dataset.source}}, ensure_ascii=False),
+    )
+    client.log_inputs(run_id, [DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])])
+
+
+def log_model(client: MlflowClient, run_id: str, folder: RunFolder, checkpoint: str, step: int) -> None:
+    """The weights of a checkpoint and the config, as a logged model which is an output of the run.
+
+    Raises:
+        RunFolderError: if the checkpoint has no `model.safetensors`.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    weights = folder.path / checkpoint / "model.safetensors"
+    if not weights.is_file():
+        raise RunFolderError(f"{weights}, which result.json names, is missing; restore it from a copy")
+    run = client.get_run(run_id)
+    experiment_id = run.info.experiment_id
+    models = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    model = next((found for found in models if found.tags.get(CHECKPOINT_TAG) == checkpoint), None)
+    if model is None:
+        model = client.create_logged_model(
+            experiment_id=experiment_id,
+            name=folder.name.replace(".", "_"),
+            source_run_id=run_id,
+            tags={CHECKPOINT_TAG: checkpoint},
+            model_type="I-JEPA",
+        )
+    client.log_model_artifact(model.model_id, str(weights))
+    client.log_model_artifact(model.model_id, str(folder.config))
+    client.finalize_logged_model(model.model_id, "READY")
+    outputs = run.outputs.model_outputs if run.outputs is not None else []
+    if model.model_id not in {known.model_id for known in outputs}:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])

@@ -1,0 +1,137 @@
+"""MLflow: a separate process copies the run folder to a tracking store while the run goes on.
+
+Imports nothing of MLflow; the mirror process does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from pydantic import Field, field_serializer, field_validator
+
+from jepa_lab.errors import ConfigError
+from jepa_lab.registry import ComponentParams
+from jepa_lab.tracking.atomic import explained_writes
+from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
+from jepa_lab.tracking.credentials import credential_environment, without_credentials
+from jepa_lab.tracking.description import TrackerSettings
+from jepa_lab.tracking.mirror_cursor import mirror_state
+from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.tracking.uris import check_uri, default_artifact_location, default_uri, sqlite_path
+
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class MlflowParams(ComponentParams):
+    """Where the MLflow record goes."""
+
+    uri: str | None = Field(
+        None,
+        repr=False,
+        description="Tracking URI: sqlite:///FILE, http(s)://SERVER, postgresql://... ; null is mlflow.db in "
+        "the current folder. Credentials in it are used, but written nowhere.",
+    )
+    artifact_location: str | None = Field(
+        None,
+        description="Artifact folder (URI) of a new experiment; null is mlflow-artifacts beside a SQLite "
+        "file, and the server's own choice otherwise.",
+    )
+    experiment: str = Field("jepa-lab", min_length=1, max_length=500, description="MLflow experiment.")
+    run_name: str | None = Field(
+        None, min_length=1, description="Run name in MLflow; null is the name of the run folder."
+    )
+    flush_seconds: float = Field(
+        5.0, gt=0, le=3600, description="Seconds between two looks at metrics.jsonl by the mirror process."
+    )
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str | None) -> str | None:
+        if uri is not None:
+            check_uri(uri)
+        return uri
+
+    @field_serializer("uri")
+    def _hide_credentials(self, uri: str | None) -> str | None:
+        return None if uri is None else without_credentials(uri)
+
+
+@TRACKERS.register("mlflow", summary="a copy of the run in MLflow, sent by a process of its own", source="MLflow 3")
+class MlflowTracker(Tracker):
+    """Starts the mirror process beside a run and waits for it at the end."""
+
+    Params = MlflowParams
+
+    def __init__(self, params: ComponentParams) -> None:
+        assert isinstance(params, MlflowParams)
+        super().__init__(params)
+        given = params.uri or default_uri()
+        database = sqlite_path(given)
+        if database is not None:  # a later `sync` may run in another folder
+            given = given.replace(f":///{database}", f":///{database.absolute()}", 1)
+        self._credentials = credential_environment(given)
+        uri = without_credentials(given)
+        self._settings = TrackerSettings(
+            uri=uri,
+            artifact_location=params.artifact_location or default_artifact_location(uri),
+            experiment=params.experiment,
+            run_name=params.run_name,
+            flush_seconds=params.flush_seconds,
+        )
+        self._folder: RunFolder | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def settings(self) -> TrackerSettings | None:
+        return self._settings
+
+    def start(self, folder: RunFolder) -> None:
+        if importlib.util.find_spec("mlflow") is None:
+            raise ConfigError(
+                "tracking: mlflow needs the package mlflow, which is not installed; "
+                "`pip install mlflow`, or set `tracking: none`"
+            )
+        self._folder = folder
+        command = [sys.executable, "-P", "-m", "jepa_lab.tracking.mirror", str(folder.path.absolute())]
+        paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = {
+            **os.environ,
+            **self._credentials,
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+            "OMP_NUM_THREADS": "1",
+        }
+        with explained_writes(folder.mirror_log), open(folder.mirror_log, "ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--parent", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the terminal is for the run; the mirror drains first
+            )
+
+    def close(self, timeout_seconds: float) -> MirrorState:
+        assert self._folder is not None, "closed before it was started"
+        assert self._process is not None, "closed before it was started"
+        assert self._process.stdin is not None, "started with a pipe"
+        self._process.stdin.close()
+        try:
+            code = self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return dataclasses.replace(mirror_state(self._folder), still_sending=True)
+        state = mirror_state(self._folder)
+        if code != 0 and state.error is None:
+            return dataclasses.replace(state, error=f"the mirror ended with code {code}; see {self._folder.mirror_log}")
+        return state
+
+    def describe(self) -> str:
+        uri, experiment = self._settings.uri, self._settings.experiment
+        if sqlite_path(uri) is None:
+            return f"MLflow experiment {experiment!r} at {uri}"
+        option = "" if uri == default_uri() else f" --uri {shlex.quote(uri)}"
+        return f"MLflow experiment {experiment!r}; open it with `jepa-lab ui{option}`"

@@ -1,0 +1,230 @@
+"""The run folder: everything that is true about a run, in files.
+
+```
+<root>/<name>-<config digest>-s<seed>/
+  config.yaml        the resolved configuration; running it again gives the same run
+  run.json           what trackers are told: flat params, tags, data set, tracker
+  environment.json   versions, machine, commit, command
+  metrics.jsonl      one row a step that was logged
+  checkpoints/       figures/
+  result.json        how the run ended, and its numbers
+  log.txt            messages and tracebacks
+  mirror.json        how far the tracker's copy is; mirror.log what the mirror said
+```
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from jepa_lab.errors import ConfigError, RunFolderError
+from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_text_atomically
+from jepa_lab.tracking.description import RunDescription, RunStatus, load_description, save_description
+from jepa_lab.tracking.environment import describe_environment
+from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.tracking.run_log import RunLog
+
+RESULT_VERSION = 1
+ENVIRONMENT_VERSION = 1
+_LEGAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+def check_run_name(name: str, field: str = "name") -> None:
+    """Names become folder names: refuse what could leave the run root or surprise a shell.
+
+    Raises:
+        ConfigError: naming `field`, the value and the rule.
+    """
+    if not _LEGAL_NAME.fullmatch(name):
+        raise ConfigError(
+            f"{field} must be 1 to 100 letters (a-z, A-Z), digits, '.', '_' or '-' and not start with '.', "
+            f"because run folders are named after it; got {name!r}"
+        )
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; made by `create` or `open`.
+
+    Attributes:
+        path: the folder. Everything in it is found from here, so a run folder may be moved.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, run_root: Path, name: str, digest: str, seed: int, resolved_config_yaml: str) -> RunFolder:
+        """Make the folder of a new run; a second run of the same config gets `-2`, a third `-3`.
+
+        Args:
+            digest: hexadecimal digest of the resolved config; its first 8 characters are used.
+        Raises:
+            ConfigError: if `name` is not a legal name.
+            RunFolderError: if the root cannot be written. RunStopped: if the disk is full.
+        """
+        check_run_name(name)
+        check_run_name(digest, "the config digest")
+        stem = f"{name}-{digest[:8]}-s{seed}"
+        with explained_writes(run_root):
+            try:
+                run_root.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise RunFolderError(f"the run root {run_root} is a file, not a folder; choose another one") from None
+            path = _make_new_folder(run_root, stem)
+        try:
+            with explained_writes(path):
+                (path / "checkpoints").mkdir()
+                (path / "figures").mkdir()
+                write_text_atomically(path / "config.yaml", resolved_config_yaml)
+                sync_folder(run_root)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)  # no half-made run folder
+            raise
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            RunFolderError: if there is no folder, or it is not that of a run.
+        """
+        if not path.is_dir():
+            raise RunFolderError(f"there is no run folder {path}; give the path that the run printed")
+        if not ((path / "config.yaml").is_file() and (path / "checkpoints").is_dir()):
+            raise RunFolderError(
+                f"{path} is not a run folder: it has no config.yaml with checkpoints/ beside it; "
+                "give the path that the run printed"
+            )
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def config(self) -> Path:
+        """config.yaml"""
+        return self.path / "config.yaml"
+
+    @property
+    def description(self) -> Path:
+        """run.json"""
+        return self.path / "run.json"
+
+    @property
+    def environment(self) -> Path:
+        """environment.json"""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.jsonl"""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """checkpoints/"""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """figures/"""
+        return self.path / "figures"
+
+    @property
+    def result(self) -> Path:
+        """result.json"""
+        return self.path / "result.json"
+
+    @property
+    def log(self) -> Path:
+        """log.txt"""
+        return self.path / "log.txt"
+
+    @property
+    def mirror(self) -> Path:
+        """mirror.json"""
+        return self.path / "mirror.json"
+
+    @property
+    def mirror_log(self) -> Path:
+        """mirror.log"""
+        return self.path / "mirror.log"
+
+    @property
+    def mirror_lock(self) -> Path:
+        """mirror.lock"""
+        return self.path / "mirror.lock"
+
+    def write_environment(self, command: Sequence[str], device: str) -> None:
+        """Write environment.json (see `describe_environment`)."""
+        write_record(self.environment, "environment", ENVIRONMENT_VERSION, describe_environment(command, device))
+
+    def write_description(self, description: RunDescription) -> None:
+        """Write run.json; a run that goes on keeps its identity and its first start."""
+        save_description(self.description, description)
+
+    def read_description(self) -> RunDescription:
+        """Read run.json; RunFolderError if it is missing or damaged."""
+        return load_description(self.description)
+
+    def write_result(
+        self,
+        status: RunStatus,
+        metrics: Mapping[str, float | None],
+        last_step: int,
+        final_checkpoint: Path | None = None,
+        **more: Any,
+    ) -> None:
+        """Write result.json: how the run ended, and its numbers.
+
+        Args:
+            metrics: summary numbers by flat name; trackers log them at `last_step`.
+            final_checkpoint: folder inside this one whose `model.safetensors` becomes the logged model.
+            more: further JSON values, which trackers keep as part of the file.
+        """
+        if status not in get_args(RunStatus):
+            raise ValueError(f"status must be one of {get_args(RunStatus)}, got {status!r}")
+        inside = final_checkpoint and final_checkpoint.resolve().relative_to(self.path.resolve()).as_posix()
+        content = {
+            "status": status,
+            "ended": time.time(),
+            "last_step": last_step,
+            "final_checkpoint": inside,
+            "metrics": {name: None if value is None else float(value) for name, value in metrics.items()},
+        }
+        write_record(self.result, "result", RESULT_VERSION, {**more, **content})
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The content of result.json, or None while the run has not ended; RunFolderError if damaged."""
+        return read_record(self.result, "result", RESULT_VERSION) if self.result.exists() else None
+
+    def remove_result(self) -> None:
+        """Forget how the run ended, because it goes on."""
+        with explained_writes(self.result):
+            self.result.unlink(missing_ok=True)
+
+    def open_log(self) -> RunLog:
+        """Send the messages of the logger "jepa_lab" to log.txt until the returned object is closed."""
+        return RunLog(self.log)
+
+
+def _make_new_folder(run_root: Path, stem: str) -> Path:
+    """The first of stem, stem-2, stem-3, ... that this process made; mkdir decides races."""
+    number = 1
+    while True:
+        path = run_root / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path

@@ -1,0 +1,118 @@
+"""What every registered component of every family must keep."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+import jepa_lab.config.pipeline  # noqa: F401  (registers every family)
+from jepa_lab.grid import Grid
+from jepa_lab.losses.base import LOSSES
+from jepa_lab.maskers.base import Masks
+from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
+from jepa_lab.positions.base import POSITIONS, apply_rotation
+from jepa_lab.registry import FAMILIES, Entry
+from jepa_lab.targets.base import TARGETS
+from jepa_lab.training.ema.base import EMA_SCHEDULES
+
+EVERY = [pytest.param(entry, id=f"{family}-{entry.name}") for family in FAMILIES for entry in FAMILIES[family]]
+REQUIRED = {"custom": {"embed_dim": 24, "depth": 2, "num_heads": 3}}
+
+
+def default_params(entry: Entry):
+    return entry.params_type(**REQUIRED.get(entry.name, {}))
+
+
+@pytest.mark.parametrize("entry", EVERY)
+def test_every_component_is_described_and_cited(entry: Entry) -> None:
+    assert entry.summary
+    assert "\n" not in entry.summary
+    assert entry.source
+    assert entry.component.__doc__
+    for name, field in entry.params_type.model_fields.items():
+        assert field.description, f"{entry.name}.{name} has no description"
+
+
+@pytest.mark.parametrize("entry", EVERY)
+def test_params_are_frozen_closed_and_finite(entry: Entry) -> None:
+    params = default_params(entry)
+    with pytest.raises(ValidationError):
+        entry.params_type(**REQUIRED.get(entry.name, {}), no_such_key=1)
+    for name, field in entry.params_type.model_fields.items():
+        with pytest.raises(ValidationError):
+            setattr(params, name, getattr(params, name))
+        if field.annotation is float:
+            for value in (float("nan"), float("inf")):
+                with pytest.raises(ValidationError):
+                    entry.params_type(**{**REQUIRED.get(entry.name, {}), name: value})
+
+
+@pytest.mark.parametrize("entry", EVERY)
+def test_params_survive_a_round_trip(entry: Entry) -> None:
+    config = entry.config_type(**REQUIRED.get(entry.name, {}))
+    assert entry.config_type.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in POSITIONS])
+@pytest.mark.parametrize("grid", [Grid(4, 4), Grid(3, 5)], ids=str)
+def test_positions_keep_shape_and_follow_indices(entry: Entry, grid: Grid) -> None:
+    position = entry.component(default_params(entry), grid, 24, 3)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in position.parameters():
+        parameter.data.normal_(generator=generator)
+    tokens = torch.randn(2, 4, 24, generator=generator)
+    indices = torch.tensor([[0, 3, 7, 11], [11, 7, 3, 0]])
+    added = position.add(tokens, indices)
+    assert added.shape == tokens.shape
+    assert torch.equal(position.add(tokens.flip(1), indices.flip(1)), added.flip(1))
+    rotation = position.rotation(indices)
+    if rotation is None:
+        assert not torch.allclose(added, tokens)
+        return
+    assert torch.equal(added, tokens)
+    heads = tokens.unflatten(-1, (3, 8)).transpose(1, 2)
+    assert apply_rotation(heads, rotation).shape == heads.shape
+
+
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in LOSSES])
+def test_losses_are_zero_at_the_target_and_grow_with_the_distance(entry: Entry) -> None:
+    loss = entry.component(default_params(entry))
+    targets = torch.randn(2, 1, 3, 5, 8, generator=torch.Generator().manual_seed(0))
+    predictions = targets.clone().requires_grad_()
+    assert torch.equal(loss.per_patch(predictions, targets), torch.zeros(2, 1, 3, 5))
+    near, far = (loss.per_patch(targets + shift, targets) for shift in (0.1, 2.0))
+    assert (near > 0).all()
+    assert (far > near).all()
+    moved = (targets + 0.5).requires_grad_()
+    loss.per_patch(moved, targets).sum().backward()
+    assert (moved.grad > 0).all()
+
+
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in TARGETS])
+def test_targets_have_no_gradient_and_the_shape_of_the_masks(entry: Entry) -> None:
+    target = entry.component(default_params(entry))
+    encoder = torch.nn.Sequential(torch.nn.Flatten(2), torch.nn.Linear(16, 6))  # 9 "patches" of 6 features
+    masks = Masks(torch.zeros(2, 1, 1, dtype=torch.int64), None, torch.tensor([[[1, 2], [3, 8]]]).expand(2, 2, 2), None)
+    out = target.compute(encoder, torch.rand(2, 9, 4, 4), masks)
+    assert out.shape[:3] == (2, 2, 2)
+    assert not out.requires_grad
+
+
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in EMA_SCHEDULES])
+def test_momentum_is_a_share_at_every_moment(entry: Entry) -> None:
+    schedule = entry.component(default_params(entry))
+    values = [schedule.momentum(step / 100) for step in range(100)]
+    assert all(0 <= value <= 1 for value in values)
+    assert values == sorted(values)
+
+
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in ENCODER_SIZES])
+def test_encoder_sizes_have_heads_that_divide_the_width(entry: Entry) -> None:
+    assert entry.component(default_params(entry)).resolve().check() is None
+
+
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in PREDICTOR_SIZES])
+@pytest.mark.parametrize("encoder", [ModelSize(192, 6, 6), ModelSize(768, 12, 12)], ids=str)
+def test_predictor_sizes_have_heads_that_divide_the_width(entry: Entry, encoder: ModelSize) -> None:
+    assert entry.component(default_params(entry)).resolve(encoder).check() is None

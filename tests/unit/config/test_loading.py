@@ -1,0 +1,203 @@
+"""From YAML and overrides to a pipeline: values, places, messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jepa_lab.config.checks import check_pipeline
+from jepa_lab.config.loading import config_digest, dump_pipeline, load_pipeline, load_resolved
+from jepa_lab.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = sorted((ROOT / "pipelines").glob("*.yaml"))
+BASE = """\
+name: example
+data:
+  dataset: digits
+  image_size: 16
+encoder:
+  size: {name: custom, embed_dim: 24, depth: 2, num_heads: 3}
+  patch_size: 2
+masker: multi_block
+training:
+  epochs: 3
+  batch_size: 32
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str) -> Path:
+        file = tmp_path / "example.yaml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def message(file: Path, *overrides: str, preset: str | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_pipeline(load_pipeline(file, overrides, preset))
+    return str(caught.value)
+
+
+def test_overrides_are_yaml_and_the_last_one_wins(write) -> None:
+    overrides = [
+        "optimizer.learning_rate=1e-4",
+        "training.epochs=7",
+        "training.epochs=9",
+        "augmentation=none",
+    ]
+    pipeline = load_pipeline(write(BASE), overrides).pipeline
+    assert pipeline.optimizer.learning_rate == 1e-4
+    assert pipeline.training.epochs == 9
+    assert pipeline.augmentation.name == "none"
+
+
+def test_an_override_reaches_into_a_bare_component_name_and_into_a_default_component(write) -> None:
+    pipeline = load_pipeline(write(BASE), ["masker.num_targets=2", "loss.beta=0.5"]).pipeline
+    assert pipeline.masker.num_targets == 2
+    assert pipeline.loss.beta == 0.5
+
+
+def test_a_component_name_alone_replaces_the_whole_component(write) -> None:
+    file = write(BASE.replace("masker: multi_block", "masker: {name: multi_block, num_targets: 2}"))
+    assert load_pipeline(file, ["masker=random"]).pipeline.masker.name == "random"
+
+
+def test_renaming_a_component_beside_its_old_keys_is_refused_with_the_remedy(write) -> None:
+    file = write(BASE.replace("masker: multi_block", "masker: {name: multi_block, num_targets: 2}"))
+    text = message(file, "masker.name=random")
+    assert "num_targets" in text
+    assert "masker=random" in text
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_shipped_pipelines_are_valid_and_survive_a_round_trip(file: Path) -> None:
+    loaded = load_pipeline(file)
+    check_pipeline(loaded)
+    text = dump_pipeline(loaded.pipeline)
+    again = load_resolved(text, "resolved")
+    assert again == loaded.pipeline
+    assert dump_pipeline(again) == text
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_the_smoke_preset_keeps_the_grid_and_the_parts_under_study(file: Path) -> None:
+    full, smoke = load_pipeline(file), load_pipeline(file, preset="smoke")
+    assert check_pipeline(full).grid == check_pipeline(smoke).grid
+    for part in ("masker", "target", "loss", "ema_momentum", "augmentation", "context_batching"):
+        assert getattr(full.pipeline, part) == getattr(smoke.pipeline, part)
+    assert full.pipeline.encoder.position == smoke.pipeline.encoder.position
+    assert full.pipeline.predictor == smoke.pipeline.predictor
+    assert full.pipeline.optimizer.learning_rate == smoke.pipeline.optimizer.learning_rate
+    assert smoke.pipeline.data.dataset.name == "digits"
+
+
+def test_the_smoke_preset_keeps_the_data_set_when_its_root_is_given() -> None:
+    pipeline = load_pipeline(ROOT / "pipelines/cifar10.yaml", ["data.root=somewhere"], "smoke").pipeline
+    assert pipeline.data.dataset.name == "cifar10"
+    assert pipeline.data.image_size == 32
+
+
+def test_an_override_wins_over_a_preset() -> None:
+    pipeline = load_pipeline(ROOT / "pipelines/digits.yaml", ["training.epochs=5"], "smoke").pipeline
+    assert pipeline.training.epochs == 5
+
+
+def test_the_digest_ignores_the_seed_and_changes_with_everything_else(write) -> None:
+    file = write(BASE)
+    base = config_digest(load_pipeline(file).pipeline)
+    assert config_digest(load_pipeline(file, ["seed=5", "tracking=none"]).pipeline) == base
+    assert config_digest(load_pipeline(file, ["masker.num_targets=2"]).pipeline) != base
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "expected"),
+    [
+        ("a: [1", None, ["example.yaml:", "not valid YAML"]),
+        ("- 1", None, ["example.yaml:1", "mapping", "a list"]),
+        ("", None, ["an empty file"]),
+        (BASE + "seed: !!python/object/apply:os.getcwd []\n", None, ["example.yaml:12", "tag", "remove"]),
+        (BASE + "name: again\n", None, ["example.yaml:12", "duplicate key", "name"]),
+        (BASE + "masked: 1\n", None, ["example.yaml:12", "unknown key masked", "did you mean 'masker'"]),
+        (BASE.replace("epochs", "epoch"), None, ["example.yaml:10", "training.epoch", "did you mean 'epochs'"]),
+        (BASE.replace("multi_block", "multi_blok"), None, ["example.yaml:8", "multi_blok", "did you mean 'multi_block'"]),
+        (BASE, "masker.num_target=3", ["override 'masker.num_target=3'", "did you mean 'num_targets'"]),
+        (BASE, "training.epochs=many", ["override", "training.epochs", "integer", "'many'"]),
+        (BASE, "training.epochs=true", ["training.epochs", "integer", "True"]),
+        (BASE, "training.epochs=0", ["training.epochs", "greater than or equal to 1", "0"]),
+        (BASE, "optimizer.learning_rate=.inf", ["optimizer.learning_rate", "finite"]),
+        (BASE, "optimizer.learning_rate=.nan", ["optimizer.learning_rate"]),
+        (BASE.replace("image_size: 16", "image_size: 17"), None, ["example.yaml:4", "multiple", "17", "use 16"]),
+        (BASE, "encoder.size.num_heads=5", ["num_heads must divide", "5", "24"]),
+        (BASE, "encoder.position=rope", ["ok"]),
+        (BASE, "encoder.size={name: custom, embed_dim: 30, depth: 1, num_heads: 5}", ["sincos", "multiple of 4", "30"]),
+        (BASE, "optimizer.warmup_epochs=5", ["override", "warmup_epochs", "5", "3"]),
+        (BASE, "optimizer={warmup_epochs: 1, warmup_fraction: 0.1}", ["not both"]),
+        (BASE, "masker.target_scale=[0.3, 0.2]", ["target_scale must satisfy 0 < min <= max <= 1", "(0.3, 0.2)"]),
+        (BASE, "masker={name: multi_block, num_targets: 30, target_scale: [0.9, 1.0]}", ["8x8", "override"]),
+        (BASE, "name=../up", ["name", "../up"]),
+        (BASE, "training.accumulation_steps=5", ["accumulation_steps must divide batch_size", "5", "32"]),
+        (BASE, "plugins=[no_such_module]", ["no_such_module", "cannot be imported"]),
+        (BASE, "plugins=5", ["plugins must be a list"]),
+        (BASE, "training", ["key=value"]),
+        (BASE, "data.root.x=1", ["data.root"]),
+        (BASE, "masker=3", ["masker"]),
+        (BASE, "seed=-1", ["seed", "-1"]),
+    ],
+)  # fmt: skip
+def test_bad_input_names_place_value_rule_and_remedy(
+    write, text: str, override: str | None, expected: list[str]
+) -> None:
+    file = write(text)
+    if expected == ["ok"]:
+        check_pipeline(load_pipeline(file, [override]))
+        return
+    found = message(file, *([override] if override else []))
+    for part in expected:
+        assert part in found, found
+    assert "Traceback" not in found
+
+
+def test_rope_on_an_unsuitable_head_width_is_refused(write) -> None:
+    size = "encoder.size={name: custom, embed_dim: 24, depth: 1, num_heads: 4}"
+    found = message(write(BASE), size, "encoder.position=rope", "predictor.position=learned")
+    assert "head width" in found
+    assert "24 / 4 = 6" in found
+
+
+def test_a_missing_file_and_an_unknown_preset_are_named(tmp_path: Path, write) -> None:
+    assert "no such file" in message(tmp_path / "nowhere.yaml")
+    assert "did you mean 'smoke'" in message(write(BASE), preset="smok")
+
+
+def test_every_problem_of_a_file_is_told_at_once(write) -> None:
+    found = message(write(BASE + "masked: 1\nlos: 2\n"))
+    assert len(found.splitlines()) == 2
+
+
+def test_a_plugin_adds_a_component_that_the_yaml_can_name(write, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "my_masker_plugin.py").write_text(
+        "from jepa_lab.maskers.base import MASKERS\n"
+        "from jepa_lab.maskers.single_block import SingleBlock\n"
+        "@MASKERS.register('mine_for_the_test', summary='mine', source='test')\n"
+        "class Mine(SingleBlock):\n    'Mine.'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    file = write(BASE.replace("masker: multi_block", "masker: mine_for_the_test\nplugins: [my_masker_plugin]"))
+    loaded = load_pipeline(file)
+    check_pipeline(loaded)
+    assert type(loaded.pipeline.masker).__name__ == "MineConfig"
+
+
+def test_a_plugin_may_not_take_a_name_that_exists(write, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "greedy_plugin.py").write_text(
+        "from jepa_lab.maskers.base import MASKERS\n"
+        "from jepa_lab.maskers.single_block import SingleBlock\n"
+        "@MASKERS.register('random', summary='mine', source='test')\nclass Mine(SingleBlock):\n    'Mine.'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "greedy_plugin" in message(write(BASE + "plugins: [greedy_plugin]\n"))

@@ -1,0 +1,126 @@
+"""Writes tiny data sets in the layouts of the real ones."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+CIFAR_BATCHES = {
+    "cifar-10-batches-py": (
+        ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
+        ("test_batch",),
+    ),
+    "cifar-100-python": (("train",), ("test",)),
+}
+
+
+def write_image(path: Path, pixels: np.ndarray | None = None, size: tuple[int, int] = (9, 7), seed: int = 0) -> None:
+    """Save pixels [H, W, 3] (random ones of `size` = width, height if None)."""
+    if pixels is None:
+        pixels = np.random.RandomState(seed).randint(0, 256, (size[1], size[0], 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def write_tree(root: Path, splits: dict[str, int], class_names: list[str]) -> None:
+    """`root/<split>/<class>/<number>.png`, so many images a class, all different."""
+    seed = 0
+    for split, count in splits.items():
+        for name in class_names:
+            for number in range(count):
+                write_image(root / split / name / f"{number}.png", seed=seed)
+                seed += 1
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """The IDX file of a uint8 array."""
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_fashion(folder: Path, num_train: int = 20, num_test: int = 10, compressed: bool = True) -> None:
+    """The four files of Fashion-MNIST with random images and cyclic labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.RandomState(0)
+    for prefix, count in (("train", num_train), ("t10k", num_test)):
+        content = {
+            f"{prefix}-images-idx3-ubyte": random.randint(0, 256, (count, 28, 28)),
+            f"{prefix}-labels-idx1-ubyte": np.arange(count) % 10,
+        }
+        for name, array in content.items():
+            raw = idx_bytes(array)
+            (folder / (name + ".gz" * compressed)).write_bytes(gzip.compress(raw) if compressed else raw)
+
+
+def python2_pickle(entries: dict[str, object]) -> bytes:
+    """A pickle (protocol 2) with the opcodes that Python 2 wrote into CIFAR's batches."""
+    return b"\x80\x02}(" + b"".join(_python2_value(key) + _python2_value(entries[key]) for key in entries) + b"u."
+
+
+def _python2_value(value: object) -> bytes:
+    if isinstance(value, str):
+        return b"U" + bytes([len(value)]) + value.encode()
+    if isinstance(value, int):
+        return b"J" + struct.pack("<i", value)
+    if isinstance(value, list):
+        return b"](" + b"".join(_python2_value(item) for item in value) + b"e"
+    assert isinstance(value, np.ndarray)
+    assert value.dtype == np.uint8
+    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    shape = b"".join(_python2_value(length) for length in value.shape) + b"\x86"
+    raw = value.tobytes()
+    content = b"T" + struct.pack("<I", len(raw)) + raw
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    return empty + b"(K\x01" + shape + dtype + b"\x89" + content + b"tb"
+
+
+def write_cifar_batches(
+    root: Path, base_folder: str, label_key: str, class_names: list[str], meta: str
+) -> dict[str, str]:
+    """Batches of 4 images each, and the meta file.
+
+    Returns:
+        MD5 digest of each file.
+    """
+    folder = root / base_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.RandomState(0)
+    contents = {}
+    for names in CIFAR_BATCHES[base_folder]:
+        for name in names:
+            labels = [int(label) for label in random.randint(0, len(class_names), 4)]
+            pixels = random.randint(0, 256, (4, 3072)).astype(np.uint8)
+            contents[name] = python2_pickle({"batch_label": name, label_key: labels, "data": pixels})
+    meta_file, meta_key = meta.split(":")
+    contents[meta_file] = python2_pickle({meta_key: list(class_names)})
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+
+
+def names(count: int) -> list[str]:
+    """`count` class names in sorted order."""
+    return [f"class_{number:03d}" for number in range(count)]
+
+
+SMALL_ROOTS: dict[str, Callable[[Path], None]] = {
+    "cifar10": lambda root: write_tree(root, {"train": 2, "test": 1}, names(10)),
+    "cifar100": lambda root: write_tree(root, {"train": 2, "test": 1}, names(100)),
+    "fashion_mnist": write_fashion,
+    "image_folder": lambda root: write_tree(root, {"train": 3, "test": 2}, names(3)),
+}
+
+
+def global_generators() -> tuple[bytes, bytes, str]:
+    """The state of every global random generator, to show that nothing touched it."""
+    import random
+
+    numpy_state = np.random.get_state(legacy=False)["state"]["key"].tobytes()
+    return torch.get_rng_state().numpy().tobytes(), numpy_state, repr(random.getstate())

@@ -1,0 +1,68 @@
+"""Independent maskers: one image at a time, with Python loops and sets, straight from the descriptions."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+
+Range = tuple[float, float]
+Patches = set[int]
+
+
+def block_size(num_patches: int, scale: float, aspect_ratio: float) -> tuple[int, int]:
+    keep = int(num_patches * scale)
+    return round(math.sqrt(keep * aspect_ratio)), round(math.sqrt(keep / aspect_ratio))
+
+
+def block(top: int, left: int, height: int, width: int, grid_width: int) -> Patches:
+    return {row * grid_width + column for row in range(top, top + height) for column in range(left, left + width)}
+
+
+def paper_image(
+    rng: random.Random,
+    shape: tuple[int, int],
+    target_scale: Range,
+    context_scale: Range,
+    num_targets: int,
+    min_context: int,
+    size_per_block: bool,
+    aspect_ratio: Range = (0.75, 1.5),
+) -> tuple[Patches, list[Patches]]:
+    """Context and targets of one image of the paper's masker, by rejection."""
+    gh, gw = shape
+
+    def draw_size(scale: Range, aspects: Range) -> tuple[int, int]:
+        height, width = block_size(gh * gw, rng.uniform(*scale), rng.uniform(*aspects))
+        return max(1, min(height, gh)), max(1, min(width, gw))
+
+    def place(height: int, width: int) -> Patches:
+        return block(rng.randint(0, gh - height), rng.randint(0, gw - width), height, width, gw)
+
+    while True:
+        shared = draw_size(target_scale, aspect_ratio)
+        targets = [
+            place(*(draw_size(target_scale, aspect_ratio) if size_per_block else shared)) for _ in range(num_targets)
+        ]
+        context = place(*draw_size(context_scale, (1.0, 1.0))).difference(*targets)
+        if len(context) >= min_context:
+            return context, targets
+
+
+def released_context(
+    rng: random.Random,
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    targets: Iterable[Patches],
+    min_keep: int,
+) -> Patches:
+    """One context of the released masker: after each 20 failures one target fewer is respected."""
+    gh, gw = shape
+    respected = list(targets)
+    while True:
+        for _ in range(20):
+            top, left = rng.randrange(gh - size[0]), rng.randrange(gw - size[1])
+            kept = block(top, left, *size, gw).difference(*respected)
+            if len(kept) > min_keep:
+                return kept
+        respected.pop()

@@ -131,6 +131,7 @@ class Pretraining:
     def __post_init__(self) -> None:
         self.display: ProgressDisplay = PlainDisplay(self.total_steps, 0)
         self.steps_taken = 0
+        self._restored = False
         self.best_online_probe: float | None = None
         self.best_step: int | None = None
         self.stopwatch = Stopwatch()
@@ -151,7 +152,7 @@ class Pretraining:
         Raises:
             RunStopped: non-finite numbers, a collapse that was asked to end the run, or a full disk.
         """
-        if self.steps_taken == 0:
+        if not self._restored:
             self._evaluate(step=0)
             self._checkpoint(step=0)
         self._logged_step, self._logged_seconds = self.steps_taken, self.stopwatch.seconds()
@@ -289,6 +290,6 @@ class Pretraining:
         self._skipped = state["skipped"].to(self.mean.device)
         self.batches.restore(BatchPosition(run.epoch, run.batch, state["order_generator"]))
         self.evaluation.restore(run.monitor)
-        self.steps_taken = run.step
+        self.steps_taken, self._restored = run.step, True
         self.best_online_probe, self.best_step = run.best_online_probe, run.best_step
         self.stopwatch = Stopwatch(run.seconds)

@@ -1,0 +1,220 @@
+"""Whole runs: what they leave behind, how they resume, how they stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import jepa_lab.training.pretrain as pretrain_module
+from jepa_lab.config.loading import load_pipeline, load_resolved
+from jepa_lab.errors import ConfigError, DataError, RunFolderError, RunStopped
+from jepa_lab.run import RunOutcome, resume_run, start_run
+from jepa_lab.tracking.metrics import read_metrics
+from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.training.checkpoint import CheckpointStore
+from jepa_lab.training.pretrain import Pretraining
+from tests.integration.pipelines import TINY, load_tiny, write_tiny
+
+TOTAL_STEPS = 15  # 120 training images, batches of 24, 3 epochs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
+    folder = tmp_path_factory.mktemp("finished")
+    return start_run(load_tiny(folder), folder / "runs", ["jepa-lab", "run", "tiny.yaml"])
+
+
+def final_weights(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return CheckpointStore(folder.checkpoints).load(TOTAL_STEPS).model
+
+
+def timeless_rows(folder: RunFolder) -> list[tuple[int, dict[str, Any]]]:
+    """Rows of metrics without those that measure time or memory."""
+    measured = ("train/images_per_second", "train/peak_memory_mib")
+    return [
+        (row.step, {name: value for name, value in row.metrics.items() if name not in measured})
+        for row in read_metrics(folder.metrics)
+    ]
+
+
+def test_a_run_leaves_its_whole_record(finished: RunOutcome) -> None:
+    folder = finished.folder
+    assert folder.path.name.startswith("tiny-")
+    assert folder.path.name.endswith("-s0")
+    result = json.loads(folder.result.read_text())
+    assert result["status"] == "FINISHED"
+    assert set(result["probe"]) == {"trained", "random_encoder", "raw_pixels"}
+    for name in ("probe/test_accuracy", "random_encoder/test_accuracy", "raw_pixels/validation_accuracy", "rankme_end"):
+        assert result["metrics"][name] is not None
+    assert (folder.figures / "confusion.png").stat().st_size > 10_000
+    assert folder.environment.exists()
+    assert "training from step 0" in folder.log.read_text()
+
+
+def test_metrics_hold_every_monitor_at_the_promised_steps(finished: RunOutcome) -> None:
+    rows = read_metrics(finished.folder.metrics)
+    monitors = [row.step for row in rows if "monitor/rankme" in row.metrics]
+    assert monitors == [0, 5, 10, 15]
+    for row in rows:
+        if "monitor/rankme" in row.metrics:
+            names = ("validation/loss", "monitor/feature_std", "monitor/image_variance_ratio", "probe/online_validation_accuracy")
+            assert all(row.metrics[name] is not None for name in names)
+    logged = [row for row in rows if "train/loss" in row.metrics]
+    assert {2, 4, 6, 8, 10, 12, 14, 15} <= {row.step for row in logged}
+    for name in ("encoder_gradient_norm", "predictor_gradient_norm", "context_patches", "target_patches", "ema_momentum",
+                 "learning_rate", "weight_decay", "images_per_second", "peak_memory_mib"):  # fmt: skip
+        assert all(f"train/{name}" in row.metrics for row in logged)
+
+
+def test_the_last_two_checkpoints_and_the_best_are_kept(finished: RunOutcome) -> None:
+    steps = CheckpointStore(finished.folder.checkpoints).steps()
+    best = finished.result["best_online_probe"]["step"]
+    assert set(steps) == {12, 15, best}
+
+
+def test_the_resolved_config_runs_again_to_the_same_weights(finished: RunOutcome, tmp_path: Path) -> None:
+    again = start_run(load_pipeline(finished.folder.config), tmp_path, ["again"])
+    first, second = final_weights(finished.folder), final_weights(again.folder)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert again.folder.path.name == finished.folder.path.name
+
+
+def test_another_seed_changes_the_weights_but_not_the_splits(finished: RunOutcome, tmp_path: Path) -> None:
+    other = start_run(load_tiny(tmp_path, "seed=1"), tmp_path, ["other"])
+    assert other.folder.path.name == finished.folder.path.name.replace("-s0", "-s1")
+    first, second = final_weights(finished.folder), final_weights(other.folder)
+    assert not torch.equal(first["predictor.mask_token"], second["predictor.mask_token"])
+    raw = [outcome.result["metrics"]["raw_pixels/test_accuracy"] for outcome in (finished, other)]
+    assert raw[0] == raw[1]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("kill_at", [1, 7, 10, 13])
+def test_a_resumed_run_ends_bitwise_as_an_uninterrupted_one(
+    finished: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    take_step = Pretraining._after_step
+
+    def kill(self: Pretraining, step: int, *arguments: Any) -> None:
+        if step == kill_at:
+            raise Killed
+        take_step(self, step, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_module.Pretraining, "_after_step", kill)
+        with pytest.raises(Killed):
+            start_run(load_tiny(tmp_path), tmp_path / "runs", ["killed"])
+    (path,) = (tmp_path / "runs").iterdir()
+    torch.rand(3)  # the global generator must not matter
+    folder = RunFolder.open(path)
+    assert json.loads(folder.result.read_text())["status"] == "KILLED"
+    outcome = resume_run(folder, None)
+    assert outcome.result["status"] == "FINISHED"
+    first, second = final_weights(finished.folder), final_weights(folder)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert timeless_rows(folder) == timeless_rows(finished.folder)
+    expected, found = finished.result["probe"], outcome.result["probe"]
+    assert found == expected
+
+
+def test_resume_refuses_a_changed_configuration_and_names_the_keys(finished: RunOutcome, tmp_path: Path) -> None:
+    given = load_pipeline(finished.folder.config, ["training.epochs=9", "loss.beta=2.0"]).pipeline
+    with pytest.raises(RunFolderError, match=r"loss\.beta \(1\.0 -> 2\.0\).*training\.epochs \(3 -> 9\)"):
+        resume_run(finished.folder, given)
+
+
+def test_resume_refuses_a_config_file_that_was_edited(finished: RunOutcome, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.folder.path, copy)
+    text = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(text.replace("batch_size: 24", "batch_size: 12"))
+    with pytest.raises(RunFolderError, match="changed since the run began"):
+        resume_run(RunFolder.open(copy), None)
+
+
+def test_resume_refuses_a_damaged_checkpoint(finished: RunOutcome, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.folder.path, copy)
+    weights = copy / "checkpoints" / f"step-{TOTAL_STEPS:08d}" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RunFolderError, match="damaged"):
+        resume_run(RunFolder.open(copy), None)
+
+
+def test_non_finite_numbers_stop_the_run_before_they_reach_the_weights(tmp_path: Path) -> None:
+    with pytest.raises(RunStopped, match=r"not finite at step \d+ .*[Ll]ast good checkpoint.*step-0") as caught:
+        start_run(load_tiny(tmp_path, "optimizer.learning_rate=1e30", "loss=l2"), tmp_path / "runs", ["hot"])
+    assert "1e+30" in str(caught.value) or "learning rate" in str(caught.value)
+    (path,) = (tmp_path / "runs").iterdir()
+    folder = RunFolder.open(path)
+    result = json.loads(folder.result.read_text())
+    assert result["status"] == "FAILED"
+    assert "not finite" in result["error"]
+    store = CheckpointStore(folder.checkpoints)
+    assert all(tensor.isfinite().all() for step in store.steps() for tensor in store.load(step).model.values())
+
+
+def test_images_without_labels_are_pretrained_on_and_their_probe_is_skipped_and_said(tmp_path: Path) -> None:
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for number in range(40):
+        pixels = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray(pixels.numpy()).save(images / f"{number}.png")
+    overrides = ["data.dataset=image_folder", f"data.root={images}", "data.max_images=null"]
+    outcome = start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", ["flat"])
+    assert outcome.result["probe"] is None
+    assert "no labels" in outcome.result["probe_skipped"]
+    labelled = ["probe.data={dataset: {name: synthetic, num_train: 200, num_test: 60}}"]
+    outcome = start_run(load_tiny(tmp_path, *overrides, *labelled), tmp_path / "runs", ["flat"])
+    assert outcome.result["metrics"]["probe/test_accuracy"] is not None
+
+
+def test_a_batch_larger_than_the_data_names_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tiny\.yaml:10: training\.batch_size must be at most .* 500 and 120"):
+        start_run(
+            load_pipeline(write_tiny(tmp_path, TINY.replace("batch_size: 24", "batch_size: 500"))), tmp_path / "runs", []
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unwritable_run_root_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file in the way")
+    with pytest.raises(RunFolderError, match="runs"):
+        start_run(load_tiny(tmp_path), tmp_path / "runs", [])
+
+
+def test_a_probe_split_without_a_class_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises((DataError, ConfigError)):
+        start_run(load_tiny(tmp_path, "data.max_images=10"), tmp_path / "runs", [])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_stored_config_names_the_run_it_belongs_to(finished: RunOutcome) -> None:
+    pipeline = load_resolved(finished.folder.config.read_text(), "config.yaml")
+    assert pipeline == load_pipeline(finished.folder.config).pipeline
+
+
+def test_a_forced_collapse_is_marked_and_can_stop_the_run(tmp_path: Path) -> None:
+    # Without EMA the target follows the context encoder at once, and constant features are the easiest to predict.
+    overrides = [
+        "ema_momentum={name: constant, value: 0.0}",
+        "target.normalization=none",
+        "training.epochs=40",
+        "optimizer.learning_rate=5e-3",
+        "training.stop_on_collapse=true",
+    ]
+    with pytest.raises(RunStopped, match="collapsed"):
+        start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", ["collapse"])

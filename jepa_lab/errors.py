@@ -27,6 +27,12 @@ class RunFolderError(JepaLabError):
     """A run folder cannot be written, is not a run, or belongs to another configuration."""
 
 
+class RunCrashed(JepaLabError):
+    """A mistake of our own ended a run; the message names the log that holds the traceback."""
+
+    exit_code = 1
+
+
 class RunStopped(JepaLabError):
     """A good run was stopped from outside: disk, memory, non-finite numbers, a collapse."""
 

@@ -73,14 +73,14 @@ class OnlineEvaluation:
         batch_size, device = self.pipeline.probe.batch_size, self.compute.device
         patches = patch_features(encoder, self.images, *arguments, batch_size, device)  # [n, N, D]
         pooled = patches.mean(dim=1)  # [n, D]
-        loss, ratio, std = self._validation_loss(), image_variance_ratio(patches), feature_std(pooled)
+        loss, ratio, rank = self._validation_loss(), image_variance_ratio(patches), rankme(pooled)
         metrics = {
             "validation/loss": loss,
-            "monitor/rankme": rankme(pooled),
-            "monitor/feature_std": std,
+            "monitor/rankme": rank,
+            "monitor/feature_std": feature_std(pooled),
             "monitor/image_variance_ratio": ratio,
         }
-        status = self.detector.observe(loss, ratio, std)
+        status = self.detector.observe(validation_loss=loss, image_variance_ratio=ratio, rankme=rank)
         metrics["monitor/collapsed"] = float(self.collapsed)
         accuracy = self._online_probe(encoder)
         if accuracy is not None:
@@ -88,8 +88,8 @@ class OnlineEvaluation:
         warning = None
         if status != "healthy":
             warning = (
-                f"the features hardly depend on the image any more (image variance ratio {ratio:.2g}, feature std "
-                f"{std:.2g}) while the loss falls ({loss:.3g}): {status}"
+                f"the features hardly depend on the image any more (image variance ratio {ratio:.2g}, "
+                f"RankMe {rank:.3g}) while the loss falls ({loss:.3g}): {status}"
             )
         return Evaluation(metrics, accuracy, warning, self.collapsed)
 

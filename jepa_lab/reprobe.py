@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jepa_lab.build import build_model, prepare_data, prepare_probe_data
-from jepa_lab.config.loading import load_pipeline, load_resolved
+from jepa_lab.config.loading import changed_keys, load_pipeline, load_resolved
 from jepa_lab.errors import ConfigError
 from jepa_lab.evaluation import final_evaluation
-from jepa_lab.run import changed_keys
 from jepa_lab.tracking.records import write_record
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore

@@ -25,10 +25,17 @@ from jepa_lab.build import (
     prepare_probe_data,
 )
 from jepa_lab.config.checks import check_pipeline
-from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline, flat_items, load_resolved
+from jepa_lab.config.loading import (
+    LoadedPipeline,
+    changed_keys,
+    config_digest,
+    dump_pipeline,
+    flat_items,
+    load_resolved,
+)
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.resident import ResidentBatches
-from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
+from jepa_lab.errors import JepaLabError, RunCrashed, RunFolderError, RunStopped
 from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probe_splits
 from jepa_lab.randomness import build_generator
 from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
@@ -124,12 +131,6 @@ def refuse_changed_config(folder: RunFolder, stored: Pipeline, given: Pipeline) 
         )
 
 
-def changed_keys(first: Pipeline, second: Pipeline) -> list[str]:
-    """Dotted keys in which two pipelines differ."""
-    before, now = flat_items(first), flat_items(second)
-    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
-
-
 def _resolve_compute(pipeline: Pipeline, num_threads: int | None) -> Compute:
     if num_threads is not None:
         torch.set_num_threads(num_threads)
@@ -170,6 +171,12 @@ class _Run:
             except BaseException as error:
                 self._record_end(error)
                 tracker.close(_TRACKER_TIMEOUT_SECONDS if isinstance(error, Exception) else 0.0)
+                if isinstance(error, Exception) and not isinstance(error, JepaLabError):
+                    logger.critical("crashed", exc_info=error)
+                    raise RunCrashed(
+                        f"jepa-lab crashed: {type(error).__name__}: {error}. This is a mistake of ours: the traceback "
+                        f"is in {self.folder.log}; please report it"
+                    ) from error
                 raise
             mirror = tracker.close(_TRACKER_TIMEOUT_SECONDS)
         result = self.folder.read_result()

@@ -114,6 +114,12 @@ def flat_items(pipeline: Pipeline) -> dict[str, Any]:
     return found
 
 
+def changed_keys(first: Pipeline, second: Pipeline) -> list[str]:
+    """Dotted keys in which two pipelines differ."""
+    before, now = flat_items(first), flat_items(second)
+    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
+
+
 def load_plugins(modules: Iterable[str], document: Document | None = None) -> None:
     """Import components of third parties: entry points first, then the modules named under `plugins`.
 

@@ -78,7 +78,7 @@ def connect(settings: TrackerSettings) -> MlflowClient:
         database.parent.mkdir(parents=True, exist_ok=True)
         # Several processes that make a fresh store at once crash each other.
         with FileLock(database.with_name(database.name + ".lock"), f"the store {database}") as lock:
-            pass
+            lock.acquire(_STORE_LOCK_SECONDS)
             _use_write_ahead_log(database)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.get_experiment_by_name(settings.experiment)  # makes and migrates the tables

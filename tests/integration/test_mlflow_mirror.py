@@ -250,8 +250,13 @@ def test_a_mirror_that_dies_after_any_call_is_completed_by_sync(
     assert len(arrived) == len(set(arrived))
 
 
+@pytest.mark.parametrize("made_the_run", [True, False])
 def test_a_call_that_times_out_after_it_arrived_is_not_repeated(
-    client: MlflowClient, folder: RunFolder, arrived: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+    client: MlflowClient,
+    folder: RunFolder,
+    arrived: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    made_the_run: bool,
 ) -> None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -259,6 +264,8 @@ def test_a_call_that_times_out_after_it_arrived_is_not_repeated(
     _log(folder, range(10))
     mirror = Mirror(folder)
     mirror.push(ended=False)
+    if not made_the_run:
+        mirror = Mirror(folder)
     _log(folder, range(10, 20))
     real = MlflowClient.log_batch
 
@@ -280,16 +287,18 @@ def test_a_call_that_times_out_after_it_arrived_is_not_repeated(
     assert mirror_state(folder).error is None
 
 
+@pytest.mark.parametrize("same_mirror", [False, True])
 @pytest.mark.parametrize("resumed_to", [30, 120])
 def test_steps_that_a_resumed_run_repeats_are_not_logged_again(
-    client: MlflowClient, folder: RunFolder, resumed_to: int
+    client: MlflowClient, folder: RunFolder, resumed_to: int, same_mirror: bool
 ) -> None:
     checkpoint = _log(folder, range(20))
     _log(folder, range(20, 60))
-    Mirror(folder).push(ended=True)
+    mirror = Mirror(folder)
+    mirror.push(ended=True)
     first = _history(client, folder, "train/loss")
     _log(folder, range(20, resumed_to), checkpoint)  # cut back, then fewer or more bytes than before
-    Mirror(folder).push(ended=True)
+    (mirror if same_mirror else Mirror(folder)).push(ended=True)
     again = _history(client, folder, "train/loss")
     assert again[:60] == first
     assert [step for step, _ in again] == list(range(max(60, resumed_to)))
@@ -404,23 +413,37 @@ def test_the_mirror_process_drains_and_ends_when_the_run_is_killed(
     client: MlflowClient, folder: RunFolder, tmp_path: Path
 ) -> None:
     _log(folder, range(100))
+    stop = tmp_path / "stop"
     script = tmp_path / "run.py"
-    script.write_text(
-        "import os, sys\nfrom pathlib import Path\n"
-        "from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker\n"
-        "from jepa_lab.tracking.run_folder import RunFolder\n"
-        "folder = RunFolder.open(Path(sys.argv[1]))\n"
-        "MlflowTracker(MlflowParams(flush_seconds=60)).start(folder)\n"
-        "os.kill(os.getpid(), 9)\n"
-    )
-    killed = subprocess.run([sys.executable, str(script), str(folder.path)], check=False, timeout=60)
+    script.write_text(_KILLED_RUN)
+    killed = subprocess.run([sys.executable, str(script), str(folder.path), str(stop)], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 120
     while not _has_ended(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
+    ended_by_itself = _has_ended(folder)
+    stop.touch()
+    assert ended_by_itself
     assert mirror_state(folder).complete
     _assert_mirrored_exactly(client, folder)
     assert client.get_run(_run_id(folder)).info.status == "RUNNING"  # nobody said how it ended
+
+
+# A run that is killed while a worker that it forked lives on and holds the pipe to the mirror open.
+_KILLED_RUN = """
+import os, sys, time
+from pathlib import Path
+from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
+from jepa_lab.tracking.run_folder import RunFolder
+
+MlflowTracker(MlflowParams(flush_seconds=60)).start(RunFolder.open(Path(sys.argv[1])))
+if os.fork() == 0:
+    end = time.monotonic() + 150
+    while not os.path.exists(sys.argv[2]) and time.monotonic() < end:
+        time.sleep(0.1)
+    os._exit(0)
+os.kill(os.getpid(), 9)
+"""
 
 
 def _has_ended(folder: RunFolder) -> bool:

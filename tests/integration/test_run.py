@@ -62,12 +62,17 @@ def test_metrics_hold_every_monitor_at_the_promised_steps(finished: RunOutcome) 
     assert monitors == [0, 5, 10, 15]
     for row in rows:
         if "monitor/rankme" in row.metrics:
-            names = ("validation/loss", "monitor/feature_std", "monitor/image_variance_ratio", "probe/online_validation_accuracy")
+            names = (
+                "validation/loss",
+                "monitor/feature_std",
+                "monitor/image_variance_ratio",
+                "probe/online_validation_accuracy",
+            )
             assert all(row.metrics[name] is not None for name in names)
     logged = [row for row in rows if "train/loss" in row.metrics]
     assert {2, 4, 6, 8, 10, 12, 14, 15} <= {row.step for row in logged}
-    for name in ("encoder_gradient_norm", "predictor_gradient_norm", "context_patches", "target_patches", "ema_momentum",
-                 "learning_rate", "weight_decay", "images_per_second", "peak_memory_mib"):  # fmt: skip
+    for name in ("encoder_gradient_norm", "predictor_gradient_norm", "context_patches", "target_patches",
+                 "ema_momentum", "learning_rate", "weight_decay", "images_per_second", "peak_memory_mib"):  # fmt: skip
         assert all(f"train/{name}" in row.metrics for row in logged)
 
 
@@ -185,7 +190,9 @@ def test_images_without_labels_are_pretrained_on_and_their_probe_is_skipped_and_
 def test_a_batch_larger_than_the_data_names_its_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tiny\.yaml:10: training\.batch_size must be at most .* 500 and 120"):
         start_run(
-            load_pipeline(write_tiny(tmp_path, TINY.replace("batch_size: 24", "batch_size: 500"))), tmp_path / "runs", []
+            load_pipeline(write_tiny(tmp_path, TINY.replace("batch_size: 24", "batch_size: 500"))),
+            tmp_path / "runs",
+            [],
         )
     assert not (tmp_path / "runs").exists()
 

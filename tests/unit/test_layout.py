@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[2] / "jepa_lab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "registry", "grid", "randomness"},
+    {"errors", "grid", "randomness"},
+    {"registry"},
     {"maskers", "positions", "losses", "data"},
     {"targets"},
     {"models", "tracking", "probes", "figures"},
@@ -22,7 +23,8 @@ LAYERS = [
     {"build"},
     {"inspection", "evaluation", "mask_picture", "catalogue"},
     {"run", "reprobe", "summary"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 """Lowest first; a module imports from its own layer's own package or from a lower layer. `tracking`'s registry and
 run folder know nothing of training; training writes to them."""

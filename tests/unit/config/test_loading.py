@@ -124,7 +124,7 @@ def test_the_digest_ignores_the_seed_and_changes_with_everything_else(write) -> 
         (BASE + "name: again\n", None, ["example.yaml:12", "duplicate key", "name"]),
         (BASE + "masked: 1\n", None, ["example.yaml:12", "unknown key masked", "did you mean 'masker'"]),
         (BASE.replace("epochs", "epoch"), None, ["example.yaml:10", "training.epoch", "did you mean 'epochs'"]),
-        (BASE.replace("multi_block", "multi_blok"), None, ["example.yaml:8", "multi_blok", "did you mean 'multi_block'"]),
+        (BASE.replace("multi_block", "multi_blok"), None, ["example.yaml:8", "multi_blok", "'multi_block'"]),
         (BASE, "masker.num_target=3", ["override 'masker.num_target=3'", "did you mean 'num_targets'"]),
         (BASE, "training.epochs=many", ["override", "training.epochs", "integer", "'many'"]),
         (BASE, "training.epochs=true", ["training.epochs", "integer", "True"]),

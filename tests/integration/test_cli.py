@@ -1,0 +1,174 @@
+"""The command line: exit codes, one message, no traceback; and what each command prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click.testing
+import pytest
+
+import jepa_lab.run as run_module
+from jepa_lab.cli import main
+from tests.integration.pipelines import TINY, write_tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+def invoke(*arguments: str | Path) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder made by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    result = invoke("run", write_tiny(folder), "--runs", folder / "runs")
+    assert result.exit_code == 0, result.output
+    for text in ("this run", "control: random encoder", "control: raw pixels", "RankMe", "images/s", "run folder"):
+        assert text in result.output
+    (path,) = (folder / "runs").iterdir()
+    return path
+
+
+def refused(*arguments: str | Path, code: int = 2) -> str:
+    """The message of a command that must fail with one message and no traceback."""
+    result = invoke(*arguments)
+    assert result.exit_code == code, (result.output, result.exception)
+    assert "Traceback" not in result.output
+    assert result.output.count("error:") == 1
+    return result.output
+
+
+def test_bad_input_ends_with_exit_code_2_and_one_message(tmp_path: Path) -> None:
+    file = write_tiny(tmp_path)
+    assert "no such file" in refused("run", tmp_path / "none.yaml")
+    assert "needs a pipeline FILE" in refused("run")
+    assert "did you mean 'masker'" in refused("run", file, "maskers=random")
+    assert "key=value" in refused("check", file, "epochs")
+    assert "training.device='cuda:9'" in refused("run", file, "training.device=cuda:9", "--runs", tmp_path / "runs")
+    assert "must be auto" in refused("run", file, "training.device=tpu", "--runs", tmp_path / "runs")
+    assert "not a run folder" in refused("run", "--resume", tmp_path)
+    assert "no run folder" in refused("run", "--resume", tmp_path / "nowhere")
+    assert "unknown family" in refused("list", "maskerz")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data_says_which_files_to_put_where_and_which_pipeline_needs_none(tmp_path: Path) -> None:
+    dataset = "data.dataset={name: cifar10, download: false}"
+    message = refused(
+        "run", write_tiny(tmp_path), dataset, f"data.root={tmp_path / 'nothing'}", "--runs", tmp_path / "r"
+    )
+    assert str(tmp_path / "nothing") in message
+    assert "digits" in message
+
+
+def test_a_stopped_run_is_exit_code_3_and_a_crash_exit_code_1_with_its_traceback_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_tiny(tmp_path)
+    hot = ("optimizer.learning_rate=1e30", "loss=l2", "--runs", tmp_path / "hot")
+    assert "not finite" in refused("run", file, *hot, code=3)
+
+    def crash(*arguments: object, **keywords: object) -> None:
+        raise ZeroDivisionError("a mistake of our own")
+
+    monkeypatch.setattr(run_module, "final_evaluation", crash)
+    result = invoke("run", file, "--runs", tmp_path / "crash")
+    assert result.exit_code == 1
+    (folder,) = (tmp_path / "crash").iterdir()
+    log = (folder / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "a mistake of our own" in log
+    assert str(folder / "log.txt") in result.output
+
+
+def test_running_out_of_memory_is_exit_code_3_and_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhaust(*arguments: object, **keywords: object) -> None:
+        raise MemoryError("64 GiB")
+
+    monkeypatch.setattr(run_module, "final_evaluation", exhaust)
+    message = refused("run", write_tiny(tmp_path), "--runs", tmp_path / "runs", code=3)
+    assert "training.batch_size" in message
+
+
+def test_check_prints_the_resolved_yaml_and_the_numbers_that_follow(tmp_path: Path) -> None:
+    result = invoke("check", write_tiny(tmp_path), "training.epochs=4")
+    assert result.exit_code == 0, result.output
+    for text in ("epochs: 4", "name: multi_block", "4x4 = 16 patches", "parameters", "GFLOP", "20 (5 an epoch)",
+                 "context patches", "patches never used"):  # fmt: skip
+        assert text in result.output
+
+
+def test_list_shows_every_family_and_its_json_the_fields() -> None:
+    families = json.loads(invoke("list", "--json").output)
+    assert {"masker", "position", "loss", "target", "dataset", "augmentation", "ema_momentum"} <= set(families)
+    maskers = {entry["name"]: entry for entry in families["masker"]}
+    assert set(maskers) >= {"multi_block", "reference_multi_block", "single_block", "random"}
+    fields = {field["name"]: field for field in maskers["multi_block"]["fields"]}
+    assert fields["num_targets"]["default"] == 4
+    text = invoke("list", "loss").output
+    assert "smooth_l1" in text
+    assert "beta" in text
+
+
+def test_the_shipped_schema_is_current_and_accepts_the_shipped_pipelines() -> None:
+    printed = json.loads(invoke("schema").output)
+    shipped = json.loads((ROOT / "docs" / "pipeline.schema.json").read_text())
+    assert printed == shipped, "run `make schema`"
+    for file in (ROOT / "pipelines").glob("*.yaml"):
+        assert "$schema=../docs/pipeline.schema.json" in file.read_text().splitlines()[0]
+
+
+def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
+    before = (finished / "result.json").read_text()
+    result = invoke("probe", finished, "probe.encoder=context", "probe.layers=last_four")
+    assert result.exit_code == 0, result.output
+    assert "this run" in result.output
+    content = json.loads((finished / "probes" / "1.json").read_text())
+    assert content["settings"]["encoder"] == "context"
+    assert (finished / "result.json").read_text() == before
+    other = "probe.data={dataset: {name: synthetic, num_train: 300, num_test: 60}}"
+    assert "channel" in refused("probe", finished, other)
+    assert "cannot change" in refused("probe", finished, "masker.num_targets=3")
+
+
+def test_the_probe_of_the_same_settings_gives_the_run_s_own_numbers(finished: Path) -> None:
+    assert invoke("probe", finished).exit_code == 0
+    newest = max((finished / "probes").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    own = json.loads((finished / "result.json").read_text())["metrics"]["probe/test_accuracy"]
+    assert json.loads(newest.read_text())["metrics"]["probe/test_accuracy"] == own
+
+
+def test_resuming_a_finished_run_with_another_setting_is_refused(finished: Path) -> None:
+    assert "training.epochs (3 -> 5)" in refused("run", "--resume", finished, "training.epochs=5")
+
+
+def test_masks_draws_a_picture(tmp_path: Path) -> None:
+    out = tmp_path / "masks.png"
+    result = invoke("masks", write_tiny(tmp_path), "--out", out)
+    assert result.exit_code == 0, result.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_shipped_digits_pipeline_runs_as_a_command_of_its_own(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "jepa_lab", "run", str(ROOT / "pipelines/digits.yaml"), "--preset", "smoke"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "control: raw pixels" in done.stdout
+    assert (tmp_path / "mlflow.db").exists()
+
+
+def test_paths_with_spaces_and_other_letters_work(tmp_path: Path) -> None:
+    folder = tmp_path / "é ü 字"
+    folder.mkdir()
+    (folder / "tiny.yaml").write_text(TINY)
+    result = invoke("run", folder / "tiny.yaml", "training.epochs=1", "--runs", folder / "my runs")
+    assert result.exit_code == 0, result.output

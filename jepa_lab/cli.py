@@ -167,8 +167,11 @@ def sync(run_folders: tuple[Path, ...]) -> None:
     """Complete the MLflow record of runs whose tracker was away."""
     from jepa_lab.tracking.mirror import sync as complete
 
-    for path in run_folders:
-        click.echo(complete(path).sentence(path))
+    states = {path: complete(path) for path in run_folders}
+    for path, state in states.items():
+        click.echo(state.sentence(path))
+    if not all(state.complete for state in states.values()):
+        sys.exit(3)
 
 
 @main.command()

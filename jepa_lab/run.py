@@ -164,19 +164,23 @@ class _Run:
         tracker = self._build_tracker()
         self.folder.write_description(self._description(tracker))
         with self.folder.open_log():
-            tracker.start(self.folder)
             try:
+                tracker.start(self.folder)
                 with memory_errors(self.pipeline):
                     self._train_and_probe()
-            except BaseException as error:
-                self._record_end(error)
-                tracker.close(_TRACKER_TIMEOUT_SECONDS if isinstance(error, Exception) else 0.0)
-                if isinstance(error, Exception) and not isinstance(error, JepaLabError):
-                    logger.critical("crashed", exc_info=error)
-                    raise RunCrashed(
-                        f"jepa-lab crashed: {type(error).__name__}: {error}. This is a mistake of ours: the traceback "
-                        f"is in {self.folder.log}; please report it"
-                    ) from error
+            except Exception as error:
+                self._record_end("FAILED", str(error) if isinstance(error, JepaLabError) else repr(error))
+                self._close_after_error(tracker, _TRACKER_TIMEOUT_SECONDS)
+                if isinstance(error, JepaLabError):
+                    raise
+                logger.critical("crashed", exc_info=error)
+                raise RunCrashed(
+                    f"jepa-lab crashed: {type(error).__name__}: {error}. This is a mistake of ours: the traceback is "
+                    f"in {self.folder.log}; please report it"
+                ) from error
+            except BaseException as error:  # Ctrl-C and the like: leave at once, the mirror goes on by itself
+                self._record_end("KILLED", type(error).__name__)
+                self._close_after_error(tracker, 0.0)
                 raise
             mirror = tracker.close(_TRACKER_TIMEOUT_SECONDS)
         result = self.folder.read_result()
@@ -266,15 +270,20 @@ class _Run:
             "collapsed": float(online.collapsed),
         }
 
-    def _record_end(self, error: BaseException) -> None:
+    def _record_end(self, status: RunStatus, message: str) -> None:
         """Write how the run ended, unless the disk is what ended it."""
-        status: RunStatus = "FAILED" if isinstance(error, Exception) else "KILLED"
         steps = CheckpointStore(self.folder.checkpoints).steps()
-        message = str(error) if isinstance(error, JepaLabError) else type(error).__name__
         try:
             self.folder.write_result(status, {}, steps[-1] if steps else 0, None, error=message)
-        except JepaLabError:
-            logger.warning("result.json could not be written")
+        except JepaLabError as error:
+            logger.warning("result.json could not be written: %s", error)
+
+    def _close_after_error(self, tracker: Tracker, timeout_seconds: float) -> None:
+        """Let the tracker catch up; what goes wrong there must not hide why the run ended."""
+        try:
+            tracker.close(timeout_seconds)
+        except (JepaLabError, AssertionError) as error:
+            logger.warning("the tracker could not be closed: %s", error)
 
 
 @contextmanager

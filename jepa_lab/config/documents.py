@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,29 @@ def parse_override(text: str) -> tuple[Path_, Any]:
         raise ConfigError(f"override {text!r} must have the form key=value, as in training.epochs=10")
     origin = f"override {text!r}"
     return path, _plain(parse_yaml(value, origin), path, origin, {})
+
+
+def dump_yaml(data: dict[str, Any]) -> str:
+    """Plain data as YAML for people: lists on one line, a component's name first, null written out."""
+    yaml = YAML()
+    yaml.width = 110
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    stream = io.StringIO()
+    yaml.dump(_for_people(data), stream)
+    return stream.getvalue()
+
+
+def _for_people(node: Any) -> Any:
+    if isinstance(node, dict):
+        names = sorted(node, key=lambda key: key != "name")  # stable: the rest keeps its order
+        return {key: _for_people(node[key]) for key in names}
+    if isinstance(node, list):
+        line = CommentedSeq(_for_people(value) for value in node)
+        line.fa.set_flow_style()
+        return line
+    return node
 
 
 def _refuse_tags(node: Any, origin: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
 
-from jepa_lab.config.documents import Document, Path_, load_document, parse_override, plain_document
+from jepa_lab.config.documents import Document, Path_, dump_yaml, load_document, parse_override, plain_document
 from jepa_lab.config.fields import Component, expand_bare_name
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.config.presets import apply_preset
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import did_you_mean
+from jepa_lab.tracking.credentials import scrub
 
 PLUGIN_GROUP = "jepa_lab.components"
 _UNDIGESTED = ("seed", "tracking")
@@ -85,12 +84,7 @@ def validate(document: Document) -> LoadedPipeline:
 
 def dump_pipeline(pipeline: Pipeline) -> str:
     """The fully resolved YAML; loading it again gives an equal pipeline."""
-    stream = io.StringIO()
-    yaml = YAML()
-    yaml.default_flow_style = None
-    yaml.width = 110
-    yaml.dump(pipeline.model_dump(mode="json"), stream)
-    return stream.getvalue()
+    return dump_yaml(pipeline.model_dump(mode="json"))
 
 
 def config_digest(pipeline: Pipeline) -> str:
@@ -196,7 +190,7 @@ def _optional(field: FieldInfo) -> bool:
 
 def _override(document: Document, text: str, path: Path_, value: Any) -> None:
     """Write one override; a component's name alone replaces the whole component."""
-    place = f"override {text!r}"
+    place = f"override {scrub(text)!r}"
     here: Any = document.data
     for key in path[:-1]:
         here = here.get(key) if isinstance(here, dict) else None
@@ -268,5 +262,5 @@ def _describe(field: FieldInfo | None) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = scrub(repr(value))  # a tracking URI may hold a password
     return text if len(text) <= 80 else text[:77] + "..."

@@ -26,7 +26,8 @@ from jepa_lab.tracking.mlflow_store import TrackerAway
 from jepa_lab.tracking.run_folder import RunFolder
 
 GRACE_SECONDS = 120.0  # how long a tracker that is away is waited for after the run has ended
-_LONGEST_PAUSE_SECONDS = 30.0
+_LONGEST_PAUSE = 30.0  # seconds between two attempts while the run goes on
+_LONGEST_PAUSE_AT_END = 5.0  # somebody may be waiting
 _NICENESS = 10  # training comes first on a busy machine
 _log = logging.getLogger("jepa_lab.mirror")
 
@@ -86,7 +87,7 @@ def follow(folder: RunFolder, parent: ParentWatch, grace_seconds: float = GRACE_
             if failures == 0:
                 parent.wait(mirror.settings.flush_seconds)
             else:
-                pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE_SECONDS)
+                pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE_AT_END if ended else _LONGEST_PAUSE)
                 time.sleep(pause) if ended else parent.wait(pause)
 
 

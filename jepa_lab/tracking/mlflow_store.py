@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from jepa_lab.tracking.uris import sqlite_path
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_URLLIB3_DETAILS = re.compile(r"with exception HTTPS?ConnectionPool\(.*\(Caused by (.*)\)$")
 RUN_UID_TAG = "jepa_lab.run_uid"
 _STORE_LOCK_SECONDS = 120
 # Set unless the user has set them. The mirror retries by itself, after asking what the tracker has; MLflow's
@@ -46,8 +48,13 @@ def tracker_calls() -> Iterator[None]:
     try:
         yield
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
-        lines = scrub(str(error)).splitlines() or [type(error).__name__]
-        raise TrackerAway(lines[0]) from error
+        raise TrackerAway(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in one line, without credentials and without the query that urllib3 repeats."""
+    first = (scrub(str(error)).splitlines() or [""])[0]
+    return _URLLIB3_DETAILS.sub(r"(\1)", first)[:500] or type(error).__name__
 
 
 def quiet_mlflow() -> None:

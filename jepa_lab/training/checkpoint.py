@@ -11,8 +11,8 @@ Kept: the last two, and the best by online probe.
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jepa_lab.errors import RunFolderError
-from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_json_atomically
+from jepa_lab.tracking.atomic import explained_writes, sync_folder
+from jepa_lab.tracking.records import read_record, write_record
 
 FORMAT_VERSION = 1
 _KEPT = 2
@@ -93,8 +94,8 @@ class CheckpointStore:
                 digests = {}
                 for file, content in zip(_TENSOR_FILES, tensors, strict=True):
                     digests[file] = _write_tensors(partial / file, content)
-                document = {"format_version": FORMAT_VERSION, **asdict(checkpoint.run), "sha256": digests}
-                write_json_atomically(partial / "state.json", document)
+                content = {**asdict(checkpoint.run), "files": digests}
+                write_record(partial / "state.json", "checkpoint", FORMAT_VERSION, content)
                 if final.exists():  # written before, by the run that this one resumes
                     shutil.rmtree(final)
                 os.rename(partial, final)
@@ -137,13 +138,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         RunFolderError: a file is missing, damaged, or of another format.
     """
     try:
-        document = json.loads((folder / "state.json").read_text())
-        version, digests = document.pop("format_version"), document.pop("sha256")
-        if version != FORMAT_VERSION:
-            raise RunFolderError(
-                f"{folder} has checkpoint format {version}, this version reads {FORMAT_VERSION}; "
-                "use the version of jepa-lab that wrote it"
-            )
+        document = read_record(folder / "state.json", "checkpoint", FORMAT_VERSION)
+        digests = document.pop("files")
         model, optimizer, state = (_read_tensors(folder / file, digests[file]) for file in _TENSOR_FILES)
         return Checkpoint(model, optimizer, state, RunState(**document))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -151,7 +147,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    """Write a file to the disk and return its SHA-256."""
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # it wraps the operating system's error in words
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -201,3 +201,22 @@ def test_a_plugin_may_not_take_a_name_that_exists(write, tmp_path: Path, monkeyp
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert "greedy_plugin" in message(write(BASE + "plugins: [greedy_plugin]\n"))
+
+
+def test_a_package_adds_components_by_its_entry_point(write, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "packaged_loss.py").write_text(
+        "from jepa_lab.losses.base import LOSSES\n"
+        "from jepa_lab.losses.l2 import L2Loss\n"
+        "@LOSSES.register('packaged_for_the_test', summary='mine', source='test')\nclass Mine(L2Loss):\n    'Mine.'\n"
+    )
+    metadata = tmp_path / "packaged_loss-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: packaged-loss\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[jepa_lab.components]\nmine = packaged_loss\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_pipeline(write(BASE), ["loss=packaged_for_the_test"]).pipeline.loss.name == "packaged_for_the_test"
+
+
+def test_a_password_in_a_tracking_uri_is_in_no_message(write) -> None:
+    found = message(write(BASE), "tracking={name: mlflow, uri: 'nonsense://ann:secret@host'}")
+    assert "secret" not in found

@@ -1,0 +1,86 @@
+"""Checkpoints: whole or not there, verified, and only those kept that should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+import jepa_lab.training.checkpoint as checkpoint_module
+from jepa_lab.errors import RunFolderError, RunStopped
+from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore, RunState
+
+
+def build_checkpoint(step: int, best_step: int | None = None) -> Checkpoint:
+    tensors = {"weight": torch.full((3,), float(step))}
+    run = RunState(step, 0, step, 100, 1, "digest", {"seen": [1]}, best_step=best_step)
+    return Checkpoint(tensors, {"weight/step": torch.tensor(1.0)}, {"loss_sum": torch.tensor(2.0)}, run)
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints")
+    store.save(build_checkpoint(7))
+    loaded = store.load()
+    assert loaded.run == build_checkpoint(7).run
+    assert torch.equal(loaded.model["weight"], torch.full((3,), 7.0))
+    assert torch.equal(loaded.state["loss_sum"], torch.tensor(2.0))
+
+
+def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for step in (10, 20, 30, 40):
+        store.save(build_checkpoint(step, best_step=10))
+    assert store.steps() == [10, 30, 40]
+    store.save(build_checkpoint(50, best_step=40))
+    assert store.steps() == [40, 50]
+
+
+def test_a_failed_write_leaves_the_earlier_checkpoints_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(build_checkpoint(10))
+
+    def full(*arguments: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint_module, "save_file", full)
+    with pytest.raises(RunStopped, match="space"):
+        store.save(build_checkpoint(20))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000010"]
+    assert store.load().run.step == 10
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["truncate", "empty", "flip", "remove"])
+def test_damage_is_refused_and_named(tmp_path: Path, file: str, damage: str) -> None:
+    folder = CheckpointStore(tmp_path).save(build_checkpoint(5))
+    path = folder / file
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    elif damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        content[len(content) // 2] ^= 0x01
+        path.write_bytes(content)
+    with pytest.raises(RunFolderError, match="step-00000005"):
+        CheckpointStore(tmp_path).load()
+
+
+def test_an_unknown_format_version_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    folder = CheckpointStore(tmp_path).save(build_checkpoint(5))
+    content = read_record(folder / "state.json", "checkpoint", 1)
+    write_record(folder / "state.json", "checkpoint", 99, content)
+    with pytest.raises(RunFolderError, match="version 99"):
+        CheckpointStore(tmp_path).load()
+
+
+def test_an_empty_store_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no checkpoint"):
+        CheckpointStore(tmp_path).load()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_lab.build import build_model, prepare_data, prepare_probe_data
+from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import changed_keys, load_pipeline, load_resolved
 from jepa_lab.errors import ConfigError
 from jepa_lab.evaluation import final_evaluation
@@ -32,13 +33,15 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
         RunFolderError: no such checkpoint.
     """
     stored = load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config))
-    pipeline = load_pipeline(folder.config, overrides).pipeline
+    loaded = load_pipeline(folder.config, overrides)
+    pipeline = loaded.pipeline
     foreign = [key for key in changed_keys(stored, pipeline) if not key.startswith(_ALLOWED)]
     if foreign:
         raise ConfigError(
             f"{', '.join(foreign)} cannot change: the encoder of {folder.path} was trained with it; "
             "a probe takes probe.* and training.device alone"
         )
+    check_pipeline(loaded)
     checkpoint = CheckpointStore(folder.checkpoints).load(step)
     compute = resolve_compute(pipeline.training)
     data = prepare_data(pipeline)

@@ -40,6 +40,7 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
     _check_network(loaded, "encoder", geometry.encoder)
     _check_network(loaded, "predictor", geometry.predictor)
     _check_warmup(loaded)
+    _check_probe(loaded, geometry.encoder)
     try:
         build_masker(pipeline, geometry.grid)
     except ConfigError as error:
@@ -68,6 +69,16 @@ def _check_network(loaded: LoadedPipeline, section: str, size: ModelSize) -> Non
     broken = POSITIONS.entry_of(position).component.check(size.embed_dim, size.num_heads)
     if broken is not None:
         raise loaded.error(f"{section}.position", f"{section}.position: {broken}")
+
+
+def _check_probe(loaded: LoadedPipeline, encoder: ModelSize) -> None:
+    num_layers = loaded.pipeline.probe.num_layers
+    if num_layers > encoder.depth:
+        raise loaded.error(
+            "probe.layers",
+            f"probe.layers={loaded.pipeline.probe.layers!r} needs an encoder of {num_layers} blocks, this one has "
+            f"{encoder.depth}; use probe.layers=last",
+        )
 
 
 def _check_warmup(loaded: LoadedPipeline) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jepa_lab.errors import ConfigError
+from jepa_lab.figures.png import write_png
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.coverage import coverage_of
@@ -50,7 +49,7 @@ def draw_masks(images: Tensor, masks: Masks, grid: Grid, statistics: MaskStatist
     tiles, maps = parts
     _draw_tiles(tiles, images.cpu(), masks, grid, (rows, columns))
     _draw_frequencies(maps, grid, statistics)
-    _write_png(figure, out)
+    write_png(figure, out)
 
 
 def _draw_tiles(subfigure: Any, images: Tensor, masks: Masks, grid: Grid, layout: tuple[int, int]) -> None:
@@ -154,21 +153,3 @@ def _draw_frequencies(subfigure: Any, grid: Grid, statistics: MaskStatistics) ->
         f"{statistics.num_images} images; {statistics.never_used:.1%} of patches never are context or target",
         fontsize=10,
     )
-
-
-def _write_png(figure: Any, out: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    part = out.with_name(out.name + ".part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(part, format="png")
-            os.replace(part, out)
-        finally:
-            part.unlink(missing_ok=True)
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise ConfigError(
-            f"cannot write the figure {out}: {error.strerror}; choose a file in a folder that can be written"
-        ) from error

@@ -92,8 +92,8 @@ class CheckpointStore:
             try:
                 tensors = (checkpoint.model, checkpoint.optimizer, checkpoint.state)
                 digests = {}
-                for file, content in zip(_TENSOR_FILES, tensors, strict=True):
-                    digests[file] = _write_tensors(partial / file, content)
+                for file, part in zip(_TENSOR_FILES, tensors, strict=True):
+                    digests[file] = _write_tensors(partial / file, part)
                 content = {**asdict(checkpoint.run), "files": digests}
                 write_record(partial / "state.json", "checkpoint", FORMAT_VERSION, content)
                 if final.exists():  # written before, by the run that this one resumes

@@ -127,11 +127,12 @@ def test_the_shipped_schema_is_current_and_accepts_the_shipped_pipelines() -> No
 
 def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
     before = (finished / "result.json").read_text()
-    result = invoke("probe", finished, "probe.encoder=context", "probe.layers=last_four")
+    result = invoke("probe", finished, "probe.encoder=context", "probe.knn_neighbors=3")
     assert result.exit_code == 0, result.output
     assert "this run" in result.output
     content = json.loads((finished / "probes" / "1.json").read_text())
     assert content["settings"]["encoder"] == "context"
+    assert "last_four" in refused("probe", finished, "probe.layers=last_four")
     assert (finished / "result.json").read_text() == before
     other = "probe.data={dataset: {name: synthetic, num_train: 300, num_test: 60}}"
     assert "channel" in refused("probe", finished, other)

@@ -146,6 +146,7 @@ def test_the_digest_ignores_the_seed_and_changes_with_everything_else(write) -> 
         (BASE, "training", ["key=value"]),
         (BASE, "data.root.x=1", ["data.root"]),
         (BASE, "masker=3", ["masker"]),
+        (BASE, "probe.layers=last_four", ["probe.layers", "4 blocks", "has 2"]),
         (BASE, "seed=-1", ["seed", "-1"]),
     ],
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Images a second of the whole training step, and its share of the device's measured matrix-product rate.
 
-    python -m benchmarks.step [PIPELINE] [KEY=VALUE ...] [--steps N] [--out benchmarks/results/NAME.md]
+    python -m benchmarks.step [PIPELINE] [KEY=VALUE ...] [--steps BLOCKS] [--out benchmarks/results/NAME.md]
 
 The step is the run's own: batch, augmentation, masks, forward, backward, finite check, AdamW, EMA, on images that
 live on the device. Random images stand in for the data set, which the speed does not depend on. The rate of matrix
@@ -32,6 +32,8 @@ from jepa_lab.training.devices import Compute, resolve_compute
 
 _MATRIX_SIDE = {"cuda": 8192, "mps": 4096, "cpu": 1024}
 _BATCHES = 8
+_BLOCK = 5
+"""Steps timed together: the device then works on one while the host prepares the next, as in training."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,15 @@ class StepSpeed:
 
 
 def median_seconds(action: Callable[[], object], compute: Compute, repeats: int) -> tuple[float, float]:
-    """Median and longest time of an action, the device's work included."""
+    """Median and longest time of an action, measured in blocks between which alone the host waits for the device."""
     times = []
     for _ in range(repeats):
         compute.synchronize()
         started = time.perf_counter()
-        action()
+        for _ in range(_BLOCK):
+            action()
         compute.synchronize()
-        times.append(time.perf_counter() - started)
+        times.append((time.perf_counter() - started) / _BLOCK)
     return statistics.median(times), max(times)
 
 
@@ -82,7 +85,7 @@ def matrix_rate(compute: Compute) -> float:
 
 
 def measure_step(pipeline: Pipeline, compute: Compute, steps: int, warmup: int) -> StepSpeed:
-    """Time `steps` training steps after `warmup` that are not counted (compilation, first allocations)."""
+    """Time `steps` blocks of training steps after `warmup` steps that are not counted (compilation, allocations)."""
     channels = build_dataset(pipeline.data, pipeline.data.image_size).num_channels
     batch_size, side, device = pipeline.training.batch_size, pipeline.data.image_size, compute.device
     shape = (batch_size * _BATCHES, channels, side, side)
@@ -148,7 +151,7 @@ def table(speed: StepSpeed, pipeline: Pipeline, compute: Compute) -> str:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("pipelines/cifar10.yaml"))
 @click.argument("overrides", nargs=-1)
-@click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option("--steps", default=10, show_default=True, type=click.IntRange(min=1))
 @click.option("--warmup", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the table to this file.")
 def main(file: Path, overrides: tuple[str, ...], steps: int, warmup: int, out: Path | None) -> None:

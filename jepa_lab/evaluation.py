@@ -57,9 +57,14 @@ class OnlineEvaluation:
         self.pipeline, self.model, self.data, self.compute = pipeline, model, data, compute
         self.detector = CollapseDetector(pipeline.collapse)
         self.splits = probe_splits(probe_data)
-        self.images = data.validation.images[:_MONITORED_IMAGES]
-        masks = build_generator(pipeline.data.split_seed, "validation masks")
-        self.masks = build_sampler(pipeline).sample(len(self.images), masks)
+        # Files often come sorted by class: the first images would be those of one class.
+        chosen = torch.randperm(
+            len(data.validation), generator=build_generator(pipeline.data.split_seed, "monitored images")
+        )
+        self.images = data.validation.images[chosen[:_MONITORED_IMAGES].sort().values]
+        sampler, generator = build_sampler(pipeline), build_generator(pipeline.data.split_seed, "validation masks")
+        # In batches of the training's size, on which `prefix` and `subset` depend.
+        self.masks = [sampler.sample(len(part), generator) for part in self._parts()]
 
     @property
     def collapsed(self) -> bool:
@@ -93,18 +98,20 @@ class OnlineEvaluation:
             )
         return Evaluation(metrics, accuracy, warning, self.collapsed)
 
+    def _parts(self) -> tuple[torch.Tensor, ...]:
+        return self.images.split(self.pipeline.training.batch_size)
+
     @torch.no_grad()
     def _validation_loss(self) -> float:
         """Mean loss over the valid target patches of the monitored images."""
-        size, device = self.pipeline.training.batch_size, self.compute.device
+        device = self.compute.device
         mean, std = self.data.mean.to(device), self.data.std.to(device)
-        counts = self.masks.target_counts().sum() * self.masks.context.shape[1]
+        count = sum(masks.target_counts().sum() * masks.context.shape[1] for masks in self.masks)
         total = torch.zeros((), device=device)
-        for start in range(0, len(self.images), size):
-            images = normalize(to_float(self.images[start : start + size].to(device)), mean, std)
-            masks = self.masks[start : start + size].to(device)
+        for part, masks in zip(self._parts(), self.masks, strict=True):
+            images = normalize(to_float(part.to(device)), mean, std)
             with self.compute.autocast():
-                total += self.model(images, masks, counts.to(device)).loss.float()
+                total += self.model(images, masks.to(device), count).loss.float()
         return total.item()
 
     def _online_probe(self, encoder: nn.Module) -> float | None:

@@ -84,5 +84,5 @@ class IJepa(nn.Module):
         target: list[Tensor] = list(self.target_encoder.parameters())
         context: list[Tensor] = list(self.context_encoder.parameters())
         step = list(torch._foreach_sub(context, target))
-        torch._foreach_mul_(step, (1 - momentum) * apply)
+        torch._foreach_mul_(step, (1 - momentum) * apply.to(step[0].dtype))
         torch._foreach_add_(target, step)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa_lab.positions.learned import LearnedPosition
+from jepa_lab.positions.base import PositionEmbedding
 from jepa_lab.training.schedules import OptimizerSettings
 
 
@@ -17,7 +17,12 @@ def decayed_parameters(model: nn.Module, settings: OptimizerSettings) -> tuple[l
     No decay on anything named bias or with one dimension; mask token and learned positions by choice.
     Source: the released code's groups.
     """
-    learned = {id(p) for module in model.modules() if isinstance(module, LearnedPosition) for p in module.parameters()}
+    learned = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, PositionEmbedding)
+        for parameter in module.parameters()
+    }
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():

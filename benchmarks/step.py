@@ -103,7 +103,7 @@ def measure_step(pipeline: Pipeline, compute: Compute, steps: int, warmup: int) 
         nonlocal number
         number += 1
         batch, _ = batches.next()
-        masks = sampler.sample(batch_size, masks_generator)
+        masks = sampler.sample(batch_size, masks_generator, compiled=compute.compile)
         step(normalize(augmentation(to_float(batch), augmentation_generator), mean, std), masks, number)
 
     for _ in range(warmup):

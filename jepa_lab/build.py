@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +16,9 @@ from jepa_lab.config.pipeline import DataSource, Pipeline
 from jepa_lab.data.augmentations.base import AUGMENTATIONS, Augmentation
 from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit
 from jepa_lab.data.splits import channel_statistics, limit_images, split_validation
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.losses.base import LOSSES
+from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
@@ -27,7 +31,6 @@ from jepa_lab.training.devices import Compute
 from jepa_lab.training.ema.base import EMA_SCHEDULES
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import build_optimizer
-from jepa_lab.training.pretrain import MaskSampler
 from jepa_lab.training.schedules import Schedules
 from jepa_lab.training.step import TrainingStep
 
@@ -70,11 +73,6 @@ def prepare_data(pipeline: Pipeline) -> PreparedData:
     train, validation, test = _split(loaded, settings, settings.validation_fraction, settings.split_seed)
     if settings.channel_mean is not None and settings.channel_std is not None:
         mean, std = torch.tensor(settings.channel_mean), torch.tensor(settings.channel_std)
-        if not len(mean) == len(std) == train.images.shape[1]:
-            raise ConfigError(
-                f"data.channel_mean and data.channel_std must have a number for each of the {train.images.shape[1]} "
-                f"channels, got {len(mean)} and {len(std)}; give that many, or null to compute them"
-            )
     else:
         mean, std = channel_statistics(train.images)
     return PreparedData(
@@ -89,19 +87,32 @@ def prepare_probe_data(pipeline: Pipeline, data: PreparedData) -> PreparedData:
 
     Raises:
         ConfigError: the images have another number of channels than the encoder takes.
+        DataError, ConfigError: see the data sets and the splits.
     """
     source = pipeline.probe.data
     if source is None:
         return data
-    loaded = build_dataset(source, pipeline.data.image_size).load()
+    with _named_probe_data():
+        loaded = build_dataset(source, pipeline.data.image_size).load()
+        parts = _split(loaded, source, pipeline.data.validation_fraction, pipeline.data.split_seed)
     channels, expected = loaded.train.images.shape[1], data.train.images.shape[1]
     if channels != expected:
         raise ConfigError(
             f"probe.data.dataset={source.dataset.name!r} has {channels} channel(s), the encoder takes {expected}; "  # type: ignore[attr-defined]
             "probe on data with as many channels"
         )
-    parts = _split(loaded, source, pipeline.data.validation_fraction, pipeline.data.split_seed)
     return PreparedData(*parts, loaded.class_names, loaded.digest, loaded.source, data.mean, data.std)
+
+
+@contextmanager
+def _named_probe_data() -> Iterator[None]:
+    """Data sets speak of `data.root`; for the probe's own data that is `probe.data.root`."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        keys = "|".join(DataSource.model_fields)
+        error.args = (re.sub(rf"(?<![\w./])data\.(?=(?:{keys})\b)", "probe.data.", str(error)),)
+        raise
 
 
 def _split(
@@ -111,7 +122,7 @@ def _split(
     if source.max_images is not None:
         train = limit_images(train, source.max_images, seed)
         test = None if test is None else limit_images(test, source.max_images, seed)
-    return (*split_validation(train, fraction, seed), test)
+    return (*split_validation(train, fraction, seed, loaded.class_names), test)
 
 
 def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:

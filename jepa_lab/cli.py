@@ -142,7 +142,7 @@ def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path)
 
     loaded = load_pipeline(file, overrides, preset)
     check_pipeline(loaded)
-    draw_pipeline_masks(loaded.pipeline, out)
+    draw_pipeline_masks(loaded, out)
     click.echo(f"wrote {out}")
 
 

@@ -10,8 +10,11 @@ from rich.table import Table
 from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules
 from jepa_lab.config.checks import Geometry, pipeline_geometry
 from jepa_lab.config.loading import LoadedPipeline
+from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.data.base import ImageDataset
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
 from jepa_lab.models.flops import step_flops
+from jepa_lab.training.devices import memory_errors
 
 _SAMPLED_BATCHES = 8
 
@@ -40,10 +43,18 @@ def inspect_pipeline(loaded: LoadedPipeline) -> Inspection:
 
     Raises:
         DataError: the data set's files are missing.
-        ConfigError: the batch is larger than the data set.
+        ConfigError: the batch is larger than the data set. RunStopped: out of memory.
     """
+    with memory_errors(loaded.pipeline.training):
+        return _inspect(loaded)
+
+
+def _inspect(loaded: LoadedPipeline) -> Inspection:
     pipeline = loaded.pipeline
-    dataset = build_dataset(pipeline.data, pipeline.data.image_size)
+    with loaded.located("data"):
+        dataset = build_dataset(pipeline.data, pipeline.data.image_size)
+        num_train = _num_train_images(loaded.pipeline, dataset)
+    steps_per_epoch = _steps_per_epoch(loaded, num_train)
     geometry = pipeline_geometry(pipeline)
     model = build_model(pipeline, dataset.num_channels)
     sampler = build_sampler(pipeline)
@@ -54,17 +65,6 @@ def inspect_pipeline(loaded: LoadedPipeline) -> Inspection:
         num_batches=_SAMPLED_BATCHES,
         seed=pipeline.seed,
     )
-    num_images = dataset.num_train_images()
-    if pipeline.data.max_images is not None:
-        num_images = min(num_images, pipeline.data.max_images)
-    num_train = num_images - round(num_images * pipeline.data.validation_fraction)
-    steps_per_epoch = num_train // pipeline.training.batch_size
-    if steps_per_epoch == 0:
-        raise loaded.error(
-            "training.batch_size",
-            "training.batch_size must be at most the number of training images, got "
-            f"{pipeline.training.batch_size} and {num_train} (after the validation split); lower it",
-        )
     joint = sampler.joint_targets
     flops = step_flops(
         geometry.encoder,
@@ -87,6 +87,25 @@ def inspect_pipeline(loaded: LoadedPipeline) -> Inspection:
         warmup_steps=schedules.warmup_steps,
         masks=masks,
     )
+
+
+def _num_train_images(pipeline: Pipeline, dataset: ImageDataset) -> int:
+    """Training images without the validation split."""
+    num_images = dataset.num_train_images()
+    if pipeline.data.max_images is not None:
+        num_images = min(num_images, pipeline.data.max_images)
+    return num_images - round(num_images * pipeline.data.validation_fraction)
+
+
+def _steps_per_epoch(loaded: LoadedPipeline, num_train: int) -> int:
+    batch_size = loaded.pipeline.training.batch_size
+    if num_train < batch_size:
+        raise loaded.error(
+            "training.batch_size",
+            "training.batch_size must be at most the number of training images, got "
+            f"{batch_size} and {num_train} (after the validation split); lower it",
+        )
+    return num_train // batch_size
 
 
 def print_inspection(inspection: Inspection, geometry: Geometry) -> None:

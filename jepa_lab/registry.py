@@ -13,9 +13,10 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, ValidationInfo, create_model, field_validator
+from pydantic_core import PydanticKnownError
 
 from jepa_lab.errors import ConfigError
 
@@ -27,6 +28,27 @@ class ComponentParams(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` where a number belongs is a mistake, which pydantic would read as 1."""
+        kinds = _plain_types(cls.model_fields[str(info.field_name)].annotation)
+        if bool not in kinds and kinds & {int, float} and _holds_truth_value(value):
+            raise PydanticKnownError("float_type" if float in kinds else "int_type")
+        return value
+
+
+def _plain_types(annotation: Any) -> set[type]:
+    """The classes that an annotation is made of: `tuple[float, ...] | None` -> {float, NoneType}."""
+    parts = get_args(annotation)
+    if parts:
+        return set().union(*map(_plain_types, parts))
+    return {annotation} if isinstance(annotation, type) else set()
+
+
+def _holds_truth_value(value: Any) -> bool:
+    return any(map(_holds_truth_value, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
 
 
 T = TypeVar("T")

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jepa_lab.build import build_model, prepare_data, prepare_probe_data
 from jepa_lab.config.checks import check_pipeline
-from jepa_lab.config.loading import changed_keys, load_pipeline, load_resolved
+from jepa_lab.config.loading import LoadedPipeline, changed_keys, load_pipeline, load_resolved
 from jepa_lab.errors import ConfigError
-from jepa_lab.evaluation import final_evaluation
+from jepa_lab.evaluation import final_evaluation, probe_splits
+from jepa_lab.tracking.atomic import explained_writes
 from jepa_lab.tracking.records import write_record
 from jepa_lab.tracking.run_folder import RunFolder
-from jepa_lab.training.checkpoint import CheckpointStore
-from jepa_lab.training.devices import resolve_compute
+from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
+from jepa_lab.training.devices import memory_errors, resolve_compute
 
 _ALLOWED = ("probe.", "training.device", "training.num_threads")
 VERSION = 1
@@ -24,13 +27,13 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
     """Probe a checkpoint and write `probes/<number>.json` beside the run's own result, which stays.
 
     Args:
-        overrides: of the `probe` section, and of the device.
+        overrides: of the `probe` section, of the device and its threads.
         step: of the checkpoint; None for the last one.
     Returns:
         The file, and its content.
     Raises:
         ConfigError: an override of anything that the encoder was trained with.
-        RunFolderError: no such checkpoint.
+        RunFolderError: no such checkpoint. RunStopped: out of memory.
     """
     stored = load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config))
     loaded = load_pipeline(folder.config, overrides)
@@ -39,27 +42,48 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
     if foreign:
         raise ConfigError(
             f"{', '.join(foreign)} cannot change: the encoder of {folder.path} was trained with it; "
-            "a probe takes probe.* and training.device alone"
+            "a probe takes probe.*, training.device and training.num_threads alone"
         )
     check_pipeline(loaded)
     checkpoint = CheckpointStore(folder.checkpoints).load(step)
-    compute = resolve_compute(pipeline.training)
-    data = prepare_data(pipeline)
-    probe_data = prepare_probe_data(pipeline, data)
-    model = build_model(pipeline, data.train.images.shape[1])
-    model.load_state_dict(checkpoint.model)
-    target = folder.path / "probes"
-    target.mkdir(exist_ok=True)
-    number = 1 + sum(1 for _ in target.glob("*.json"))
-    summary, details = final_evaluation(
-        pipeline, model.to(compute.device), probe_data, compute, target / f"{number}-figures"
-    )
+    file = _next_file(folder)
+    with memory_errors(pipeline.training):
+        summary, details = _probe(loaded, checkpoint, file.with_name(f"{file.stem}-figures"))
     content = {
         "step": checkpoint.run.step,
         "settings": pipeline.probe.model_dump(mode="json"),
         "metrics": summary,
         **details,
     }
-    file = target / f"{number}.json"
     write_record(file, "probe", VERSION, content)
     return file, content
+
+
+def _probe(
+    loaded: LoadedPipeline, checkpoint: Checkpoint, figures: Path
+) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Load what is needed and probe; see `final_evaluation`."""
+    pipeline = loaded.pipeline
+    if pipeline.training.num_threads is not None:
+        torch.set_num_threads(pipeline.training.num_threads)
+    with loaded.located("training"):
+        compute = resolve_compute(pipeline.training)
+    with loaded.located("data"):
+        data = prepare_data(pipeline)
+    with loaded.located("probe"):
+        probe_data = prepare_probe_data(pipeline, data)
+        splits = probe_splits(probe_data)
+        if splits is not None:
+            splits.check(pipeline.probe)
+    model = build_model(pipeline, data.train.images.shape[1])
+    model.load_state_dict(checkpoint.model)
+    return final_evaluation(pipeline, model.to(compute.device), probe_data, compute, figures)
+
+
+def _next_file(folder: RunFolder) -> Path:
+    """`probes/<number>.json`, numbered after all that are there."""
+    target = folder.path / "probes"
+    with explained_writes(target):
+        target.mkdir(exist_ok=True)
+    numbers = [int(file.stem) for file in target.glob("*.json") if file.stem.isdecimal()]
+    return target / f"{max(numbers, default=0) + 1}.json"

@@ -31,20 +31,21 @@ from jepa_lab.config.loading import (
     config_digest,
     dump_pipeline,
     flat_items,
-    load_resolved,
+    load_pipeline,
 )
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.resident import ResidentBatches
-from jepa_lab.errors import JepaLabError, RunCrashed, RunFolderError, RunStopped
+from jepa_lab.errors import JepaLabError, RunCrashed, RunFolderError
 from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probe_splits
 from jepa_lab.randomness import build_generator
 from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, RunStatus, flat_params
+from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter, read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
-from jepa_lab.training.devices import Compute, resolve_compute
-from jepa_lab.training.pretrain import Pretraining
+from jepa_lab.training.devices import Compute, memory_errors, resolve_compute, resume_compute
+from jepa_lab.training.pretrain import Pretraining, RunCollapsed
 from jepa_lab.training.progress import build_display
 
 logger = logging.getLogger(__name__)
@@ -77,14 +78,17 @@ def start_run(loaded: LoadedPipeline, run_root: Path, command: Sequence[str]) ->
     started = time.monotonic()
     pipeline = loaded.pipeline
     check_pipeline(loaded)
-    compute = _resolve_compute(pipeline, num_threads=pipeline.training.num_threads)
-    data = prepare_data(pipeline)
+    if pipeline.training.num_threads is not None:
+        torch.set_num_threads(pipeline.training.num_threads)
+    with loaded.located("training"):
+        compute = resolve_compute(pipeline.training)
+    data, probe_data = _load_data(loaded)
     _check_batch(loaded, data)
-    probe_data = prepare_probe_data(pipeline, data)
-    probe_splits(probe_data)  # refuses a missing class before anything is trained
+    _check_probe(loaded, probe_data)
     folder = RunFolder.create(run_root, pipeline.name, config_digest(pipeline), pipeline.seed, dump_pipeline(pipeline))
-    folder.write_environment(command, compute.describe())
-    return _Run(pipeline, folder, compute, data, probe_data, checkpoint=None, started=started).execute()
+    with _locked(folder):
+        folder.write_environment(command, compute.describe())
+        return _Run(pipeline, folder, compute, data, probe_data, checkpoint=None, started=started).execute()
 
 
 def resume_run(folder: RunFolder, given: Pipeline | None) -> RunOutcome:
@@ -93,26 +97,57 @@ def resume_run(folder: RunFolder, given: Pipeline | None) -> RunOutcome:
     Args:
         given: the pipeline of a file or of overrides that the user gave beside the folder; it must be the run's.
     Raises:
-        RunFolderError: the configuration or the data have changed, or no checkpoint can be read.
+        RunFolderError: the configuration or the data have changed, no checkpoint can be read, or the run is alive.
+        DeviceError: this machine does not compute as the one that the run began on.
     """
     started = time.monotonic()
-    pipeline = load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config))
+    loaded = load_pipeline(folder.config)
+    pipeline = loaded.pipeline
     if given is not None:
         refuse_changed_config(folder, pipeline, given)
-    checkpoint = CheckpointStore(folder.checkpoints).load()
-    if checkpoint.run.config_digest != config_digest(pipeline):
-        raise RunFolderError(f"{folder.config} was changed since the run began; restore it, or start a new run")
-    compute = _resolve_compute(pipeline, num_threads=checkpoint.run.num_threads)
-    data = prepare_data(pipeline)
-    recorded = folder.read_description().dataset
-    if recorded is not None and recorded.digest != data.digest:
-        raise RunFolderError(
-            f"the images of data.dataset={recorded.name!r} have changed since {folder.path} began "
-            f"(digest {recorded.digest}, now {data.digest}); restore them, or start a new run"
-        )
-    probe_data = prepare_probe_data(pipeline, data)
-    folder.remove_result()
-    return _Run(pipeline, folder, compute, data, probe_data, checkpoint, started).execute()
+    with _locked(folder):
+        checkpoint = CheckpointStore(folder.checkpoints).load()
+        recorded = folder.read_description()
+        _refuse_edited_config(folder, pipeline, recorded, checkpoint)
+        torch.set_num_threads(checkpoint.run.num_threads)
+        with loaded.located("training"):
+            compute = resume_compute(pipeline.training, checkpoint.run.device, checkpoint.run.precision)
+        data, probe_data = _load_data(loaded)
+        if recorded.dataset is not None and recorded.dataset.digest != data.digest:
+            raise RunFolderError(
+                f"the images of data.dataset={recorded.dataset.name!r} have changed since {folder.path} began "
+                f"(digest {recorded.dataset.digest}, now {data.digest}); restore them, or start a new run"
+            )
+        folder.remove_result()
+        return _Run(pipeline, folder, compute, data, probe_data, checkpoint, started).execute()
+
+
+@contextmanager
+def _locked(folder: RunFolder) -> Iterator[None]:
+    """Be the only process that writes the run.
+
+    Raises:
+        RunFolderError: if another process is.
+    """
+    with FileLock(folder.path / "run.lock", f"the run {folder.path}") as lock:
+        lock.acquire(timeout_seconds=0)
+        yield
+
+
+def _refuse_edited_config(
+    folder: RunFolder, pipeline: Pipeline, recorded: RunDescription, checkpoint: Checkpoint
+) -> None:
+    """config.yaml must say what it said when the run began; only `tracking` may move.
+
+    Raises:
+        RunFolderError: naming the keys that differ.
+    """
+    before, now = recorded.params, flat_params(pipeline.model_dump(mode="json"))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    details = [f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed if key.split(".")[0] != "tracking"]
+    if details or checkpoint.run.config_digest != config_digest(pipeline):
+        what = ", ".join(details) or "the checkpoints are those of another configuration"
+        raise RunFolderError(f"{folder.config} was changed since the run began: {what}; restore it, or start a new run")
 
 
 def refuse_changed_config(folder: RunFolder, stored: Pipeline, given: Pipeline) -> None:
@@ -131,10 +166,27 @@ def refuse_changed_config(folder: RunFolder, stored: Pipeline, given: Pipeline) 
         )
 
 
-def _resolve_compute(pipeline: Pipeline, num_threads: int | None) -> Compute:
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    return resolve_compute(pipeline.training)
+def _load_data(loaded: LoadedPipeline) -> tuple[PreparedData, PreparedData]:
+    """What is trained on, and what the probe works on."""
+    pipeline = loaded.pipeline
+    with memory_errors(pipeline.training):
+        with loaded.located("data"):
+            data = prepare_data(pipeline)
+        with loaded.located("probe.data"):
+            return data, prepare_probe_data(pipeline, data)
+
+
+def _check_probe(loaded: LoadedPipeline, data: PreparedData) -> None:
+    """Refuse what the probe could not do, before anything is trained.
+
+    Raises:
+        DataError: a class is missing from a split. ConfigError: a setting that needs more images.
+    """
+    with loaded.located("data" if loaded.pipeline.probe.data is None else "probe.data"):
+        splits = probe_splits(data)
+    if splits is not None:
+        with loaded.located("probe"):
+            splits.check(loaded.pipeline.probe)
 
 
 def _check_batch(loaded: LoadedPipeline, data: PreparedData) -> None:
@@ -166,10 +218,11 @@ class _Run:
         with self.folder.open_log():
             try:
                 tracker.start(self.folder)
-                with memory_errors(self.pipeline):
+                with memory_errors(self.pipeline.training):
                     self._train_and_probe()
             except Exception as error:
-                self._record_end("FAILED", str(error) if isinstance(error, JepaLabError) else repr(error))
+                message = str(error) if isinstance(error, JepaLabError) else repr(error)
+                self._record_end("FAILED", message, collapsed=isinstance(error, RunCollapsed))
                 self._close_after_error(tracker, _TRACKER_TIMEOUT_SECONDS)
                 if isinstance(error, JepaLabError):
                     raise
@@ -270,11 +323,12 @@ class _Run:
             "collapsed": float(online.collapsed),
         }
 
-    def _record_end(self, status: RunStatus, message: str) -> None:
+    def _record_end(self, status: RunStatus, message: str, collapsed: bool = False) -> None:
         """Write how the run ended, unless the disk is what ended it."""
         steps = CheckpointStore(self.folder.checkpoints).steps()
+        metrics, more = ({"collapsed": 1.0}, {"collapsed": True}) if collapsed else ({}, {})
         try:
-            self.folder.write_result(status, {}, steps[-1] if steps else 0, None, error=message)
+            self.folder.write_result(status, metrics, steps[-1] if steps else 0, None, error=message, **more)
         except JepaLabError as error:
             logger.warning("result.json could not be written: %s", error)
 
@@ -284,21 +338,3 @@ class _Run:
             tracker.close(timeout_seconds)
         except (JepaLabError, AssertionError) as error:
             logger.warning("the tracker could not be closed: %s", error)
-
-
-@contextmanager
-def memory_errors(pipeline: Pipeline) -> Iterator[None]:
-    """Name the remedies when memory runs out.
-
-    Raises:
-        RunStopped: instead of the allocator's error.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        first = str(error).splitlines()[0] if str(error) else "no details"
-        raise RunStopped(
-            f"out of memory ({first}); the last checkpoint is kept. Lower training.batch_size "
-            f"({pipeline.training.batch_size}), raise training.accumulation_steps "
-            f"({pipeline.training.accumulation_steps}), or take a smaller encoder"
-        ) from error

@@ -18,6 +18,6 @@ def registries_as_shipped() -> Iterator[None]:
     for family in changed:
         FAMILIES[family]._entries = before[family]
     if changed:
-        from jepa_lab.config.pipeline import Pipeline
+        from jepa_lab.config.pipeline import rebuild_schema
 
-        Pipeline.model_rebuild(force=True)
+        rebuild_schema()

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.pipeline import Pipeline
-from jepa_lab.errors import ConfigError
+from jepa_lab.data.base import DATASETS
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS, Masker
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
 from jepa_lab.positions.base import POSITIONS
+from jepa_lab.training.devices import resolve_compute
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,11 @@ class Geometry:
 
 
 def check_pipeline(loaded: LoadedPipeline) -> Geometry:
-    """Check image and patch size, heads, positions, warm-up and masks.
+    """Check image and patch size, heads, positions, channels, warm-up, masks and device.
 
     Raises:
         ConfigError: naming place, values, rule and remedy.
+        DeviceError: the device, precision or compiler that is asked for is not on this machine.
     """
     pipeline = loaded.pipeline
     geometry = pipeline_geometry(pipeline)
@@ -36,15 +38,21 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
             "data.image_size",
             f"data.image_size must be a multiple of encoder.patch_size, got {pipeline.data.image_size} and "
             f"{pipeline.encoder.patch_size}; use {near}, or another patch size",
+            "encoder.patch_size",
         )
-    _check_network(loaded, "encoder", geometry.encoder)
-    _check_network(loaded, "predictor", geometry.predictor)
+    encoder_keys: tuple[str, ...] = ("encoder.size.embed_dim", "encoder.size.num_heads")
+    predictor_keys: tuple[str, ...] = ("predictor.size.embed_dim", "predictor.size.num_heads")
+    if "embed_dim" not in type(pipeline.predictor.size).model_fields:  # it may be relative to the encoder's
+        predictor_keys += encoder_keys
+    _check_network(loaded, "encoder", geometry.encoder, encoder_keys)
+    _check_network(loaded, "predictor", geometry.predictor, predictor_keys)
+    _check_channels(loaded)
     _check_warmup(loaded)
     _check_probe(loaded, geometry.encoder)
-    try:
+    with loaded.located("masker", "data.image_size", "encoder.patch_size"):
         build_masker(pipeline, geometry.grid)
-    except ConfigError as error:
-        raise loaded.error("masker", str(error)) from None
+    with loaded.located("training"):
+        resolve_compute(pipeline.training)
     return geometry
 
 
@@ -61,14 +69,30 @@ def build_masker(pipeline: Pipeline, grid: Grid) -> Masker:
     return MASKERS.entry_of(pipeline.masker).component(pipeline.masker, grid)
 
 
-def _check_network(loaded: LoadedPipeline, section: str, size: ModelSize) -> None:
+def _check_network(loaded: LoadedPipeline, section: str, size: ModelSize, size_keys: tuple[str, ...]) -> None:
     position = getattr(loaded.pipeline, section).position
     broken = size.check()
     if broken is not None:
-        raise loaded.error(f"{section}.size", f"{section}.size: {broken}")
+        raise loaded.error(f"{section}.size", f"{section}.size: {broken}", *size_keys)
     broken = POSITIONS.entry_of(position).component.check(size.embed_dim, size.num_heads)
     if broken is not None:
-        raise loaded.error(f"{section}.position", f"{section}.position: {broken}")
+        raise loaded.error(f"{section}.position", f"{section}.position: {broken}", *size_keys)
+
+
+def _check_channels(loaded: LoadedPipeline) -> None:
+    data = loaded.pipeline.data
+    if data.channel_mean is None or data.channel_std is None:
+        return
+    num_channels = DATASETS.entry_of(data.dataset).component.num_channels
+    if not len(data.channel_mean) == len(data.channel_std) == num_channels:
+        raise loaded.error(
+            "data.channel_mean",
+            f"data.channel_mean and data.channel_std must have a number for each of the {num_channels} channel(s) of "
+            f"data.dataset, got {len(data.channel_mean)} and {len(data.channel_std)}; give that many, or null for "
+            "both to compute them",
+            "data.channel_std",
+            "data.dataset",
+        )
 
 
 def _check_probe(loaded: LoadedPipeline, encoder: ModelSize) -> None:
@@ -78,6 +102,7 @@ def _check_probe(loaded: LoadedPipeline, encoder: ModelSize) -> None:
             "probe.layers",
             f"probe.layers={loaded.pipeline.probe.layers!r} needs an encoder of {num_layers} blocks, this one has "
             f"{encoder.depth}; use probe.layers=last",
+            "encoder.size.depth",
         )
 
 
@@ -89,4 +114,5 @@ def _check_warmup(loaded: LoadedPipeline) -> None:
             "optimizer.warmup_epochs",
             f"optimizer.warmup_epochs must be at most training.epochs, got {warmup:g} and {epochs}; "
             "shorten it, or give optimizer.warmup_fraction, which follows the epochs",
+            "training.epochs",
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,37 @@ class Document:
             if path[:length] in self.places:
                 return self.places[path[:length]]
         return self.origin
+
+    def latest_place(self, paths: Iterable[Path_]) -> str:
+        """Where the one of `paths` that an override or preset wrote last, or the first of the file, was written."""
+        order = {path: number for number, path in enumerate(self.places, start=1)}  # `set` moves a path to the end
+        around = [path[:length] for path in paths for length in range(len(path), 0, -1)]
+        written = [path for path in around if path in self.places]
+        in_file = f"{self.origin}:"
+        latest = max(written, key=lambda path: 0 if self.places[path].startswith(in_file) else order[path], default=())
+        return self.places.get(latest, self.origin)
+
+    def place_of_rule(self, path: Path_, message: str, also: Sequence[Path_] = ()) -> str:
+        """Where a rule about `path` was broken: a section's error is about the keys that its message names.
+
+        The component that a section chooses counts as named: a data set's error is about `data.dataset` too.
+
+        Args:
+            also: paths elsewhere that the rule involves.
+        """
+        node: Any = self.data
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        section = node if isinstance(node, dict) else {}
+        mentions = {key: re.search(rf"\b{re.escape(key)}\b", message) for key in section}
+        named = sorted((found.start(), key) for key, found in mentions.items() if found)
+        components = [key for key, value in section.items() if isinstance(value, dict) and "name" in value]
+        inside = [(*path, key) for key in [*(key for _, key in named), *components]]
+        return self.latest_place([*(each for each in inside if each in self.places), path, *also])
+
+    def names_a_place(self, message: str) -> bool:
+        """Whether a message begins with a place in this document."""
+        return message.startswith(tuple(f"{place}: " for place in (self.origin, *self.places.values())))
 
     def set(self, path: Path_, value: Any, place: str) -> None:
         """Write a value, making the mappings on the way.
@@ -190,8 +223,8 @@ def _plain(node: Any, path: Path_, origin: str, places: dict[Path_, str]) -> Any
         return None
     value = getattr(node, "value", node)
     raise ConfigError(
-        f"{origin}: {'.'.join(map(str, path))} is a {type(value).__name__} ({value}), which no key takes; "
-        "put it in quotes if text is meant"
+        f"{places.get(path, origin)}: {'.'.join(map(str, path))} is a {type(value).__name__} ({value}), "
+        "which no key takes; put it in quotes if text is meant"
     )
 
 

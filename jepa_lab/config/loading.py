@@ -6,21 +6,21 @@ import hashlib
 import importlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from jepa_lab.config.documents import Document, Path_, dump_yaml, load_document, parse_override, plain_document
-from jepa_lab.config.fields import Component, expand_bare_name
-from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.config.explanations import explain
+from jepa_lab.config.fields import component_of, expand_bare_name, section_of
+from jepa_lab.config.pipeline import Pipeline, rebuild_schema
 from jepa_lab.config.presets import apply_preset
-from jepa_lab.errors import ConfigError
-from jepa_lab.registry import did_you_mean
+from jepa_lab.errors import ConfigError, JepaLabError
 from jepa_lab.tracking.credentials import scrub
 
 PLUGIN_GROUP = "jepa_lab.components"
@@ -35,9 +35,39 @@ class LoadedPipeline:
     pipeline: Pipeline
     document: Document
 
-    def error(self, key: str, message: str) -> ConfigError:
-        """An error about the dotted `key`, with the place where its value was written."""
-        return ConfigError(f"{self.document.place(tuple(key.split('.')))}: {message}")
+    def error(self, key: str, message: str, *also: str) -> ConfigError:
+        """An error about the dotted `key`, with the place where its value was written.
+
+        Args:
+            also: other keys that the broken rule is about; the place is that of the one that was written last.
+        """
+        place = self.document.latest_place([_path(each) for each in (key, *also)])
+        return ConfigError(f"{place}: {message}")
+
+    @contextmanager
+    def located(self, key: str, *also: str) -> Iterator[None]:
+        """Put the place of the dotted `key` before the user's errors raised inside, unless they have one.
+
+        For a section it is the place of what was written last of the keys that the message names and of the
+        component that the section chooses.
+
+        Args:
+            also: other keys that the error is about, wherever they count as written last.
+        Raises:
+            JepaLabError: of the kind that was raised, with exit code 2.
+        """
+        try:
+            yield
+        except JepaLabError as error:
+            if error.exit_code != ConfigError.exit_code or self.document.names_a_place(str(error)):
+                raise
+            place = self.document.place_of_rule(_path(key), str(error), [_path(each) for each in also])
+            error.args = (f"{place}: {error}",)
+            raise
+
+
+def _path(key: str) -> Path_:
+    return tuple(key.split("."))
 
 
 def load_pipeline(file: Path, overrides: Sequence[str] = (), preset: str | None = None) -> LoadedPipeline:
@@ -78,7 +108,7 @@ def validate(document: Document) -> LoadedPipeline:
     try:
         return LoadedPipeline(Pipeline.model_validate(document.data), document)
     except ValidationError as error:
-        lines = [_explain(document, detail) for detail in error.errors(include_url=False)]
+        lines = [explain(document, detail) for detail in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -124,7 +154,7 @@ def load_plugins(modules: Iterable[str], document: Document | None = None) -> No
         _import_plugin(point.value.partition(":")[0], f"entry point {point.name!r}")
     for module in modules:
         _import_plugin(module, document.place(("plugins",)) if document else "plugins")
-    Pipeline.model_rebuild(force=True)
+    rebuild_schema()
 
 
 def _import_plugin(module: str, place: str) -> None:
@@ -149,11 +179,6 @@ def _plugin_names(document: Document, overrides: list[tuple[str, Path_, Any]]) -
     return names
 
 
-def component_of(field: FieldInfo) -> Component | None:
-    """The registry that a field is filled from, if it is."""
-    return next((mark for mark in field.metadata if isinstance(mark, Component)), None)
-
-
 def expand_components(model: type[BaseModel], data: Any) -> None:
     """Write `name: multi_block` as `{name: multi_block}` and fill in default components, in place.
 
@@ -172,16 +197,6 @@ def expand_components(model: type[BaseModel], data: Any) -> None:
             expand_components(section, data.setdefault(key, {}))
         elif section is not None:
             expand_components(section, data.get(key))
-
-
-def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a plain section (`data`, `training`), not a component."""
-    if component_of(field):
-        return None
-    for candidate in (field.annotation, *get_args(field.annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
 
 
 def _optional(field: FieldInfo) -> bool:
@@ -204,63 +219,3 @@ def _override(document: Document, text: str, path: Path_, value: Any) -> None:
             )
     document.set(path, value, place)
     expand_components(Pipeline, document.data)
-
-
-def _explain(document: Document, detail: ErrorDetails) -> str:
-    """One validation error as place, field, rule, value and remedy."""
-    path, field, parent = _resolve(detail["loc"])
-    key = ".".join(map(str, path))
-    place = document.place(path)
-    value = detail.get("input")
-    kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        known = list(parent.model_fields) if parent is not None else []
-        return f"{place}: unknown key {key}{did_you_mean(str(path[-1]), known)}"
-    if kind == "missing":
-        return f"{place}: {key} is missing; add it. {_describe(field)}".rstrip()
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return f"{place}: {_explain_component(key, field, value, context)}"
-    if kind == "value_error":
-        message = detail["msg"].removeprefix("Value error, ")
-        return f"{place}: {key + ': ' if key else ''}{message}"
-    rule = detail["msg"][0].lower() + detail["msg"][1:]
-    rule = rule.replace("input should be", "must be").replace("string should match", "must match")
-    return f"{place}: {key} {rule}, got {_short(value)}. {_describe(field)}".rstrip()
-
-
-def _explain_component(key: str, field: FieldInfo | None, value: Any, context: dict[str, Any]) -> str:
-    mark = component_of(field) if field else None
-    if mark is None:
-        return f"{key} has the value {_short(value)}, which fits nothing; see `jepa-lab schema`"
-    if "tag" in context:
-        near = did_you_mean(context["tag"], mark.registry.names())
-        return f"unknown {mark.registry.family} {context['tag']!r} for {key}{near}"
-    return f"{key} needs a name, got {_short(value)}; known: {', '.join(mark.registry.names())}"
-
-
-def _resolve(location: tuple[int | str, ...]) -> tuple[Path_, FieldInfo | None, type[BaseModel] | None]:
-    """A pydantic location without the union tags, the field it ends at, and the model that holds that field."""
-    model: type[BaseModel] | None = Pipeline
-    parent = model
-    path: list[int | str] = []
-    field: FieldInfo | None = None
-    rest = list(location)
-    while rest:
-        step = rest.pop(0)
-        path.append(step)
-        parent = model
-        field = model.model_fields.get(str(step)) if model is not None else None
-        model = section_of(field) if field is not None else None
-        mark = component_of(field) if field is not None else None
-        if mark is not None and rest and rest[0] in mark.registry:
-            model = mark.registry.get(str(rest.pop(0))).config_type
-    return tuple(path), field, parent
-
-
-def _describe(field: FieldInfo | None) -> str:
-    return field.description or "" if field is not None else ""
-
-
-def _short(value: Any) -> str:
-    text = scrub(repr(value))  # a tracking URI may hold a password
-    return text if len(text) <= 80 else text[:77] + "..."

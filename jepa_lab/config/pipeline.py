@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 import jepa_lab.data.augmentations
 import jepa_lab.data.datasets
@@ -14,7 +14,7 @@ import jepa_lab.positions
 import jepa_lab.targets
 import jepa_lab.tracking
 import jepa_lab.training.ema  # noqa: F401  (each family registers its components)
-from jepa_lab.config.fields import Component
+from jepa_lab.config.fields import Component, section_of
 from jepa_lab.data.augmentations.base import AUGMENTATIONS
 from jepa_lab.data.base import DATASETS
 from jepa_lab.losses.base import LOSSES
@@ -138,3 +138,15 @@ class Pipeline(ComponentParams):
     probe: ProbePipelineSettings = Field(default_factory=lambda: ProbePipelineSettings.model_validate({}))
     collapse: CollapseSettings = CollapseSettings()
     tracking: Tracking = _default("mlflow")
+
+
+def rebuild_schema(section: type[BaseModel] = Pipeline) -> None:
+    """Let a section and those inside it accept the components that are registered now.
+
+    From the inside out: a model keeps the finished schemas of its sections.
+    """
+    for field in section.model_fields.values():
+        inner = section_of(field)
+        if inner is not None:
+            rebuild_schema(inner)
+    section.model_rebuild(force=True)

@@ -14,7 +14,7 @@ from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.splits import stratified_sample
 from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.probes.features import Autocast, Labelled, extract_features, raw_pixel_features
-from jepa_lab.probes.knn import KnnResult, knn_probe
+from jepa_lab.probes.knn import KnnResult, check_neighbors, knn_probe
 from jepa_lab.probes.logistic import logistic_probe
 from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.settings import ProbeSettings
@@ -47,6 +47,15 @@ class ProbeSplits:
             )
         _check_classes("training", self.train, self.class_names, "lower data.validation_fraction")
         _check_classes("validation", self.validation, self.class_names, "raise data.validation_fraction")
+
+    def check(self, settings: ProbeSettings) -> None:
+        """Refuse settings that these images do not allow; needs no features.
+
+        Raises:
+            ConfigError: too few images for `knn_neighbors`, or too few of them allowed by `online_max_images`.
+        """
+        check_neighbors(settings, len(self.train))
+        self.online_train(settings)
 
     def online_train(self, settings: ProbeSettings) -> ImageSplit:
         """The training images of the cheap probe: always the same, each class in proportion to its size.

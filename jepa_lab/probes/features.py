@@ -49,14 +49,7 @@ def extract_features(
         RunStopped: if a feature is not finite.
     """
     batches = _encoded(encoder, images, (mean, std), num_layers, batch_size, device, autocast)
-    features = torch.cat([tokens.float().mean(dim=1).cpu() for tokens in batches])
-    if not torch.isfinite(features).all():
-        wrong = int((~torch.isfinite(features)).any(dim=1).sum())
-        raise RunStopped(
-            f"the encoder's features of {wrong} of {len(features)} images are not finite, so they cannot be probed; "
-            "lower optimizer.learning_rate, or use training.precision=fp32"
-        )
-    return features
+    return _checked(torch.cat([tokens.float().mean(dim=1).cpu() for tokens in batches]))
 
 
 def patch_features(
@@ -72,10 +65,22 @@ def patch_features(
 
     Returns:
         [n, N, D] float32 on `device`.
+    Raises:
+        RunStopped: if a feature is not finite.
     """
-    return torch.cat(
-        [tokens.float() for tokens in _encoded(encoder, images, (mean, std), 1, batch_size, device, autocast)]
-    )
+    batches = _encoded(encoder, images, (mean, std), 1, batch_size, device, autocast)
+    return _checked(torch.cat([tokens.float() for tokens in batches]))
+
+
+def _checked(features: Tensor) -> Tensor:
+    """The features [n, ...], if all are finite."""
+    finite = torch.isfinite(features).flatten(1).all(dim=1)  # [n]
+    if not finite.all():
+        raise RunStopped(
+            f"the encoder's features of {int((~finite).sum())} of {len(features)} images are not finite, so they "
+            "cannot be measured; lower optimizer.learning_rate, or use training.precision=fp32"
+        )
+    return features
 
 
 def raw_pixel_features(images: Tensor) -> Tensor:

@@ -32,17 +32,26 @@ class KnnResult:
         return asdict(self)
 
 
+def check_neighbors(settings: ProbeSettings, num_train: int) -> None:
+    """Refuse more neighbours than training images, which needs no features to see.
+
+    Raises:
+        ConfigError: if there are fewer training images than neighbours.
+    """
+    if settings.knn_neighbors > num_train:
+        raise ConfigError(
+            f"probe.knn_neighbors must be at most the number of training images ({num_train}), "
+            f"got {settings.knn_neighbors}; lower it, or probe with more images"
+        )
+
+
 def knn_probe(train: Labelled, validation: Labelled, test: Labelled | None, settings: ProbeSettings) -> KnnResult:
     """Classify each image by the vote of its `settings.knn_neighbors` nearest neighbours.
 
     Raises:
         ConfigError: if there are fewer training images than neighbours.
     """
-    if settings.knn_neighbors > len(train[1]):
-        raise ConfigError(
-            f"probe.knn_neighbors must be at most the number of training images ({len(train[1])}), "
-            f"got {settings.knn_neighbors}; lower it, or probe with more images"
-        )
+    check_neighbors(settings, len(train[1]))
     test_accuracy = None
     if test is not None:
         both = (torch.cat((train[0], validation[0])), torch.cat((train[1], validation[1])))

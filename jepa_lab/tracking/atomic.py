@@ -14,14 +14,15 @@ from typing import Any
 from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_IMPOSSIBLE = {errno.ENOENT, errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
 
 
 def explain_os_error(error: OSError, path: Path) -> JepaLabError | None:
     """What a failed write means to the user, or None where it is not a known kind of failure.
 
     Returns:
-        `RunStopped` for a full disk or quota, `RunFolderError` for a place that may not be written.
+        `RunStopped` for a full disk or quota, `RunFolderError` for a place that may not or cannot be written.
     """
     if error.errno in _FULL:
         return RunStopped(
@@ -32,6 +33,8 @@ def explain_os_error(error: OSError, path: Path) -> JepaLabError | None:
         return RunFolderError(
             f"cannot write {path}: {error.strerror}; give yourself write permission there or choose another folder"
         )
+    if error.errno in _IMPOSSIBLE:
+        return RunFolderError(f"cannot write {path}: {error.strerror}; choose another folder")
     return None
 
 

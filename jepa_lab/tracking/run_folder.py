@@ -6,9 +6,10 @@
   run.json           what trackers are told: flat params, tags, data set, tracker
   environment.json   versions, machine, commit, command
   metrics.jsonl      one row a step that was logged
-  checkpoints/       figures/
+  checkpoints/       figures/, and probes/ once `jepa-lab probe` ran
   result.json        how the run ended, and its numbers
   log.txt            messages and tracebacks
+  run.lock           held while a process works on the run
   mirror.json        how far the tracker's copy is; mirror.log what the mirror said
 ```
 """

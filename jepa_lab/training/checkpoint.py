@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from jepa_lab.tracking.records import read_record, write_record
 
 FORMAT_VERSION = 1
 _KEPT = 2
+_FOLDER_NAME = re.compile(r"step-(\d{8,})")
 _TENSOR_FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors")
 
 
@@ -42,6 +44,7 @@ class RunState:
         epoch, batch: position in the data order (see `BatchPosition`).
         metrics_cursor: bytes of metrics.jsonl at this step.
         num_threads: CPU threads, restored so that sums are rounded alike.
+        device, precision: what the run began on, such as "cuda" and "bf16"; its generators fit no other device.
         monitor: the collapse monitor's history.
         best_online_probe: highest validation accuracy so far, and the step of its checkpoint.
         seconds: time spent training so far.
@@ -52,6 +55,8 @@ class RunState:
     batch: int
     metrics_cursor: int
     num_threads: int
+    device: str
+    precision: str
     config_digest: str
     monitor: dict[str, Any]
     best_online_probe: float | None = None
@@ -108,7 +113,8 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+        names = (_FOLDER_NAME.fullmatch(path.name) for path in self.folder.glob("step-*") if path.is_dir())
+        return sorted(int(name[1]) for name in names if name)
 
     def path(self, step: int) -> Path:
         """Folder of the checkpoint at `step`."""

@@ -1,15 +1,20 @@
-"""Which device, precision and compiler a run uses."""
+"""Which device, precision, compiler and memory a run uses."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from jepa_lab.errors import DeviceError
+from jepa_lab.errors import DeviceError, RunStopped
 from jepa_lab.training.settings import TrainingSettings
 
+_CPU_MEMORY_FULL = "DefaultCPUAllocator: can't allocate memory"
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -43,7 +48,6 @@ class Compute:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         import resource
-        import sys
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS
@@ -60,10 +64,51 @@ def resolve_compute(settings: TrainingSettings) -> Compute:
     """Turn `auto` into this machine's device, precision and compiler.
 
     Raises:
-        DeviceError: if a device that was asked for by name is not here.
+        DeviceError: if a device that was asked for by name, or what compiling on it needs, is not here.
     """
     device = _resolve_device(settings.device)
     return Compute(device, _resolve_precision(settings.precision, device), _resolve_compile(settings.compile, device))
+
+
+def resume_compute(settings: TrainingSettings, device: str, precision: str) -> Compute:
+    """The device and precision that a run goes on with: those that it began on.
+
+    Args:
+        device: its type, such as cuda. precision: fp32, bf16 or fp16.
+    Raises:
+        DeviceError: if this machine does not have them.
+    """
+    if settings.device == "auto" and _device_counts().get(device):
+        settings = settings.model_copy(update={"device": device})
+    compute = resolve_compute(settings)
+    if (compute.device.type, compute.precision) != (device, precision):
+        raise DeviceError(
+            f"the run began on {device} in {precision}, and this machine has {_devices_here()} and would compute in "
+            f"{compute.precision}; resume it on a machine with {device} that computes in {precision}"
+        )
+    return compute
+
+
+@contextlib.contextmanager
+def memory_errors(settings: TrainingSettings) -> Iterator[None]:
+    """Name the remedies when memory runs out.
+
+    Raises:
+        RunStopped: instead of the allocator's error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # On a CPU, PyTorch raises a plain RuntimeError; torch.OutOfMemoryError is one too.
+        full = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _CPU_MEMORY_FULL in str(error)
+        if not full:
+            raise
+        first = str(error).splitlines()[0] if str(error) else "no details"
+        raise RunStopped(
+            f"out of memory ({first}); checkpoints that were written are kept. Lower training.batch_size "
+            f"({settings.batch_size}), raise training.accumulation_steps ({settings.accumulation_steps}), "
+            "limit data.max_images, or take a smaller encoder"
+        ) from error
 
 
 def _resolve_device(name: str) -> torch.device:
@@ -77,13 +122,19 @@ def _resolve_device(name: str) -> torch.device:
         raise DeviceError(
             f"training.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}; use training.device=auto"
         ) from None
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if device.type not in count or (device.index or 0) >= count[device.type]:
-        here = ", ".join(f"{kind} ({number})" for kind, number in count.items() if number)
+    if (device.index or 0) >= _device_counts().get(device.type, 0):
         raise DeviceError(
-            f"training.device={name!r} is not on this machine, which has {here}; use training.device=auto"
+            f"training.device={name!r} is not on this machine, which has {_devices_here()}; use training.device=auto"
         )
     return device
+
+
+def _device_counts() -> dict[str, int]:
+    return {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+
+
+def _devices_here() -> str:
+    return ", ".join(f"{kind} ({number})" for kind, number in _device_counts().items() if number)
 
 
 def _resolve_precision(precision: str, device: torch.device) -> str:
@@ -94,5 +145,29 @@ def _resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def _resolve_compile(choice: str, device: torch.device) -> bool:
-    # Compiling a small step costs more than a minute on a CPU and gains nothing there.
-    return device.type == "cuda" if choice == "auto" else choice == "on"
+    if choice == "auto":
+        # Compiling a small step costs more than a minute on a CPU and gains nothing there.
+        return device.type == "cuda" and _missing_for_compiling(device) is None
+    missing = _missing_for_compiling(device) if choice == "on" else None
+    if missing is not None:
+        raise DeviceError(
+            f"training.compile=on needs {missing}, which is not here; install it, or use training.compile=off"
+        )
+    return choice == "on"
+
+
+def _missing_for_compiling(device: torch.device) -> str | None:
+    """What torch.compile needs for this device and does not find: it would fail at the first step."""
+    if device.type != "cuda":
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+        return None if shutil.which(compiler) else f"a C++ compiler ({compiler})"
+    if not _has_triton():
+        return "Triton for this GPU"
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return None if any(map(shutil.which, compilers)) else f"a C compiler ({' or '.join(compilers)}) for Triton"
+
+
+def _has_triton() -> bool:
+    from torch.utils._triton import has_triton
+
+    return has_triton()

@@ -77,3 +77,33 @@ class FiniteGate:
         self.stopped_at = state["stopped_at"].to(device)
         self.loss_scale = state["loss_scale"].to(device)
         self.good_steps = state["good_steps"].to(device)
+
+
+class AcceptedLoss:
+    """Mean loss of the steps since the last `reset` that the gate accepted, summed without the host waiting."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sum = torch.zeros((), device=device)
+        self._count = torch.zeros((), device=device)
+
+    def add(self, loss: Tensor, refused: Tensor) -> None:
+        """Take in a step's loss and the gate's judgement of it, both scalar."""
+        self._sum = self._sum + torch.where(refused > 0, 0.0, loss.float())
+        self._count = self._count + (1 - refused)
+
+    def mean(self) -> float:
+        """Read by the host; NaN where no step was accepted."""
+        return (self._sum / self._count).item()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._sum, self._count = torch.zeros_like(self._sum), torch.zeros_like(self._count)
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors to put into a checkpoint."""
+        return {"loss_sum": self._sum, "accepted_steps": self._count}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over a checkpoint's tensors."""
+        device = self._sum.device
+        self._sum, self._count = state["loss_sum"].to(device), state["accepted_steps"].to(device)

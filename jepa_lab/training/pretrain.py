@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +14,8 @@ from torch import Tensor
 from jepa_lab.data.augmentations.base import Augmentation
 from jepa_lab.data.resident import BatchPosition, ResidentBatches, normalize, to_float
 from jepa_lab.errors import RunStopped
-from jepa_lab.maskers.base import Masker, Masks
-from jepa_lab.maskers.batching import ContextBatching, batch_context, trim, union_of_targets
+from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.tracking.metrics import MetricsWriter
 from jepa_lab.training.checkpoint import (
     Checkpoint,
@@ -24,11 +24,17 @@ from jepa_lab.training.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
+from jepa_lab.training.finite import AcceptedLoss
 from jepa_lab.training.progress import PlainDisplay, ProgressDisplay
 from jepa_lab.training.settings import TrainingSettings
 from jepa_lab.training.step import StepStatistics, TrainingStep
+from jepa_lab.training.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
+
+
+class RunCollapsed(RunStopped):
+    """The features collapsed, and the run was asked to end then."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Evaluation:
     """What the evaluation at a probe epoch found.
 
     Attributes:
-        metrics: flat names and values, for metrics.jsonl.
+        metrics: flat names and values, for metrics.jsonl; `validation/loss` is among them.
         online_probe: validation accuracy of the cheap probe, or None without labels.
         warning: a sentence when the features look as if they stopped depending on the image.
         collapsed: whether that has persisted.
@@ -51,56 +57,22 @@ class Evaluation:
 class Evaluator(Protocol):
     """Measures the model at a probe epoch, and remembers what it saw from checkpoint to checkpoint."""
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the features have been judged collapsed, now or before."""
+
     def evaluate(self) -> Evaluation:
-        """Measure the model as it is now."""
+        """Measure the model as it is now.
+
+        Raises:
+            RunStopped: its features are not finite.
+        """
 
     def state(self) -> dict[str, Any]:
         """Its memory, as JSON values."""
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a checkpoint's memory."""
-
-
-class Stopwatch:
-    """Seconds of training, without evaluations and checkpoints, over all parts of a run that was resumed.
-
-    Args:
-        seconds: counted before.
-    """
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self._seconds = seconds
-        self._started: float | None = None
-
-    def start(self) -> None:
-        """Count from now on."""
-        self._started = time.monotonic()
-
-    def stop(self) -> None:
-        """Stop counting."""
-        self._seconds, self._started = self.seconds(), None
-
-    def seconds(self) -> float:
-        """Counted so far."""
-        return self._seconds + (0.0 if self._started is None else time.monotonic() - self._started)
-
-
-@dataclass(frozen=True)
-class MaskSampler:
-    """Draws the masks of a batch, made equal in shape by the chosen batching."""
-
-    masker: Masker
-    batching: ContextBatching
-    joint_targets: bool
-
-    def sample(self, batch_size: int, generator: torch.Generator) -> Masks:
-        """Masks of `batch_size` images on the generator's device."""
-        masks = batch_context(self.masker.sample(batch_size, generator), self.batching, generator)
-        if self.joint_targets:
-            masks = union_of_targets(masks, self.masker.grid.num_patches)
-        # On a CPU shapes may change from step to step, so padding that no image needs is cut off. Elsewhere that
-        # would make the device wait for the host, and a compiled step compile again.
-        return trim(masks) if generator.device.type == "cpu" else masks
 
 
 @dataclass
@@ -135,8 +107,7 @@ class Pretraining:
         self.best_online_probe: float | None = None
         self.best_step: int | None = None
         self.stopwatch = Stopwatch()
-        self._loss_sum = torch.zeros((), device=self.mean.device)
-        self._steps_summed = 0
+        self._loss = AcceptedLoss(self.mean.device)
         self._skipped = torch.zeros((), device=self.mean.device)
         self._logged_step = 0
         self._logged_seconds = 0.0
@@ -152,23 +123,24 @@ class Pretraining:
         Raises:
             RunStopped: non-finite numbers, a collapse that was asked to end the run, or a full disk.
         """
-        if not self._restored:
+        if self._restored:
+            self._stop_if_collapsed(self.steps_taken, self.evaluation.collapsed, "so it was found before")
+        else:
             self._evaluate(step=0)
             self._checkpoint(step=0)
         self._logged_step, self._logged_seconds = self.steps_taken, self.stopwatch.seconds()
         self.stopwatch.start()
         for step in range(self.steps_taken + 1, self.total_steps + 1):
             images, _ = self.batches.next()  # [B, C, H, W] uint8
-            masks = self.sampler.sample(images.shape[0], self.mask_generator)
+            masks = self.sampler.sample(images.shape[0], self.mask_generator, compiled=self.step.compute.compile)
             images = self.augmentation(to_float(images), self.augmentation_generator)
             statistics = self.step(normalize(images, self.mean, self.std), masks, step)
             self._after_step(step, statistics, masks)
 
     def _after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
         self.steps_taken = step
-        self._loss_sum += torch.where(statistics.refused > 0, 0.0, statistics.loss.float())
+        self._loss.add(statistics.loss, statistics.refused)
         self._skipped += statistics.refused
-        self._steps_summed += 1
         last = step == self.total_steps
         evaluates = self._is_probe_epoch(step)
         saves = step % self.settings.checkpoint_every_steps == 0 or last or evaluates
@@ -180,7 +152,7 @@ class Pretraining:
             evaluation = self._evaluate(step) if evaluates else None
             self._checkpoint(step)
             if evaluation is not None:
-                self._stop_if_collapsed(step, evaluation)
+                self._stop_if_collapsed(step, evaluation.collapsed, evaluation.warning)
             self.stopwatch.start()
 
     def _is_probe_epoch(self, step: int) -> bool:
@@ -195,19 +167,23 @@ class Pretraining:
         stopped_at = int(self.step.gate.stopped_at)
         if not stopped_at:
             return
-        steps = self.checkpoints.steps()
-        place = self.checkpoints.path(steps[-1]) if steps else "none was written yet"
         raise RunStopped(
-            f"loss or gradients were not finite at step {stopped_at} "
-            f"(learning rate {self.step.schedules.learning_rate(stopped_at):.3g}); no weight was changed by it. "
-            f"Last good checkpoint: {place}. Lower optimizer.learning_rate, set training.gradient_clip_norm, "
+            f"loss or gradients were not finite {self._moment(stopped_at)}; no weight was changed by it. "
+            f"{self._last_good()}. Lower optimizer.learning_rate, set training.gradient_clip_norm, "
             "or use training.precision=fp32"
         )
 
-    def _stop_if_collapsed(self, step: int, evaluation: Evaluation) -> None:
-        if evaluation.collapsed and self.settings.stop_on_collapse:
-            raise RunStopped(
-                f"the features collapsed by step {step} (epoch {self._epoch(step):.1f}): {evaluation.warning}; "
+    def _moment(self, step: int) -> str:
+        return f"at step {step} (learning rate {self.step.schedules.learning_rate(max(step, 1)):.3g})"
+
+    def _last_good(self) -> str:
+        steps = self.checkpoints.steps()
+        return f"Last good checkpoint: {self.checkpoints.path(steps[-1]) if steps else 'none was written yet'}"
+
+    def _stop_if_collapsed(self, step: int, collapsed: bool, reason: str | None) -> None:
+        if collapsed and self.settings.stop_on_collapse:
+            raise RunCollapsed(
+                f"the features collapsed by step {step} (epoch {self._epoch(step):.1f}): {reason}; "
                 "the run ends because training.stop_on_collapse is on: "
                 "lower optimizer.learning_rate, or let ema_momentum start higher"
             )
@@ -219,7 +195,7 @@ class Pretraining:
         seconds = self.stopwatch.seconds()
         images = (step - self._logged_step) * self.settings.batch_size
         speed = images / max(seconds - self._logged_seconds, 1e-9)
-        loss = (self._loss_sum / self._steps_summed).item()
+        loss = self._loss.mean()
         metrics = {
             "train/loss": loss,
             "train/encoder_gradient_norm": statistics.encoder_gradient_norm.item(),
@@ -235,12 +211,19 @@ class Pretraining:
         }
         self.metrics.append(step, self._epoch(step), metrics)
         self.display.update(step, self._epoch(step), loss, metrics["train/learning_rate"], speed)
-        self._loss_sum = torch.zeros_like(self._loss_sum)
-        self._steps_summed = 0
+        self._loss.reset()
         self._logged_step, self._logged_seconds = step, seconds
 
     def _evaluate(self, step: int) -> Evaluation:
-        evaluation = self.evaluation.evaluate()
+        try:
+            evaluation = self.evaluation.evaluate()
+        except RunStopped as error:
+            raise RunStopped(f"{self._moment(step)} {error}. {self._last_good()}") from error
+        if not math.isfinite(evaluation.metrics["validation/loss"]):
+            raise RunStopped(
+                f"{self._moment(step)} the validation loss is not finite; lower optimizer.learning_rate, or use "
+                f"training.precision=fp32. {self._last_good()}"
+            )
         self.metrics.append(step, self._epoch(step), evaluation.metrics)
         accuracy = evaluation.online_probe
         if accuracy is not None and (self.best_online_probe is None or accuracy > self.best_online_probe):
@@ -256,9 +239,8 @@ class Pretraining:
             "order_generator": position.generator_state,
             "augmentation_generator": self.augmentation_generator.get_state(),
             "mask_generator": self.mask_generator.get_state(),
-            "loss_sum": self._loss_sum,
-            "steps_summed": torch.tensor(self._steps_summed),
             "skipped": self._skipped,
+            **self._loss.state(),
             **{f"gate/{name}": tensor for name, tensor in self.step.gate.state().items()},
         }
         run = RunState(
@@ -267,6 +249,8 @@ class Pretraining:
             batch=position.batch,
             metrics_cursor=self.metrics.sync(),
             num_threads=torch.get_num_threads(),
+            device=self.step.compute.device.type,
+            precision=self.step.compute.precision,
             config_digest=self.config_digest,
             monitor=self.evaluation.state(),
             best_online_probe=self.best_online_probe,
@@ -285,8 +269,7 @@ class Pretraining:
         self.augmentation_generator.set_state(state["augmentation_generator"])
         self.mask_generator.set_state(state["mask_generator"])
         self.step.gate.restore({key.removeprefix("gate/"): value for key, value in state.items()})
-        self._loss_sum = state["loss_sum"].to(self.mean.device)
-        self._steps_summed = int(state["steps_summed"])
+        self._loss.restore(state)
         self._skipped = state["skipped"].to(self.mean.device)
         self.batches.restore(BatchPosition(run.epoch, run.batch, state["order_generator"]))
         self.evaluation.restore(run.monitor)

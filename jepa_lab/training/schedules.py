@@ -45,7 +45,9 @@ class OptimizerSettings(ComponentParams):
     @model_validator(mode="after")
     def _check(self) -> OptimizerSettings:
         if self.warmup_fraction is not None and self.warmup_epochs is not None:
-            raise ValueError("give warmup_fraction or warmup_epochs, not both; remove one")
+            raise ValueError(
+                "give warmup_fraction or warmup_epochs, not both; set one to null, as in optimizer.warmup_fraction=null"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
         return self

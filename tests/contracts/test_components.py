@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-import jepa_lab.config.pipeline  # noqa: F401  (registers every family)
+from jepa_lab.config.fields import section_of
+from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import Masks
@@ -46,6 +49,32 @@ def test_params_are_frozen_closed_and_finite(entry: Entry) -> None:
             for value in (float("nan"), float("inf")):
                 with pytest.raises(ValidationError):
                     entry.params_type(**{**REQUIRED.get(entry.name, {}), name: value})
+
+
+def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """A settings class and those that it is made of."""
+    inner = [section_of(field) for field in model.model_fields.values()]
+    return [model, *(found for section in inner if section is not None for found in sections(section))]
+
+
+PARAMS = {entry.params_type for family in FAMILIES.values() for entry in family} | set(sections(Pipeline))
+NUMBERS = [
+    pytest.param(model, name, id=f"{model.__qualname__}-{name}")
+    for model in sorted(PARAMS, key=lambda model: model.__qualname__)
+    for name, field in model.model_fields.items()
+    if re.search(r"\b(int|float)\b", str(field.annotation)) and "bool" not in str(field.annotation)
+]
+
+
+@pytest.mark.parametrize(("model", "name"), NUMBERS)
+@pytest.mark.parametrize("value", [True, False, [True, True], [0.5, True]], ids=str)
+def test_a_truth_value_is_no_number(model: type[BaseModel], name: str, value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate({name: value})
+    of_field = [detail for detail in caught.value.errors() if detail["loc"][0] == name]
+    assert of_field
+    if isinstance(value, bool) and "tuple" not in str(model.model_fields[name].annotation):
+        assert {detail["type"] for detail in of_field} <= {"int_type", "float_type"}
 
 
 @pytest.mark.parametrize("entry", EVERY)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import click.testing
+import jsonschema
 import pytest
+import torch
 
 import jepa_lab.run as run_module
 from jepa_lab.cli import main
+from jepa_lab.config.documents import plain_document
 from tests.integration.pipelines import TINY, write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +101,25 @@ def test_running_out_of_memory_is_exit_code_3_and_says_what_to_lower(
     assert "training.batch_size" in message
 
 
+def test_a_folder_of_runs_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    assert "/proc/nope" in refused("run", write_tiny(tmp_path), "--runs", "/proc/nope")
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_running_out_of_memory_while_loading_is_exit_code_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def exhaust(*arguments: object, **keywords: object) -> None:
+        torch.empty(10**15)
+
+    monkeypatch.setattr("jepa_lab.run.prepare_data", exhaust)
+    monkeypatch.setattr("jepa_lab.inspection.build_model", exhaust)
+    runs = ["--runs", tmp_path / "runs"] if command == "run" else []
+    message = refused(command, write_tiny(tmp_path), *runs, code=3)
+    assert "4000000000000000 bytes" in message
+    assert "data.max_images" in message
+
+
 def test_check_prints_the_resolved_yaml_and_the_numbers_that_follow(tmp_path: Path) -> None:
     result = invoke("check", write_tiny(tmp_path), "training.epochs=4")
     assert result.exit_code == 0, result.output
@@ -122,7 +145,13 @@ def test_the_shipped_schema_is_current_and_accepts_the_shipped_pipelines() -> No
     shipped = json.loads((ROOT / "docs" / "pipeline.schema.json").read_text())
     assert printed == shipped, "run `make schema`"
     for file in (ROOT / "pipelines").glob("*.yaml"):
-        assert "$schema=../docs/pipeline.schema.json" in file.read_text().splitlines()[0]
+        text = file.read_text()
+        assert "$schema=../docs/pipeline.schema.json" in text.splitlines()[0]
+        content = plain_document(text, str(file)).data
+        jsonschema.validate(content, shipped, jsonschema.Draft202012Validator)
+        for wrong in ({**content, "masked": 1}, {**content, "masker": {"name": "multi_block", "num_targets": "x"}}):
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(wrong, shipped, jsonschema.Draft202012Validator)
 
 
 def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
@@ -136,7 +165,8 @@ def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
     assert (finished / "result.json").read_text() == before
     other = "probe.data={dataset: {name: synthetic, num_train: 300, num_test: 60}}"
     assert "channel" in refused("probe", finished, other)
-    assert "cannot change" in refused("probe", finished, "masker.num_targets=3")
+    assert "training.num_threads" in refused("probe", finished, "masker.num_targets=3")
+    assert "override 'probe.knn_neighbors=999'" in refused("probe", finished, "probe.knn_neighbors=999")
 
 
 def test_the_probe_of_the_same_settings_gives_the_run_s_own_numbers(finished: Path) -> None:
@@ -144,6 +174,25 @@ def test_the_probe_of_the_same_settings_gives_the_run_s_own_numbers(finished: Pa
     newest = max((finished / "probes").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
     own = json.loads((finished / "result.json").read_text())["metrics"]["probe/test_accuracy"]
     assert json.loads(newest.read_text())["metrics"]["probe/test_accuracy"] == own
+
+
+def test_a_probe_never_overwrites_an_earlier_one(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "probes").mkdir(exist_ok=True)
+    for file in (folder / "probes").glob("*.json"):
+        file.unlink()
+    (folder / "probes" / "7.json").write_text("kept")
+    assert invoke("probe", folder).exit_code == 0
+    assert (folder / "probes" / "7.json").read_text() == "kept"
+    assert (folder / "probes" / "8.json").exists()
+
+
+def test_a_probe_uses_the_threads_that_it_is_given(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    assert invoke("probe", finished, "training.num_threads=2").exit_code == 0
+    assert chosen == [2]
 
 
 def test_resuming_a_finished_run_with_another_setting_is_refused(finished: Path) -> None:

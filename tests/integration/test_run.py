@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +19,15 @@ import torch
 
 import jepa_lab.training.pretrain as pretrain_module
 from jepa_lab.config.loading import load_pipeline, load_resolved
-from jepa_lab.errors import ConfigError, DataError, RunFolderError, RunStopped
+from jepa_lab.errors import ConfigError, DataError, DeviceError, JepaLabError, RunFolderError, RunStopped
+from jepa_lab.evaluation import OnlineEvaluation
+from jepa_lab.reprobe import probe_again
 from jepa_lab.run import RunOutcome, resume_run, start_run
+from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
-from jepa_lab.training.checkpoint import CheckpointStore
-from jepa_lab.training.pretrain import Pretraining
+from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
+from jepa_lab.training.pretrain import Evaluation, Pretraining
 from tests.integration.pipelines import TINY, load_tiny, write_tiny
 
 TOTAL_STEPS = 15  # 120 training images, batches of 24, 3 epochs
@@ -31,6 +41,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
 
 def final_weights(folder: RunFolder) -> dict[str, torch.Tensor]:
     return CheckpointStore(folder.checkpoints).load(TOTAL_STEPS).model
+
+
+def copy_of(outcome: RunOutcome, folder: Path) -> RunFolder:
+    """A run folder that a test may spoil."""
+    shutil.copytree(outcome.folder.path, folder / "copy")
+    return RunFolder.open(folder / "copy")
 
 
 def timeless_rows(folder: RunFolder) -> list[tuple[int, dict[str, Any]]]:
@@ -126,8 +142,36 @@ def test_a_resumed_run_ends_bitwise_as_an_uninterrupted_one(
     first, second = final_weights(finished.folder), final_weights(folder)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert timeless_rows(folder) == timeless_rows(finished.folder)
-    expected, found = finished.result["probe"], outcome.result["probe"]
-    assert found == expected
+    for part in ("probe", "best_online_probe"):
+        assert outcome.result[part] == finished.result[part]
+    assert outcome.result["metrics"]["training_seconds"] > 0
+
+
+def test_a_run_that_was_killed_by_the_system_ends_bitwise_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    overrides = ["training.epochs=40", "probe.every_epochs=40"]  # long enough to be caught in the middle
+    whole = start_run(load_tiny(tmp_path, *overrides), tmp_path / "whole", ["whole"])
+    command = [sys.executable, "-m", "jepa_lab", "run", str(tmp_path / "tiny.yaml"), *overrides]
+    process = subprocess.Popen(
+        [*command, "--runs", str(tmp_path / "runs")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None:
+        files = (tmp_path / "runs").glob("*/metrics.jsonl")
+        if any(row.step >= 22 for file in files for row in read_metrics(file)):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        time.sleep(0.001)
+    assert process.returncode == -signal.SIGKILL
+    (path,) = (tmp_path / "runs").iterdir()
+    folder = RunFolder.open(path)
+    assert not folder.result.exists()
+    assert 20 <= CheckpointStore(folder.checkpoints).steps()[-1] < 200
+    resume_run(folder, None)
+    first, second = (CheckpointStore(run.checkpoints).load(200).model for run in (whole.folder, folder))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert timeless_rows(folder) == timeless_rows(whole.folder)
 
 
 def test_resume_refuses_a_changed_configuration_and_names_the_keys(finished: RunOutcome, tmp_path: Path) -> None:
@@ -136,24 +180,73 @@ def test_resume_refuses_a_changed_configuration_and_names_the_keys(finished: Run
         resume_run(finished.folder, given)
 
 
-def test_resume_refuses_a_config_file_that_was_edited(finished: RunOutcome, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(finished.folder.path, copy)
-    text = (copy / "config.yaml").read_text()
-    (copy / "config.yaml").write_text(text.replace("batch_size: 24", "batch_size: 12"))
-    with pytest.raises(RunFolderError, match="changed since the run began"):
-        resume_run(RunFolder.open(copy), None)
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("batch_size: 24", "batch_size: 12", r"training\.batch_size \(24 -> 12\)"),
+        ("seed: 0", "seed: 1", r"seed \(0 -> 1\)"),
+    ],
+)
+def test_resume_refuses_a_config_file_that_was_edited_and_names_the_keys(
+    finished: RunOutcome, tmp_path: Path, before: str, after: str, named: str
+) -> None:
+    copy = copy_of(finished, tmp_path)
+    text = copy.config.read_text()
+    copy.config.write_text(re.sub(rf"\b(?<!_){before}$", after, text, flags=re.MULTILINE))
+    with pytest.raises(RunFolderError, match=rf"changed since the run began: {named};"):
+        resume_run(copy, None)
+
+
+def test_a_run_that_is_alive_cannot_be_resumed(finished: RunOutcome, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
+    before = copy.result.read_bytes()
+    with FileLock(copy.path / "run.lock", "the run") as lock:
+        assert lock.try_acquire()
+        with pytest.raises(RunFolderError, match="another process is at work on the run"):
+            resume_run(copy, None)
+    assert copy.result.read_bytes() == before
+    assert resume_run(copy, None).result["status"] == "FINISHED"
+
+
+def test_a_run_holds_its_lock_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    take_step = Pretraining._after_step
+
+    def look(self: Pretraining, *arguments: Any) -> None:
+        (path,) = (tmp_path / "runs").iterdir()
+        seen.append(FileLock(path / "run.lock", "the run").try_acquire())
+        take_step(self, *arguments)
+
+    monkeypatch.setattr(Pretraining, "_after_step", look)
+    start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", ["locked"])
+    assert seen == [False] * 5
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cuda", "fp32"), ("cpu", "bf16")])
+def test_a_run_of_another_device_or_precision_cannot_be_resumed(
+    finished: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, precision: str
+) -> None:
+    copy = copy_of(finished, tmp_path)
+    load = CheckpointStore.load
+
+    def of_another_machine(self: CheckpointStore, step: int | None = None) -> Checkpoint:
+        checkpoint = load(self, step)
+        checkpoint.run.device, checkpoint.run.precision = device, precision
+        return checkpoint
+
+    monkeypatch.setattr(CheckpointStore, "load", of_another_machine)
+    with pytest.raises(DeviceError, match=rf"began on {device} in {precision}"):
+        resume_run(copy, None)
 
 
 def test_resume_refuses_a_damaged_checkpoint(finished: RunOutcome, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(finished.folder.path, copy)
-    weights = copy / "checkpoints" / f"step-{TOTAL_STEPS:08d}" / "model.safetensors"
+    copy = copy_of(finished, tmp_path)
+    weights = copy.checkpoints / f"step-{TOTAL_STEPS:08d}" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(RunFolderError, match="damaged"):
-        resume_run(RunFolder.open(copy), None)
+        resume_run(copy, None)
 
 
 def test_non_finite_numbers_stop_the_run_before_they_reach_the_weights(tmp_path: Path) -> None:
@@ -167,6 +260,58 @@ def test_non_finite_numbers_stop_the_run_before_they_reach_the_weights(tmp_path:
     assert "not finite" in result["error"]
     store = CheckpointStore(folder.checkpoints)
     assert all(tensor.isfinite().all() for step in store.steps() for tensor in store.load(step).model.values())
+
+
+def test_non_finite_features_stop_the_run_with_the_step_and_the_last_good_checkpoint(tmp_path: Path) -> None:
+    # One step an epoch: the step's own numbers are finite, and the weights that it leaves overflow at the probe.
+    overrides = ["optimizer.learning_rate=1e30", "loss=l2", "training.batch_size=120"]
+    overrides += ["optimizer.warmup_epochs=0", "optimizer.warmup_fraction=null"]
+    with pytest.raises(
+        RunStopped, match=r"at step 1 \(learning rate 7\.5e\+29\).*Last good checkpoint: .*step-00000000"
+    ):
+        start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", ["hot"])
+    (path,) = (tmp_path / "runs").iterdir()
+    assert CheckpointStore(path / "checkpoints").steps() == [0]
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = OnlineEvaluation.evaluate
+
+    def overflow(self: OnlineEvaluation) -> Evaluation:
+        found = evaluate(self)
+        return replace(found, metrics={**found.metrics, "validation/loss": float("inf")})
+
+    monkeypatch.setattr(OnlineEvaluation, "evaluate", overflow)
+    with pytest.raises(RunStopped, match=r"at step 0 .*validation loss is not finite.*none was written"):
+        start_run(load_tiny(tmp_path), tmp_path / "runs", ["hot"])
+
+
+@pytest.mark.parametrize("setting", ["knn_neighbors=500", "online_max_images=5"])
+def test_a_probe_that_the_data_do_not_allow_is_refused_before_anything_is_written(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"override 'probe\.{setting}': probe\.{setting.partition('=')[0]} must"):
+        start_run(load_tiny(tmp_path, f"probe.{setting}"), tmp_path / "runs", [])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training.device=tpu", "training.device must be auto"),
+        ("data.max_images=5", "data.max_images must be at least"),
+        ("data.channel_mean=[0.5, 0.5]", "data.channel_mean and data.channel_std must have"),
+        ("data.dataset=image_folder", "root"),
+        ("probe.data={dataset: {name: cifar10, download: false}, root: /nowhere}", "/nowhere"),
+    ],
+)
+def test_unusable_data_and_devices_are_told_with_the_place_that_chose_them(
+    tmp_path: Path, override: str, told: str
+) -> None:
+    overrides = [override] + (["data.channel_std=[0.5, 0.5]"] if "channel_mean" in override else [])
+    with pytest.raises(JepaLabError) as caught:
+        start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", [])
+    assert re.match(r"(override '|.*tiny\.yaml:\d+: )", str(caught.value)), caught.value
+    assert told in str(caught.value)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_images_without_labels_are_pretrained_on_and_their_probe_is_skipped_and_said(tmp_path: Path) -> None:
@@ -225,3 +370,37 @@ def test_a_forced_collapse_is_marked_and_can_stop_the_run(tmp_path: Path) -> Non
     ]
     with pytest.raises(RunStopped, match="collapsed"):
         start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", ["collapse"])
+    (path,) = (tmp_path / "runs").iterdir()
+    folder = RunFolder.open(path)
+    for _ in range(2):  # resuming changes nothing about it
+        result = folder.read_result()
+        assert result is not None
+        assert (result["status"], result["collapsed"], result["metrics"]["collapsed"]) == ("FAILED", True, 1.0)
+        with pytest.raises(RunStopped, match="collapsed"):
+            resume_run(folder, None)
+
+
+def test_target_and_context_encoder_are_told_apart_by_the_probe(tmp_path: Path) -> None:
+    chosen = ("target", "context")
+    overrides = ["optimizer.learning_rate=1e-2", "probe.online_max_images=100"]
+    runs = [start_run(load_tiny(tmp_path, *overrides, f"probe.encoder={name}"), tmp_path, [name]) for name in chosen]
+    first, second = (final_weights(run.folder) for run in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    monitored = [[row.metrics for row in read_metrics(run.folder.metrics)] for run in runs]
+    spreads = [[row["monitor/feature_std"] for row in rows if "monitor/feature_std" in row] for rows in monitored]
+    assert spreads[0][0] == spreads[1][0], "the target encoder starts as a copy"
+    assert spreads[0][-1] != spreads[1][-1]
+    accuracies = [run.result["probe"]["trained"]["logistic"]["validation_accuracy_by_c"] for run in runs]
+    assert accuracies[0] != accuracies[1]
+    file, _ = probe_again(runs[0].folder, ["probe.encoder=context"], None)
+    assert json.loads(file.read_text())["probe"]["trained"] == runs[1].result["probe"]["trained"]
+
+
+def test_a_run_in_bf16_ends_with_finite_weights_that_are_kept_in_single_precision(
+    finished: RunOutcome, tmp_path: Path
+) -> None:
+    outcome = start_run(load_tiny(tmp_path, "training.precision=bf16"), tmp_path / "runs", ["bf16"])
+    first, second = final_weights(finished.folder), final_weights(outcome.folder)
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in second.values())
+    assert not torch.equal(first["predictor.mask_token"], second["predictor.mask_token"])
+    assert CheckpointStore(outcome.folder.checkpoints).load().run.precision == "bf16"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import config_digest, dump_pipeline, load_pipeline, load_resolved
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, DataError, DeviceError, RunStopped
+from jepa_lab.registry import FAMILIES
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "pipelines").glob("*.yaml"))
@@ -38,7 +40,7 @@ def write(tmp_path: Path):
 
 
 def message(file: Path, *overrides: str, preset: str | None = None) -> str:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises((ConfigError, DeviceError)) as caught:
         check_pipeline(load_pipeline(file, overrides, preset))
     return str(caught.value)
 
@@ -102,6 +104,12 @@ def test_the_smoke_preset_keeps_the_data_set_when_its_root_is_given() -> None:
     assert pipeline.data.image_size == 32
 
 
+def test_the_smoke_preset_leaves_layers_and_images_enough_for_every_probe(write) -> None:
+    check_pipeline(load_pipeline(write(BASE), ["probe.layers=last_four"], "smoke"))
+    classes = 100  # cifar100 has the most of the shipped data sets; each needs an image to train and one to validate
+    assert load_pipeline(write(BASE), preset="smoke").pipeline.data.max_images >= 2 * classes
+
+
 def test_an_override_wins_over_a_preset() -> None:
     pipeline = load_pipeline(ROOT / "pipelines/digits.yaml", ["training.epochs=5"], "smoke").pipeline
     assert pipeline.training.epochs == 5
@@ -148,6 +156,12 @@ def test_the_digest_ignores_the_seed_and_changes_with_everything_else(write) -> 
         (BASE, "masker=3", ["masker"]),
         (BASE, "probe.layers=last_four", ["probe.layers", "4 blocks", "has 2"]),
         (BASE, "seed=-1", ["seed", "-1"]),
+        (BASE, "training.device=cuda:99", ["override 'training.device=cuda:99'", "not on this machine"]),
+        (BASE, "data={dataset: digits, image_size: 16, channel_mean: [0.5, 0.5], channel_std: [1, 1]}",
+         ["override 'data={", "data.channel_mean", "1 channel", "got 2 and 2", "null"]),
+        (BASE + "seed: 2024-01-01\n", None, ["example.yaml:12", "seed is a date", "quotes"]),
+        (BASE + "plugins: [a,\n 2024-01-01]\n", None, ["example.yaml:13", "plugins.1 is a date"]),
+        (BASE, "seed=2024-01-01", ["override 'seed=2024-01-01'", "seed is a date"]),
     ],
 )  # fmt: skip
 def test_bad_input_names_place_value_rule_and_remedy(
@@ -161,6 +175,46 @@ def test_bad_input_names_place_value_rule_and_remedy(
     for part in expected:
         assert part in found, found
     assert "Traceback" not in found
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("encoder.size.num_heads=5", "num_heads must divide"),
+        ("encoder.size.embed_dim=25", "num_heads must divide"),
+        ("encoder.size.embed_dim=18", "multiple of 4"),
+        ("predictor={size: {name: custom, embed_dim: 9, depth: 1, num_heads: 2}}", "num_heads must divide"),
+        ("encoder.size={name: custom, embed_dim: 40, depth: 1, num_heads: 8}", "predictor.size: num_heads"),
+        ("encoder.patch_size=3", "multiple of encoder.patch_size"),
+        ("data.image_size=17", "multiple of encoder.patch_size"),
+        ("training.accumulation_steps=5", "accumulation_steps must divide"),
+        ("augmentation.crop_scale=[0.9, 0.1]", "crop_scale must satisfy"),
+        ("optimizer.betas=[0.9, 1.5]", "betas must lie"),
+        ("optimizer.warmup_epochs=2", "not both"),
+        ("masker.target_scale=[0.3, 0.2]", "target_scale must satisfy"),
+        ("probe.layers=last_four", "needs an encoder of 4 blocks"),
+        ("training.epochs=1", "warmup_epochs must be at most"),
+    ],
+)  # fmt: skip
+def test_a_rule_between_keys_names_the_override_that_broke_it(write, override: str, rule: str) -> None:
+    text = BASE + "augmentation: {name: minimal}\n"
+    text += "optimizer: {warmup_fraction: 0.1}\n" if "warmup_epochs=" in override else "optimizer: {eps: 1e-9}\n"
+    text = text.replace("{eps: 1e-9}", "{warmup_epochs: 2}") if "training.epochs" in override else text
+    found = message(write(text), override)
+    assert found.startswith(f"override {override!r}: "), found
+    assert rule in found
+
+
+def test_a_rule_between_keys_of_a_file_names_the_line_of_one_of_them(write) -> None:
+    assert "example.yaml:12: " in message(write(BASE + "  accumulation_steps: 5\n"))
+    assert "example.yaml:4: " in message(write(BASE.replace("patch_size: 2", "patch_size: 3")))
+
+
+def test_the_warmup_of_a_file_is_replaced_as_the_message_says(write) -> None:
+    file = write(BASE + "optimizer: {warmup_fraction: 0.1}\n")
+    assert "optimizer.warmup_fraction=null" in message(file, "optimizer.warmup_epochs=2")
+    overrides = ["optimizer.warmup_epochs=2", "optimizer.warmup_fraction=null"]
+    assert load_pipeline(file, overrides).pipeline.optimizer.warmup(10) == 2
 
 
 def test_rope_on_an_unsuitable_head_width_is_refused(write) -> None:
@@ -180,18 +234,40 @@ def test_every_problem_of_a_file_is_told_at_once(write) -> None:
     assert len(found.splitlines()) == 2
 
 
-def test_a_plugin_adds_a_component_that_the_yaml_can_name(write, tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "my_masker_plugin.py").write_text(
-        "from jepa_lab.maskers.base import MASKERS\n"
-        "from jepa_lab.maskers.single_block import SingleBlock\n"
-        "@MASKERS.register('mine_for_the_test', summary='mine', source='test')\n"
-        "class Mine(SingleBlock):\n    'Mine.'\n"
+SECTION_OF = {
+    "dataset": "data.dataset",
+    "encoder_size": "encoder.size",
+    "predictor_size": "predictor.size",
+    "position": "encoder.position",
+    "tracker": "tracking",
+}
+"""Where a family is chosen, if not under its own name."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_plugin_adds_a_component_of_any_family_that_the_yaml_can_name(write, tmp_path, monkeypatch, family) -> None:
+    (tmp_path / f"my_{family}_plugin.py").write_text(
+        "from jepa_lab.registry import FAMILIES\n"
+        f"base = next(iter(FAMILIES[{family!r}])).component\n"
+        f"@FAMILIES[{family!r}].register('mine_for_the_test', summary='mine', source='test')\n"
+        "class Mine(base):\n    'Mine.'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    file = write(BASE.replace("masker: multi_block", "masker: mine_for_the_test\nplugins: [my_masker_plugin]"))
-    loaded = load_pipeline(file)
-    check_pipeline(loaded)
-    assert type(loaded.pipeline.masker).__name__ == "MineConfig"
+    key = SECTION_OF.get(family, family)
+    pipeline = load_pipeline(write(BASE), [f"plugins=[my_{family}_plugin]", f"{key}=mine_for_the_test"]).pipeline
+    chosen = functools.reduce(getattr, key.split("."), pipeline)
+    assert type(chosen).__name__ == "MineConfig"
+
+
+def test_a_plugin_data_set_can_be_probed_on(write, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "my_images_plugin.py").write_text(
+        "from jepa_lab.data.base import DATASETS\n"
+        "from jepa_lab.data.datasets.digits import Digits\n"
+        "@DATASETS.register('images_for_the_test', summary='mine', source='test')\nclass Mine(Digits):\n    'Mine.'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    overrides = ["plugins=[my_images_plugin]", "probe.data={dataset: images_for_the_test}"]
+    assert load_pipeline(write(BASE), overrides).pipeline.probe.data.dataset.name == "images_for_the_test"
 
 
 def test_a_plugin_may_not_take_a_name_that_exists(write, tmp_path: Path, monkeypatch) -> None:
@@ -221,3 +297,32 @@ def test_a_package_adds_components_by_its_entry_point(write, tmp_path: Path, mon
 def test_a_password_in_a_tracking_uri_is_in_no_message(write) -> None:
     found = message(write(BASE), "tracking={name: mlflow, uri: 'nonsense://ann:secret@host'}")
     assert "secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("key", "overrides", "raised", "place"),
+    [
+        ("data", [], DataError("there are no files; set data.root=FOLDER"), "example.yaml:3"),
+        ("data", ["data.dataset=cifar10"], DataError("there are no files"), "override 'data.dataset=cifar10'"),
+        ("data", ["data.max_images=4"], ConfigError("data.max_images is too small"), "override 'data.max_images=4'"),
+        ("data", ["training.epochs=4"], ConfigError("data.image_size is odd"), "example.yaml:4"),
+        ("training.device", ["training.device=tpu"], DeviceError("no such device"), "override 'training.device=tpu'"),
+        ("training", ["training.device=tpu"], DeviceError("device is no such"), "override 'training.device=tpu'"),
+        ("probe.data", ["probe.data={dataset: digits}"], DataError("bad"), "override 'probe.data={dataset: digits}'"),
+    ],
+)  # fmt: skip
+def test_errors_inside_located_begin_with_the_place_of_the_key(write, key, overrides, raised, place) -> None:
+    file = write(BASE)
+    text = str(raised)
+    with pytest.raises(type(raised)) as caught, load_pipeline(file, overrides).located(key):
+        raise raised
+    assert str(caught.value) == f"{file.parent / place if place.startswith('example') else place}: {text}"
+
+
+def test_located_leaves_errors_that_have_a_place_and_those_of_other_exit_codes(write) -> None:
+    loaded = load_pipeline(write(BASE))
+    for error in (loaded.error("training.epochs", "too many"), RunStopped("disk full"), ZeroDivisionError("ours")):
+        text = str(error)
+        with pytest.raises(type(error)) as caught, loaded.located("data"):
+            raise error
+        assert str(caught.value) == text

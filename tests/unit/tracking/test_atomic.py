@@ -47,6 +47,13 @@ def test_a_place_that_may_not_be_written_is_a_run_folder_error(
         atomic.write_text_atomically(tmp_path / "x", "y")
 
 
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR])
+def test_a_place_that_cannot_be_is_a_run_folder_error(tmp_path: Path, code: int) -> None:
+    with pytest.raises(RunFolderError, match=f"{tmp_path}: {os.strerror(code)}; choose another"):  # noqa: SIM117
+        with atomic.explained_writes(tmp_path):
+            raise OSError(code, os.strerror(code))
+
+
 def test_a_failure_that_is_not_the_users_is_not_explained_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic.os, "replace", _fail_with(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):

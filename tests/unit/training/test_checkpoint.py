@@ -16,7 +16,7 @@ from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore, RunState
 
 def build_checkpoint(step: int, best_step: int | None = None) -> Checkpoint:
     tensors = {"weight": torch.full((3,), float(step))}
-    run = RunState(step, 0, step, 100, 1, "digest", {"seen": [1]}, best_step=best_step)
+    run = RunState(step, 0, step, 100, 1, "cpu", "fp32", "digest", {"seen": [1]}, best_step=best_step)
     return Checkpoint(tensors, {"weight/step": torch.tensor(1.0)}, {"loss_sum": torch.tensor(2.0)}, run)
 
 
@@ -79,6 +79,18 @@ def test_an_unknown_format_version_is_refused_with_the_remedy(tmp_path: Path) ->
     write_record(folder / "state.json", "checkpoint", 99, content)
     with pytest.raises(RunFolderError, match="version 99"):
         CheckpointStore(tmp_path).load()
+
+
+def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for name in ("step-junk", "step-00000099.bak", "step-7"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-00000042").write_text("a file")
+    for step in (1, 2, 3):
+        store.save(build_checkpoint(step))
+    assert store.steps() == [2, 3]
+    assert store.load().run.step == 3
+    assert {path.name for path in tmp_path.iterdir()} >= {"step-junk", "step-00000099.bak", "step-7"}
 
 
 def test_an_empty_store_says_so(tmp_path: Path) -> None:

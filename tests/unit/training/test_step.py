@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from jepa_lab.grid import Grid
+from jepa_lab.losses.smooth_l1 import SmoothL1Loss, SmoothL1Params
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.predictor import Predictor
+from jepa_lab.models.sizes import ModelSize
+from jepa_lab.models.vit import VisionTransformer
+from jepa_lab.positions.learned import LearnedPosition
+from jepa_lab.registry import ComponentParams
+from jepa_lab.targets.features import FeaturesParams, FeaturesTarget
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import decayed_parameters
 from jepa_lab.training.schedules import OptimizerSettings
@@ -106,6 +114,26 @@ def test_biases_and_norms_are_not_decayed_and_the_mask_token_is(reference: Refer
     assert len(decayed) + len(plain) == sum(p.requires_grad for p in model.parameters())
     _, plain = decayed_parameters(model, OptimizerSettings(decay_mask_token=False))
     assert "predictor.mask_token" in {names[id(p)] for p in plain}
+
+
+def test_learned_positions_are_decayed_by_choice() -> None:
+    def position(width: int) -> LearnedPosition:
+        return LearnedPosition(ComponentParams(), Grid(4, 4), width, 2)
+
+    encoder = VisionTransformer(Grid(4, 4), 2, 1, ModelSize(16, 1, 2), position(16))
+    model = IJepa(
+        encoder,
+        Predictor(16, ModelSize(8, 1, 2), position(8)),
+        FeaturesTarget(FeaturesParams()),
+        SmoothL1Loss(SmoothL1Params()),
+    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    learned = {"context_encoder.position.position_embedding", "predictor.position.position_embedding"}
+    for decay in (True, False):
+        groups = decayed_parameters(model, OptimizerSettings(decay_positions=decay))
+        decayed, plain = ({names[id(parameter)] for parameter in group} for group in groups)
+        assert learned <= (decayed if decay else plain)
+        assert not learned & (plain if decay else decayed)
 
 
 def test_momentum_one_freezes_and_momentum_zero_copies(reference: Reference) -> None:

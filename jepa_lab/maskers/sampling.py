@@ -1,0 +1,32 @@
+"""The masks of a batch as a training step takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from jepa_lab.maskers.base import Masker, Masks
+from jepa_lab.maskers.batching import ContextBatching, batch_context, trim, union_of_targets
+
+
+@dataclass(frozen=True)
+class MaskSampler:
+    """Draws the masks of a batch, made equal in shape by the chosen batching."""
+
+    masker: Masker
+    batching: ContextBatching
+    joint_targets: bool
+
+    def sample(self, batch_size: int, generator: torch.Generator, *, compiled: bool = False) -> Masks:
+        """Masks of `batch_size` images on the generator's device.
+
+        Args:
+            compiled: whether a compiled model takes them, so that their shapes must not change.
+        """
+        masks = batch_context(self.masker.sample(batch_size, generator), self.batching, generator)
+        if self.joint_targets:
+            masks = union_of_targets(masks, self.masker.grid.num_patches)
+        # On a CPU shapes may change from step to step, so padding that no image needs is cut off. Elsewhere that
+        # would make the device wait for the host, and a compiled step compile again.
+        return trim(masks) if generator.device.type == "cpu" and not compiled else masks

@@ -25,8 +25,7 @@ from jepa_lab.config.loading import load_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.errors import JepaLabError
-from jepa_lab.maskers.statistics import mask_statistics
-from jepa_lab.models.flops import step_flops
+from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.devices import Compute, resolve_compute
 
@@ -109,23 +108,12 @@ def measure_step(pipeline: Pipeline, compute: Compute, steps: int, warmup: int) 
     for _ in range(warmup):
         take()
     seconds, slowest = median_seconds(take, compute, steps)
-    return StepSpeed(seconds, slowest, batch_size, _flops(pipeline, channels), matrix_rate(compute))
-
-
-def _flops(pipeline: Pipeline, channels: int) -> float:
-    model = build_model(pipeline, channels)
-    sampler = build_sampler(pipeline)
-    counts = mask_statistics(sampler.masker, sampler.batching, pipeline.training.batch_size, 8, pipeline.seed)
-    joint = sampler.joint_targets
-    return step_flops(
-        model.context_encoder.size,
-        model.predictor.size,
-        channels * pipeline.encoder.patch_size**2,
-        sampler.masker.grid.num_patches,
-        counts.context.mean,
-        counts.target_union_mean if joint else counts.target.mean,
-        sampler.masker.num_context_views,
-        1 if joint else sampler.masker.num_target_blocks,
+    return StepSpeed(
+        seconds,
+        slowest,
+        batch_size,
+        flops_per_image(pipeline, channels, sample_statistics(pipeline)),
+        matrix_rate(compute),
     )
 
 

@@ -55,37 +55,46 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
         dataset = build_dataset(pipeline.data, pipeline.data.image_size)
         num_train = _num_train_images(loaded.pipeline, dataset)
     steps_per_epoch = _steps_per_epoch(loaded, num_train)
-    geometry = pipeline_geometry(pipeline)
     model = build_model(pipeline, dataset.num_channels)
+    masks = sample_statistics(pipeline)
+    schedules = build_schedules(pipeline, steps_per_epoch)
+    return Inspection(
+        encoder_parameters=sum(p.numel() for p in model.context_encoder.parameters()),
+        predictor_parameters=sum(p.numel() for p in model.predictor.parameters()),
+        flops_per_image=flops_per_image(pipeline, dataset.num_channels, masks),
+        num_train_images=num_train,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=pipeline.training.epochs * steps_per_epoch,
+        warmup_steps=schedules.warmup_steps,
+        masks=masks,
+    )
+
+
+def sample_statistics(pipeline: Pipeline) -> MaskStatistics:
+    """The pipeline's masks over a few of its batches."""
     sampler = build_sampler(pipeline)
-    masks = mask_statistics(
+    return mask_statistics(
         sampler.masker,
         sampler.batching,
         batch_size=pipeline.training.batch_size,
         num_batches=_SAMPLED_BATCHES,
         seed=pipeline.seed,
     )
+
+
+def flops_per_image(pipeline: Pipeline, num_channels: int, masks: MaskStatistics) -> float:
+    """Operations of a training step for one image, at the average number of patches, without padding."""
+    geometry, sampler = pipeline_geometry(pipeline), build_sampler(pipeline)
     joint = sampler.joint_targets
-    flops = step_flops(
+    return step_flops(
         geometry.encoder,
         geometry.predictor,
-        dataset.num_channels * pipeline.encoder.patch_size**2,
+        num_channels * pipeline.encoder.patch_size**2,
         geometry.grid.num_patches,
         masks.context.mean,
         masks.target_union_mean if joint else masks.target.mean,
         sampler.masker.num_context_views,
         1 if joint else sampler.masker.num_target_blocks,
-    )
-    schedules = build_schedules(pipeline, steps_per_epoch)
-    return Inspection(
-        encoder_parameters=sum(p.numel() for p in model.context_encoder.parameters()),
-        predictor_parameters=sum(p.numel() for p in model.predictor.parameters()),
-        flops_per_image=flops,
-        num_train_images=num_train,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=pipeline.training.epochs * steps_per_epoch,
-        warmup_steps=schedules.warmup_steps,
-        masks=masks,
     )
 
 

@@ -136,6 +136,7 @@ class Pretraining:
             images = self.augmentation(to_float(images), self.augmentation_generator)
             statistics = self.step(normalize(images, self.mean, self.std), masks, step)
             self._after_step(step, statistics, masks)
+        self.stopwatch.stop()
 
     def _after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
         self.steps_taken = step

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+import jepa_lab.run as run_module
 import jepa_lab.training.pretrain as pretrain_module
 from jepa_lab.config.loading import load_pipeline, load_resolved
 from jepa_lab.errors import ConfigError, DataError, DeviceError, JepaLabError, RunFolderError, RunStopped
@@ -404,3 +405,16 @@ def test_a_run_in_bf16_ends_with_finite_weights_that_are_kept_in_single_precisio
     assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in second.values())
     assert not torch.equal(first["predictor.mask_token"], second["predictor.mask_token"])
     assert CheckpointStore(outcome.folder.checkpoints).load().run.precision == "bf16"
+
+
+def test_the_time_of_training_is_without_the_final_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = run_module.final_evaluation
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(2.0)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(run_module, "final_evaluation", slowly)
+    metrics = start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", []).result
+    assert metrics["total_seconds"] > 2.0
+    assert metrics["metrics"]["training_seconds"] < metrics["total_seconds"] - 2.0

@@ -27,6 +27,12 @@ class RunFolderError(JepaLabError):
     """A run folder cannot be written, is not a run, or belongs to another configuration."""
 
 
+class RunInterrupted(JepaLabError):
+    """Ctrl-C ended a run; it can be resumed."""
+
+    exit_code = 130
+
+
 class RunCrashed(JepaLabError):
     """A mistake of our own ended a run; the message names the log that holds the traceback."""
 

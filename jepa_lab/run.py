@@ -35,13 +35,14 @@ from jepa_lab.config.loading import (
 )
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.resident import ResidentBatches
-from jepa_lab.errors import JepaLabError, RunCrashed, RunFolderError
+from jepa_lab.errors import JepaLabError, RunCrashed, RunFolderError, RunInterrupted
 from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probe_splits
 from jepa_lab.randomness import build_generator
 from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, RunStatus, flat_params
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter, read_metrics
+from jepa_lab.tracking.mirror_cursor import mirror_state
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.devices import Compute, memory_errors, resolve_compute, resume_compute
@@ -50,7 +51,7 @@ from jepa_lab.training.progress import build_display
 
 logger = logging.getLogger(__name__)
 
-_TRACKER_TIMEOUT_SECONDS = 120.0
+_TRACKER_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,19 @@ def resume_run(folder: RunFolder, given: Pipeline | None) -> RunOutcome:
                 f"the images of data.dataset={recorded.dataset.name!r} have changed since {folder.path} began "
                 f"(digest {recorded.dataset.digest}, now {data.digest}); restore them, or start a new run"
             )
+        result = folder.read_result()
+        if result is not None and result["status"] == "FINISHED":
+            return _finished(folder, pipeline, result)
         folder.remove_result()
         return _Run(pipeline, folder, compute, data, probe_data, checkpoint, started).execute()
+
+
+def _finished(folder: RunFolder, pipeline: Pipeline, result: dict[str, Any]) -> RunOutcome:
+    """The outcome of a run that has nothing left to do."""
+    print("this run is finished already; this is its result", flush=True)
+    tracker = TRACKERS.entry_of(pipeline.tracking).component(pipeline.tracking)
+    mirror = MirrorState() if tracker.settings() is None else mirror_state(folder)
+    return RunOutcome(folder, result, tracker.describe(), mirror)
 
 
 @contextmanager
@@ -234,6 +246,10 @@ class _Run:
             except BaseException as error:  # Ctrl-C and the like: leave at once, the mirror goes on by itself
                 self._record_end("KILLED", type(error).__name__)
                 self._close_after_error(tracker, 0.0)
+                if isinstance(error, KeyboardInterrupt):
+                    raise RunInterrupted(
+                        f"interrupted; go on from the last checkpoint with `jepa-lab run --resume {self.folder.path}`"
+                    ) from None
                 raise
             mirror = tracker.close(_TRACKER_TIMEOUT_SECONDS)
         result = self.folder.read_result()

@@ -35,7 +35,7 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
     rows = {
         "RankMe": f"{metrics['rankme_start']:.1f} at the start, {metrics['rankme_end']:.1f} at the end",
         "speed": f"{metrics['images_per_second']:,.0f} images/s in training",
-        "time": f"{metrics['training_seconds']:.0f} s training, {result['total_seconds']:.0f} s in all",
+        "time": f"{metrics['training_seconds']:.0f} s training; the command took {result['total_seconds']:.0f} s",
         "run folder": str(folder),
         "tracking": tracker,
     }
@@ -76,5 +76,5 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
         )
     console.print(table)
     for key, evaluation in result["probe"].items():
-        if not evaluation["logistic"]["converged"]:
-            console.print(f"note: the probe of {_ROWS[key]} did not converge; raise probe.max_iterations")
+        for note in evaluation["logistic"]["notes"]:
+            console.print(f"note on {_ROWS[key]}: {note}", markup=False)

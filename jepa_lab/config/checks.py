@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import DATASETS
+from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS, Masker
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
@@ -65,8 +68,20 @@ def pipeline_geometry(pipeline: Pipeline) -> Geometry:
 
 
 def build_masker(pipeline: Pipeline, grid: Grid) -> Masker:
-    """The pipeline's masker on this grid; it refuses settings that no draw can satisfy."""
-    return MASKERS.entry_of(pipeline.masker).component(pipeline.masker, grid)
+    """The pipeline's masker on this grid.
+
+    Raises:
+        ConfigError: no draw can satisfy its settings, or it leaves no context or no target.
+    """
+    masker = MASKERS.entry_of(pipeline.masker).component(pipeline.masker, grid)
+    masks = masker.sample(2, torch.Generator().manual_seed(0))
+    for name, counts in (("context", masks.context_counts()), ("target", masks.target_counts())):
+        if counts.numel() == 0 or counts.min() == 0:
+            raise ConfigError(
+                f"masker {pipeline.masker.name!r} leaves no {name} patch on a grid of {grid} patches; "  # type: ignore[attr-defined]
+                "change its settings, or the grid (data.image_size / encoder.patch_size)"
+            )
+    return masker
 
 
 def _check_network(loaded: LoadedPipeline, section: str, size: ModelSize, size_keys: tuple[str, ...]) -> None:

@@ -38,7 +38,8 @@ class Document:
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]]
-        return self.origin
+        inside = [place for known, place in self.places.items() if known[: len(path)] == path]
+        return inside[-1] if inside else self.origin  # a section that only an override mentions
 
     def latest_place(self, paths: Iterable[Path_]) -> str:
         """Where the one of `paths` that an override or preset wrote last, or the first of the file, was written."""

@@ -81,6 +81,9 @@ def load_pipeline(file: Path, overrides: Sequence[str] = (), preset: str | None 
     """
     document = load_document(file)
     parsed = [(text, *parse_override(text)) for text in overrides]
+    for text, path, _ in parsed:
+        if path == ("plugins",):  # imported before the other overrides are written into the document
+            document.places[path] = f"override {scrub(text)!r}"
     load_plugins(_plugin_names(document, parsed), document)
     expand_components(Pipeline, document.data)
     if preset is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -92,7 +93,10 @@ class PlainDisplay(ProgressDisplay):
         )
 
     def message(self, text: str) -> None:
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # whoever read along has left (`| head`); the run goes on without them
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
 
 
 def build_display(total_steps: int, first_step: int) -> ProgressDisplay:

@@ -20,8 +20,18 @@ import torch
 import jepa_lab.run as run_module
 import jepa_lab.training.pretrain as pretrain_module
 from jepa_lab.config.loading import load_pipeline, load_resolved
-from jepa_lab.errors import ConfigError, DataError, DeviceError, JepaLabError, RunFolderError, RunStopped
+from jepa_lab.config.pipeline import rebuild_schema
+from jepa_lab.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    JepaLabError,
+    RunFolderError,
+    RunInterrupted,
+    RunStopped,
+)
 from jepa_lab.evaluation import OnlineEvaluation
+from jepa_lab.maskers.base import MASKERS, Masker, Masks
 from jepa_lab.reprobe import probe_again
 from jepa_lab.run import RunOutcome, resume_run, start_run
 from jepa_lab.tracking.locks import FileLock
@@ -418,3 +428,59 @@ def test_the_time_of_training_is_without_the_final_probes(tmp_path: Path, monkey
     metrics = start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", []).result
     assert metrics["total_seconds"] > 2.0
     assert metrics["metrics"]["training_seconds"] < metrics["total_seconds"] - 2.0
+
+
+def test_resuming_a_finished_run_shows_its_result_and_changes_nothing(
+    finished: RunOutcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = finished.folder.result.read_bytes()
+    outcome = resume_run(finished.folder, None)
+    assert outcome.result == finished.result
+    assert finished.folder.result.read_bytes() == before
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "final_evaluation", interrupt)
+    with pytest.raises(RunInterrupted, match="jepa-lab run --resume") as caught:
+        start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", [])
+    assert caught.value.exit_code == 130
+
+
+def test_a_masker_that_leaves_no_target_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    @MASKERS.register("nothing_for_the_test", summary="no target", source="test")
+    class Nothing(Masker):
+        """Everything is context."""
+
+        num_target_blocks = 1
+        max_context_patches = 16
+        max_target_patches = 0
+
+        def sample(self, batch_size: int, generator: torch.Generator) -> Masks:
+            context = torch.arange(16).expand(batch_size, 1, -1)
+            return Masks(context, None, torch.zeros(batch_size, 1, 0, dtype=torch.int64), None)
+
+    rebuild_schema()
+    with pytest.raises(ConfigError, match=r"no target patch on a grid of 4x4"):
+        start_run(load_tiny(tmp_path, "masker=nothing_for_the_test"), tmp_path / "runs", [])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def isatty(self) -> bool:
+            return False
+
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    outcome = start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", [])
+    sys.stdout.close()
+    assert outcome.result["status"] == "FINISHED"

@@ -417,17 +417,20 @@ def test_a_run_in_bf16_ends_with_finite_weights_that_are_kept_in_single_precisio
     assert CheckpointStore(outcome.folder.checkpoints).load().run.precision == "bf16"
 
 
-def test_the_time_of_training_is_without_the_final_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate = run_module.final_evaluation
+def test_the_clock_of_training_stands_still_after_the_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Pretraining] = []
+    run = Pretraining.run
 
-    def slowly(*arguments: Any) -> Any:
-        time.sleep(2.0)
-        return evaluate(*arguments)
+    def remember(self: Pretraining) -> None:
+        seen.append(self)
+        run(self)
 
-    monkeypatch.setattr(run_module, "final_evaluation", slowly)
-    metrics = start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", []).result
-    assert metrics["total_seconds"] > 2.0
-    assert metrics["metrics"]["training_seconds"] < metrics["total_seconds"] - 2.0
+    monkeypatch.setattr(Pretraining, "run", remember)
+    outcome = start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", [])
+    clock = seen[0].stopwatch
+    assert clock.seconds() == clock.seconds() == outcome.result["metrics"]["training_seconds"]
 
 
 def test_resuming_a_finished_run_shows_its_result_and_changes_nothing(

@@ -33,6 +33,37 @@ class ImageSplit:
 
 
 @dataclass(frozen=True)
+class ImageFiles:
+    """The image files of one split, in a fixed order.
+
+    Attributes:
+        labels: one class index a file, or None without labels.
+    """
+
+    files: tuple[Path, ...]
+    labels: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class ImageFileSet:
+    """A data set of image files, before anything is decoded.
+
+    Attributes:
+        test: None where there is no labelled test split.
+        class_names: one a class, in the order of the labels; empty without labels.
+        source: where the data came from, in words or as a path.
+        native_size: height and width that files are decoded at and then resized from; None decodes at the size
+            that is asked for.
+    """
+
+    train: ImageFiles
+    test: ImageFiles | None
+    class_names: tuple[str, ...]
+    source: str
+    native_size: int | None = None
+
+
+@dataclass(frozen=True)
 class ImageData:
     """A loaded data set.
 
@@ -86,6 +117,14 @@ class ImageDataset(ABC):
         Raises:
             DataError: if the files are missing: which files to put where, and which pipelines need none.
         """
+
+    def image_files(self) -> ImageFileSet | None:
+        """The files, for a data set that is a file an image (it can stream); None for one that comes in one piece.
+
+        Raises:
+            DataError: if the files are missing.
+        """
+        return None
 
     @abstractmethod
     def load(self) -> ImageData:

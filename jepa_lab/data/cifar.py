@@ -12,11 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from jepa_lab.data.base import ImageData, ImageDataset, ImageSplit
+from jepa_lab.data.base import ImageData, ImageDataset, ImageFiles, ImageFileSet, ImageSplit
 from jepa_lab.data.batch_pickles import has_md5, read_batch
 from jepa_lab.data.decode import decode_images
 from jepa_lab.data.download import download_or_explain, missing_files
-from jepa_lab.data.image_tree import ImageFiles, ImageTree, find_image_tree
+from jepa_lab.data.image_tree import ImageTree, find_image_tree
 from jepa_lab.data.pixels import data_digest, resize_images
 from jepa_lab.errors import DataError
 from jepa_lab.registry import ComponentParams
@@ -70,6 +70,13 @@ class Cifar(ImageDataset):
             if problem is not None:
                 raise missing_files(problem, self._remedy())
         return NUM_TRAIN_IMAGES
+
+    def image_files(self) -> ImageFileSet | None:
+        tree = self._tree
+        if tree is None:
+            return None
+        source = f"{self.folder} (image files)"
+        return ImageFileSet(tree.train, tree.test, tree.class_names, source, native_size=NATIVE_SIZE)
 
     def load(self) -> ImageData:
         if self._tree is not None:

@@ -1,4 +1,4 @@
-"""Decodes image files to a uint8 tensor, many at a time."""
+"""Decodes image files to uint8 tensors."""
 
 from __future__ import annotations
 
@@ -23,11 +23,7 @@ FILES_A_TASK = 64
 
 
 def decode_images(files: Sequence[Path], image_size: int) -> Tensor:
-    """Decode files to square RGB images; Pillow releases the interpreter's lock, so threads help.
-
-    Rules: the EXIF orientation is applied; transparent pixels are put on white; 16-bit grey is scaled to
-    8 bits; palette, grey and CMYK become RGB; of an animation the first frame counts. The shorter side is
-    resized to `image_size` (bilinear, antialiased), then the centre is cut out.
+    """Decode files by the rules of `decode_image`; Pillow releases the interpreter's lock, so threads help.
 
     Returns:
         [n, 3, image_size, image_size] uint8, in the order of the files.
@@ -35,11 +31,10 @@ def decode_images(files: Sequence[Path], image_size: int) -> Tensor:
         DataError: if a file cannot be decoded: the first such file.
     """
     images = torch.empty(len(files), 3, image_size, image_size, dtype=torch.uint8)
-    pixels = images.numpy()
 
     def decode_task(start: int) -> None:
         for index in range(start, min(start + FILES_A_TASK, len(files))):
-            pixels[index] = _decode(files[index], image_size)
+            images[index] = decode_image(files[index], image_size)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for _ in pool.map(decode_task, range(0, len(files), FILES_A_TASK)):
@@ -47,8 +42,18 @@ def decode_images(files: Sequence[Path], image_size: int) -> Tensor:
     return images
 
 
-def _decode(path: Path, image_size: int) -> np.ndarray:
-    """One image, [3, image_size, image_size] uint8."""
+def decode_image(path: Path, image_size: int) -> Tensor:
+    """Decode one file to a square RGB image.
+
+    Rules: the EXIF orientation is applied; transparent pixels are put on white; 16-bit grey is scaled to
+    8 bits; palette, grey and CMYK become RGB; of an animation the first frame counts. The shorter side is
+    resized to `image_size` (bilinear, antialiased), then the centre is cut out.
+
+    Returns:
+        [3, image_size, image_size] uint8.
+    Raises:
+        DataError: if the file cannot be decoded; names it.
+    """
     from PIL import Image, ImageOps
 
     # What Pillow's readers raise for broken files; UnidentifiedImageError is an OSError.
@@ -68,11 +73,11 @@ def _decode(path: Path, image_size: int) -> np.ndarray:
         raise DataError(
             f"{path} cannot be decoded as an image ({error}); replace the file or remove it from the folder"
         ) from error
-    return np.asarray(image).transpose(2, 0, 1)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, H, W]
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB by the rules of `decode_images`.
+    """RGB by the rules of `decode_image`.
 
     Raises:
         ValueError: for pixels without a known range (32-bit integers, floats).

@@ -6,22 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from jepa_lab.data.base import ImageFiles
 from jepa_lab.errors import DataError
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LAYOUT = "expected ROOT/train/<class>/IMAGES and ROOT/test/<class>/IMAGES, or images directly in ROOT"
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """The image files of one split, in a fixed order.
-
-    Attributes:
-        labels: one class index a file, or None without labels.
-    """
-
-    files: tuple[Path, ...]
-    labels: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)

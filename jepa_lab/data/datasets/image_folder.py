@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit
+from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageFiles, ImageFileSet, ImageSplit
 from jepa_lab.data.decode import decode_images
-from jepa_lab.data.image_tree import ImageFiles, ImageTree, find_image_tree
+from jepa_lab.data.image_tree import ImageTree, find_image_tree
 from jepa_lab.data.pixels import data_digest
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import ComponentParams
@@ -21,7 +21,7 @@ from jepa_lab.registry import ComponentParams
     source="the layout of torchvision.datasets.ImageFolder",
 )
 class ImageFolder(ImageDataset):
-    """Decodes a folder of images to RGB: `find_image_tree` states the layout, `decode_images` the rules.
+    """Decodes a folder of images to RGB: `find_image_tree` states the layout, `decode_image` the rules.
 
     Raises:
         ConfigError: without `root`.
@@ -45,6 +45,9 @@ class ImageFolder(ImageDataset):
 
     def num_train_images(self) -> int:
         return len(self._tree.train.files)
+
+    def image_files(self) -> ImageFileSet:
+        return ImageFileSet(self._tree.train, self._tree.test, self._tree.class_names, str(self.folder))
 
     def load(self) -> ImageData:
         tree = self._tree

@@ -33,6 +33,12 @@ class RunInterrupted(JepaLabError):
     exit_code = 130
 
 
+class RunTerminated(RunInterrupted):
+    """SIGTERM ended a run; it can be resumed."""
+
+    exit_code = 143
+
+
 class RunCrashed(JepaLabError):
     """A mistake of our own ended a run; the message names the log that holds the traceback."""
 

@@ -6,10 +6,12 @@ This is the composition root: the one place that knows how the parts fit togethe
 from __future__ import annotations
 
 import logging
+import shlex
+import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +20,31 @@ import torch
 from jepa_lab.build import (
     PreparedData,
     build_augmentation,
+    build_batches,
     build_model,
     build_sampler,
     build_step,
     prepare_data,
     prepare_probe_data,
+    skipped_record,
+    surveys_of,
 )
 from jepa_lab.config.checks import check_pipeline
-from jepa_lab.config.loading import (
-    LoadedPipeline,
-    changed_keys,
-    config_digest,
-    dump_pipeline,
-    flat_items,
-    load_pipeline,
-)
+from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
-from jepa_lab.data.resident import ResidentBatches
-from jepa_lab.errors import JepaLabError, RunCrashed, RunFolderError, RunInterrupted
+from jepa_lab.data.survey import load_surveys, save_surveys
+from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunTerminated
 from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probe_splits
+from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.randomness import build_generator
 from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, RunStatus, flat_params
+from jepa_lab.tracking.environment import describe_environment
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter, read_metrics
-from jepa_lab.tracking.mirror_cursor import mirror_state
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
-from jepa_lab.training.devices import Compute, memory_errors, resolve_compute, resume_compute
+from jepa_lab.training.devices import Compute, memory_errors, resolve_compute
 from jepa_lab.training.pretrain import Pretraining, RunCollapsed
 from jepa_lab.training.progress import build_display
 
@@ -78,64 +77,45 @@ def start_run(loaded: LoadedPipeline, run_root: Path, command: Sequence[str]) ->
     """
     started = time.monotonic()
     pipeline = loaded.pipeline
-    check_pipeline(loaded)
-    if pipeline.training.num_threads is not None:
-        torch.set_num_threads(pipeline.training.num_threads)
-    with loaded.located("training"):
-        compute = resolve_compute(pipeline.training)
-    data, probe_data = _load_data(loaded)
-    _check_batch(loaded, data)
-    _check_probe(loaded, probe_data)
-    folder = RunFolder.create(run_root, pipeline.name, config_digest(pipeline), pipeline.seed, dump_pipeline(pipeline))
-    with _locked(folder):
-        folder.write_environment(command, compute.describe())
-        return _Run(pipeline, folder, compute, data, probe_data, checkpoint=None, started=started).execute()
-
-
-def resume_run(folder: RunFolder, given: Pipeline | None) -> RunOutcome:
-    """Go on with a run from its last checkpoint.
-
-    Args:
-        given: the pipeline of a file or of overrides that the user gave beside the folder; it must be the run's.
-    Raises:
-        RunFolderError: the configuration or the data have changed, no checkpoint can be read, or the run is alive.
-        DeviceError: this machine does not compute as the one that the run began on.
-    """
-    started = time.monotonic()
-    loaded = load_pipeline(folder.config)
-    pipeline = loaded.pipeline
-    if given is not None:
-        refuse_changed_config(folder, pipeline, given)
-    with _locked(folder):
-        checkpoint = CheckpointStore(folder.checkpoints).load()
-        recorded = folder.read_description()
-        _refuse_edited_config(folder, pipeline, recorded, checkpoint)
-        torch.set_num_threads(checkpoint.run.num_threads)
+    with stoppable() as stop:
+        check_pipeline(loaded)
+        if pipeline.training.num_threads is not None:
+            torch.set_num_threads(pipeline.training.num_threads)
         with loaded.located("training"):
-            compute = resume_compute(pipeline.training, checkpoint.run.device, checkpoint.run.precision)
-        data, probe_data = _load_data(loaded)
-        if recorded.dataset is not None and recorded.dataset.digest != data.digest:
-            raise RunFolderError(
-                f"the images of data.dataset={recorded.dataset.name!r} have changed since {folder.path} began "
-                f"(digest {recorded.dataset.digest}, now {data.digest}); restore them, or start a new run"
-            )
-        result = folder.read_result()
-        if result is not None and result["status"] == "FINISHED":
-            return _finished(folder, pipeline, result)
-        folder.remove_result()
-        return _Run(pipeline, folder, compute, data, probe_data, checkpoint, started).execute()
-
-
-def _finished(folder: RunFolder, pipeline: Pipeline, result: dict[str, Any]) -> RunOutcome:
-    """The outcome of a run that has nothing left to do."""
-    print("this run is finished already; this is its result", flush=True)
-    tracker = TRACKERS.entry_of(pipeline.tracking).component(pipeline.tracking)
-    mirror = MirrorState() if tracker.settings() is None else mirror_state(folder)
-    return RunOutcome(folder, result, tracker.describe(), mirror)
+            compute = resolve_compute(pipeline.training)
+        data, probe_data = load_data(loaded, compute.device)
+        check_batch(loaded, data)
+        check_probe(loaded, probe_data)
+        resolved = dump_pipeline(pipeline)
+        folder = RunFolder.create(run_root, pipeline.name, config_digest(pipeline), pipeline.seed, resolved)
+        with locked(folder):
+            folder.write_environment(describe_environment(command, compute.describe()))
+            return Run(pipeline, folder, compute, data, probe_data, None, started, stop).execute()
 
 
 @contextmanager
-def _locked(folder: RunFolder) -> Iterator[None]:
+def stoppable() -> Iterator[StopSignals]:
+    """Ctrl-C and SIGTERM become errors with their exit code.
+
+    Raises:
+        RunInterrupted, RunTerminated: where the run itself has not said so already.
+    """
+    with StopSignals() as stop:
+        try:
+            yield stop
+        except KeyboardInterrupt as error:
+            raise _interruption(error, "before the training went on; give the same command again") from None
+
+
+def _interruption(error: KeyboardInterrupt, where: str) -> RunInterrupted:
+    """The error that tells how a run was stopped."""
+    if isinstance(error, StopRequested) and error.signal == signal.SIGTERM:
+        return RunTerminated(f"ended by SIGTERM {where}")
+    return RunInterrupted(f"interrupted {where}")
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
     """Be the only process that writes the run.
 
     Raises:
@@ -146,49 +126,25 @@ def _locked(folder: RunFolder) -> Iterator[None]:
         yield
 
 
-def _refuse_edited_config(
-    folder: RunFolder, pipeline: Pipeline, recorded: RunDescription, checkpoint: Checkpoint
-) -> None:
-    """config.yaml must say what it said when the run began; only `tracking` may move.
+def load_data(
+    loaded: LoadedPipeline, device: torch.device, surveys: Path | None = None
+) -> tuple[PreparedData, PreparedData]:
+    """What is trained on, and what the probe works on.
 
-    Raises:
-        RunFolderError: naming the keys that differ.
+    Args:
+        surveys: the run's data.json, where it goes on.
     """
-    before, now = recorded.params, flat_params(pipeline.model_dump(mode="json"))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    details = [f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed if key.split(".")[0] != "tracking"]
-    if details or checkpoint.run.config_digest != config_digest(pipeline):
-        what = ", ".join(details) or "the checkpoints are those of another configuration"
-        raise RunFolderError(f"{folder.config} was changed since the run began: {what}; restore it, or start a new run")
-
-
-def refuse_changed_config(folder: RunFolder, stored: Pipeline, given: Pipeline) -> None:
-    """A run goes on with the configuration it began with.
-
-    Raises:
-        RunFolderError: naming the keys that differ.
-    """
-    before, now = flat_items(stored), flat_items(given)
-    changed = changed_keys(stored, given)
-    if changed:
-        details = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed)
-        raise RunFolderError(
-            f"{folder.path} was started with another configuration: {details}; "
-            "leave these keys as they were, or start a new run without --resume"
-        )
-
-
-def _load_data(loaded: LoadedPipeline) -> tuple[PreparedData, PreparedData]:
-    """What is trained on, and what the probe works on."""
     pipeline = loaded.pipeline
+    known, note = ({}, None) if surveys is None else load_surveys(surveys)
     with memory_errors(pipeline.training):
         with loaded.located("data"):
-            data = prepare_data(pipeline)
+            data = prepare_data(pipeline, device, known.get("data"))
+        data = data if note is None else replace(data, notes=(note, *data.notes))
         with loaded.located("probe.data"):
-            return data, prepare_probe_data(pipeline, data)
+            return data, prepare_probe_data(pipeline, data, device, known.get("probe.data"))
 
 
-def _check_probe(loaded: LoadedPipeline, data: PreparedData) -> None:
+def check_probe(loaded: LoadedPipeline, data: PreparedData) -> None:
     """Refuse what the probe could not do, before anything is trained.
 
     Raises:
@@ -201,7 +157,7 @@ def _check_probe(loaded: LoadedPipeline, data: PreparedData) -> None:
             splits.check(loaded.pipeline.probe)
 
 
-def _check_batch(loaded: LoadedPipeline, data: PreparedData) -> None:
+def check_batch(loaded: LoadedPipeline, data: PreparedData) -> None:
     batch_size, available = loaded.pipeline.training.batch_size, len(data.train)
     if batch_size > available:
         raise loaded.error(
@@ -211,9 +167,19 @@ def _check_batch(loaded: LoadedPipeline, data: PreparedData) -> None:
         )
 
 
+def build_tracker(pipeline: Pipeline) -> Tracker:
+    """The pipeline's tracker, not started."""
+    return TRACKERS.entry_of(pipeline.tracking).component(pipeline.tracking)
+
+
 @dataclass(frozen=True)
-class _Run:
-    """A run whose folder exists."""
+class Run:
+    """A run whose folder exists.
+
+    Attributes:
+        checkpoint: what it goes on from; None to begin at step 0.
+        started: time.monotonic() when the command began.
+    """
 
     pipeline: Pipeline
     folder: RunFolder
@@ -221,13 +187,17 @@ class _Run:
     data: PreparedData
     probe_data: PreparedData
     checkpoint: Checkpoint | None
-    started: float  # time.monotonic()
+    started: float
+    stop: StopSignals
 
     def execute(self) -> RunOutcome:
         """Train, probe and write result.json, whatever happens; then let the tracker catch up."""
-        tracker = self._build_tracker()
+        tracker = build_tracker(self.pipeline)
         self.folder.write_description(self._description(tracker))
+        save_surveys(self.folder.path / "data.json", surveys_of(self.data, self.probe_data))
         with self.folder.open_log():
+            for note in dict.fromkeys((*self.data.notes, *self.probe_data.notes)):
+                logger.warning(note)
             try:
                 tracker.start(self.folder)
                 with memory_errors(self.pipeline.training):
@@ -244,20 +214,15 @@ class _Run:
                     f"in {self.folder.log}; please report it"
                 ) from error
             except BaseException as error:  # Ctrl-C and the like: leave at once, the mirror goes on by itself
-                self._record_end("KILLED", type(error).__name__)
+                self._record_end("KILLED", str(error) or type(error).__name__)
                 self._close_after_error(tracker, 0.0)
                 if isinstance(error, KeyboardInterrupt):
-                    raise RunInterrupted(
-                        f"interrupted; go on from the last checkpoint with `jepa-lab run --resume {self.folder.path}`"
-                    ) from None
+                    raise _interruption(error, self._how_to_go_on()) from None
                 raise
             mirror = tracker.close(_TRACKER_TIMEOUT_SECONDS)
         result = self.folder.read_result()
         assert result is not None, "written by _train_and_probe"
         return RunOutcome(self.folder, result, tracker.describe(), mirror)
-
-    def _build_tracker(self) -> Tracker:
-        return TRACKERS.entry_of(self.pipeline.tracking).component(self.pipeline.tracking)
 
     def _description(self, tracker: Tracker) -> RunDescription:
         pipeline = self.pipeline
@@ -282,14 +247,14 @@ class _Run:
     def _train_and_probe(self) -> None:
         model = build_model(self.pipeline, self.data.train.images.shape[1]).to(self.compute.device)
         online = OnlineEvaluation(self.pipeline, model, self.data, self.probe_data, self.compute)
-        cursor = None if self.checkpoint is None else self.checkpoint.run.metrics_cursor
+        cursor = 0 if self.checkpoint is None else self.checkpoint.run.metrics_cursor
         with MetricsWriter(self.folder.metrics, cursor) as metrics:
             pretraining = self._build_pretraining(model, online, metrics)
             if self.checkpoint is not None:
                 pretraining.restore(self.checkpoint)
             first = pretraining.steps_taken
             logger.info("training from step %d to %d on %s", first, pretraining.total_steps, self.compute.describe())
-            with build_display(pretraining.total_steps, first) as display:
+            with closing(pretraining.batches), build_display(pretraining.total_steps, first) as display:
                 pretraining.display = display
                 pretraining.run()
                 display.message("probing")
@@ -300,15 +265,14 @@ class _Run:
         more |= {
             "best_online_probe": {"step": pretraining.best_step, "accuracy": pretraining.best_online_probe},
             "collapsed": online.collapsed,
+            **skipped_record(self.data, self.probe_data),
             "total_seconds": time.monotonic() - self.started,
         }
         self.folder.write_result("FINISHED", summary, pretraining.total_steps, final, **more)
 
     def _build_pretraining(self, model: Any, online: OnlineEvaluation, metrics: MetricsWriter) -> Pretraining:
         pipeline, device = self.pipeline, self.compute.device
-        order = build_generator(pipeline.seed, "order")
-        images = self.data.train.images.to(device)
-        batches = ResidentBatches(images, pipeline.training.batch_size, order)
+        batches = build_batches(pipeline, self.data, device)
         return Pretraining(
             step=build_step(pipeline, model, self.compute, batches.steps_per_epoch),
             settings=pipeline.training,
@@ -324,6 +288,8 @@ class _Run:
             checkpoints=CheckpointStore(self.folder.checkpoints),
             metrics=metrics,
             config_digest=config_digest(pipeline),
+            config=dump_pipeline(pipeline),
+            stop=self.stop,
         )
 
     def _training_summary(self, pretraining: Pretraining, online: OnlineEvaluation) -> dict[str, float | None]:
@@ -338,6 +304,11 @@ class _Run:
             "images_per_second": images / seconds if seconds > 0 else None,
             "collapsed": float(online.collapsed),
         }
+
+    def _how_to_go_on(self) -> str:
+        steps = CheckpointStore(self.folder.checkpoints).steps()
+        saved = f"the last checkpoint is that of step {steps[-1]}" if steps else "no step was taken"
+        return f"({saved}); go on with `jepa-lab run --resume {shlex.quote(str(self.folder.path))}`"
 
     def _record_end(self, status: RunStatus, message: str, collapsed: bool = False) -> None:
         """Write how the run ended, unless the disk is what ended it."""

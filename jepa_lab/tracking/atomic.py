@@ -66,7 +66,7 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would hide the run from colleagues
+            os.chmod(temporary, 0o666 & ~umask())  # mkstemp's 0600 would hide the run from colleagues
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -97,7 +97,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def umask() -> int:
     """The process's umask; reading it means setting it, so it is put back at once."""
     current = os.umask(0o022)
     os.umask(current)

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,17 @@ def describe_environment(command: Sequence[str], device: str) -> dict[str, Any]:
         "command": [scrub(word) for word in command],
         "git": _git_state(Path(__file__).resolve().parents[1]),
     }
+
+
+def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What decides about rounding and differs, in words: `torch 2.9 -> 2.10`."""
+
+    def deciding(environment: Mapping[str, Any]) -> dict[str, Any]:
+        keys = ("jepa_lab", "python", "cpu_model", "device")
+        return {**environment["packages"], **{key: environment[key] for key in keys}}
+
+    first, second = deciding(before), deciding(now)
+    return [f"{key} {first.get(key)} -> {second.get(key)}" for key in second if first.get(key) != second.get(key)]
 
 
 def _version(package: str) -> str | None:

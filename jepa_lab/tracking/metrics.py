@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -17,6 +18,9 @@ from jepa_lab.tracking.records import named_float
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class MetricsWriter:
         try:
             self._cut_back(cursor)
             self._last_step, self._names = -1, set[str]()
-            for row in read_metrics(path):
+            self._sha256 = hashlib.sha256()
+            for line, end in iter_lines(path):
+                self._sha256.update(line)
+                row = parse_row(line, path, end)
                 self._check_order(row.step, set(row.metrics))
         except BaseException:
             self._file.close()
@@ -72,18 +79,30 @@ class MetricsWriter:
         """
         self._check_order(step, set(metrics))
         values = {name: None if value is None else named_float(float(value)) for name, value in metrics.items()}
-        row = {"step": step, "epoch": float(epoch), "time": time.time(), "metrics": values}
+        row = {
+            "format_version": FORMAT_VERSION,
+            "step": step,
+            "epoch": float(epoch),
+            "time": time.time(),
+            "metrics": values,
+        }
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
         with explained_writes(self.path):
             written = 0
             while written < len(line):  # an unbuffered write may be a partial one
                 written += self._file.write(line[written:]) or 0
+        self._sha256.update(line)
 
     def sync(self) -> int:
         """Make the rows survive a power cut, and return the cursor behind the last one, in bytes."""
         with explained_writes(self.path):
             os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of all rows."""
+        return self._sha256.hexdigest()
 
     def close(self) -> None:
         """Close the file."""
@@ -125,6 +144,16 @@ class MetricsWriter:
         self._names |= names
 
 
+def damage_before(path: Path, cursor: int, sha256: str) -> str | None:
+    """What is wrong with the first `cursor` bytes, whose digest a checkpoint has kept; None if nothing is."""
+    content = path.read_bytes() if path.exists() else b""
+    if len(content) < cursor:
+        return f"{path} has {len(content)} of the {cursor} bytes that it had then"
+    if hashlib.sha256(content[:cursor]).hexdigest() != sha256:
+        return f"{path} is not what it was then: its rows have another SHA-256"
+    return None
+
+
 def end_of_rows(path: Path) -> int:
     """Byte position behind the last complete row; 0 for a missing file."""
     if not path.exists():
@@ -156,6 +185,9 @@ def parse_row(line: bytes, path: Path, end: int) -> MetricsRow:
     """
     try:
         row = json.loads(line.decode("utf-8"))
+        version = row["format_version"]
+        if version != FORMAT_VERSION:
+            raise ValueError(f"it has format version {version}, this jepa-lab reads {FORMAT_VERSION}")
         values = {str(name): None if value is None else float(value) for name, value in row["metrics"].items()}
         return MetricsRow(int(row["step"]), float(row["epoch"]), float(row["time"]), values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -16,23 +16,28 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from jepa_lab.errors import ConfigError, RunFolderError
-from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_text_atomically
+from jepa_lab.tracking.atomic import explained_writes, sync_folder, umask, write_text_atomically
 from jepa_lab.tracking.description import RunDescription, RunStatus, load_description, save_description
-from jepa_lab.tracking.environment import describe_environment
 from jepa_lab.tracking.records import read_record, write_record
 from jepa_lab.tracking.run_log import RunLog
 
 RESULT_VERSION = 1
 ENVIRONMENT_VERSION = 1
+CONFIG_VERSION = 1
+_CONFIG_HEADER = f"# jepa-lab resolved pipeline, format version {CONFIG_VERSION}\n"
+_CONFIG_VERSION = re.compile(r"# jepa-lab resolved pipeline, format version (\d{1,9})$")
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -71,22 +76,23 @@ class RunFolder:
         """
         check_run_name(name)
         check_run_name(digest, "the config digest")
-        stem = f"{name}-{digest[:8]}-s{seed}"
         with explained_writes(run_root):
             try:
                 run_root.mkdir(parents=True, exist_ok=True)
             except FileExistsError:
                 raise RunFolderError(f"the run root {run_root} is a file, not a folder; choose another one") from None
-            path = _make_new_folder(run_root, stem)
-        try:
-            with explained_writes(path):
-                (path / "checkpoints").mkdir()
-                (path / "figures").mkdir()
-                write_text_atomically(path / "config.yaml", resolved_config_yaml)
+            # Filled under a hidden name and then renamed: a run folder is never half made, whatever happens.
+            unfinished = Path(tempfile.mkdtemp(dir=run_root, prefix=".new-run-"))
+            try:
+                (unfinished / "checkpoints").mkdir()
+                (unfinished / "figures").mkdir()
+                write_text_atomically(unfinished / "config.yaml", _CONFIG_HEADER + resolved_config_yaml)
+                os.chmod(unfinished, 0o777 & ~umask())  # mkdtemp's 0700 would hide the run from colleagues
+                path = _give_name(unfinished, run_root, f"{name}-{digest[:8]}-s{seed}")
                 sync_folder(run_root)
-        except BaseException:
-            shutil.rmtree(path, ignore_errors=True)  # no half-made run folder
-            raise
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
         return cls(path)
 
     @classmethod
@@ -103,7 +109,19 @@ class RunFolder:
                 f"{path} is not a run folder: it has no config.yaml with checkpoints/ beside it; "
                 "give the path that the run printed"
             )
-        return cls(path)
+        folder = cls(path)
+        folder._check_config_version()
+        return folder
+
+    def _check_config_version(self) -> None:
+        """Refuse a config.yaml of a newer jepa-lab; one that a person has written anew has no version."""
+        with open(self.config, encoding="utf-8", errors="replace") as file:
+            found = _CONFIG_VERSION.match(file.readline(200))
+        if found is not None and int(found[1]) > CONFIG_VERSION:
+            raise RunFolderError(
+                f"{self.config} has format version {found[1]}, this jepa-lab reads {CONFIG_VERSION}; "
+                "use the version of jepa-lab that wrote it"
+            )
 
     @property
     def name(self) -> str:
@@ -165,9 +183,13 @@ class RunFolder:
         """mirror.lock"""
         return self.path / "mirror.lock"
 
-    def write_environment(self, command: Sequence[str], device: str) -> None:
+    def write_environment(self, content: Mapping[str, Any]) -> None:
         """Write environment.json (see `describe_environment`)."""
-        write_record(self.environment, "environment", ENVIRONMENT_VERSION, describe_environment(command, device))
+        write_record(self.environment, "environment", ENVIRONMENT_VERSION, content)
+
+    def read_environment(self) -> dict[str, Any]:
+        """The content of environment.json; RunFolderError if it is missing or damaged."""
+        return read_record(self.environment, "environment", ENVIRONMENT_VERSION)
 
     def write_description(self, description: RunDescription) -> None:
         """Write run.json; a run that goes on keeps its identity and its first start."""
@@ -218,14 +240,21 @@ class RunFolder:
         return RunLog(self.log)
 
 
-def _make_new_folder(run_root: Path, stem: str) -> Path:
-    """The first of stem, stem-2, stem-3, ... that this process made; mkdir decides races."""
+def _give_name(folder: Path, run_root: Path, stem: str) -> Path:
+    """Rename to the first of stem, stem-2, stem-3, ... that is free; the new path.
+
+    A run folder is never empty, and a rename onto a folder that is not empty fails: that decides races.
+    """
     number = 1
     while True:
         path = run_root / (stem if number == 1 else f"{stem}-{number}")
         try:
-            path.mkdir()
-        except FileExistsError:
+            os.rename(folder, path)
+        except (FileExistsError, NotADirectoryError):
+            number += 1
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
             number += 1
         else:
             return path

@@ -4,9 +4,10 @@
         model.safetensors      context encoder, target encoder, predictor
         optimizer.safetensors  AdamW's moments and step counts, by parameter name
         state.safetensors      random generators, finite gate, running sums
-        state.json             step, position in the data order, cursors, digests of the other files
+        state.json             step, position in the data order, cursors, configuration, digests of the other files
 
-Kept: the last two, and the best by online probe.
+Kept: the last two, and the best by online probe. A damaged one that `load_last_good` passed over is kept as
+`damaged-step-00000500`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.atomic import explained_writes, sync_folder
 from jepa_lab.tracking.records import read_record, write_record
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_METADATA = {"format": "jepa-lab tensors", "format_version": str(FORMAT_VERSION)}
 _KEPT = 2
 _FOLDER_NAME = re.compile(r"step-(\d{8,})")
 _TENSOR_FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors")
@@ -42,10 +45,12 @@ class RunState:
     Attributes:
         step: optimizer steps taken.
         epoch, batch: position in the data order (see `BatchPosition`).
-        metrics_cursor: bytes of metrics.jsonl at this step.
+        metrics_cursor: bytes of metrics.jsonl at this step. metrics_sha256: their digest.
         num_threads: CPU threads, restored so that sums are rounded alike.
         device, precision: what the run began on, such as "cuda" and "bf16"; its generators fit no other device.
+        config_digest, config: of the resolved configuration, and its YAML.
         monitor: the collapse monitor's history.
+        evaluated: False where the run was stopped before the evaluation that belongs to this step.
         best_online_probe: highest validation accuracy so far, and the step of its checkpoint.
         seconds: time spent training so far.
     """
@@ -54,11 +59,14 @@ class RunState:
     epoch: int
     batch: int
     metrics_cursor: int
+    metrics_sha256: str
     num_threads: int
     device: str
     precision: str
     config_digest: str
+    config: str
     monitor: dict[str, Any]
+    evaluated: bool = True
     best_online_probe: float | None = None
     best_step: int | None = None
     seconds: float = 0.0
@@ -92,7 +100,7 @@ class CheckpointStore:
         final, partial = self.folder / name, self.folder / f".partial-{name}"
         with explained_writes(final):
             self.folder.mkdir(exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
+            self._delete_leftovers()
             partial.mkdir()
             try:
                 tensors = (checkpoint.model, checkpoint.optimizer, checkpoint.state)
@@ -102,13 +110,13 @@ class CheckpointStore:
                 content = {**asdict(checkpoint.run), "files": digests}
                 write_record(partial / "state.json", "checkpoint", FORMAT_VERSION, content)
                 if final.exists():  # written before, by the run that this one resumes
-                    shutil.rmtree(final)
+                    os.rename(final, self.folder / f".old-{name}")
                 os.rename(partial, final)
                 sync_folder(self.folder)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-        self._delete_old(best_step=checkpoint.run.best_step)
+            self._delete_old(best_step=checkpoint.run.best_step)
         return final
 
     def steps(self) -> list[int]:
@@ -131,10 +139,57 @@ class CheckpointStore:
             raise RunFolderError(f"{self.folder} holds no checkpoint; start the run anew")
         return load_checkpoint(self.path(steps[-1] if step is None else step))
 
+    def load_last_good(self, fits: Callable[[Checkpoint], str | None]) -> tuple[Checkpoint | None, list[str]]:
+        """Read the latest checkpoint that is whole and that fits the rest of the run folder.
+
+        Damaged ones that are passed over are renamed, so that they are neither counted nor read again.
+
+        Args:
+            fits: what is wrong with going on from a checkpoint, in words, or None.
+        Returns:
+            The checkpoint, None where there never was one; and what was wrong with each that was passed over.
+        Raises:
+            RunFolderError: there are checkpoints, and none can be used.
+        """
+        problems, damaged = [], []
+        for step in reversed(self.steps()):
+            try:
+                checkpoint = load_checkpoint(self.path(step))
+            except RunFolderError as error:
+                problems.append(str(error))
+                damaged.append(step)
+                continue
+            problem = fits(checkpoint)
+            if problem is None:
+                self._set_aside(damaged)
+                return checkpoint, problems
+            problems.append(problem)
+        if problems:
+            raise RunFolderError(
+                f"no checkpoint in {self.folder} can be used: {'; '.join(dict.fromkeys(problems))}. "
+                "Restore the files from a copy, or start a new run"
+            )
+        return None, []
+
+    def _set_aside(self, steps: list[int]) -> None:
+        for step in steps:
+            aside = self.folder / f"damaged-{self.path(step).name}"
+            with explained_writes(aside):
+                shutil.rmtree(aside, ignore_errors=True)
+                os.rename(self.path(step), aside)
+
     def _delete_old(self, best_step: int | None) -> None:
         for step in self.steps()[:-_KEPT]:
             if step != best_step:
-                shutil.rmtree(self.path(step))
+                # Renamed first: a kill in the middle of deleting must not leave half a checkpoint under its name.
+                os.rename(self.path(step), self.folder / f".old-{self.path(step).name}")
+        self._delete_leftovers()
+
+    def _delete_leftovers(self) -> None:
+        """What was being written or deleted, by this process or by one that was killed."""
+        for pattern in (".partial-step-*", ".old-step-*"):
+            for folder in self.folder.glob(pattern):
+                shutil.rmtree(folder)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -149,13 +204,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         model, optimizer, state = (_read_tensors(folder / file, digests[file]) for file in _TENSOR_FILES)
         return Checkpoint(model, optimizer, state, RunState(**document))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{folder} is damaged ({error}); delete it to resume from the one before") from error
+        raise RunFolderError(f"{folder} is damaged ({error})") from error
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     """Write a file to the disk and return its SHA-256."""
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, _METADATA)
     except SafetensorError as error:  # it wraps the operating system's error in words
         if os.strerror(errno.ENOSPC) in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
@@ -168,11 +223,11 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
 def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     with open(path, "rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise RunFolderError(f"{path} is damaged: its SHA-256 is not the one recorded; delete its folder")
+            raise RunFolderError(f"{path} is damaged: its SHA-256 is not the one recorded")
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise RunFolderError(f"{path} is damaged ({error}); delete its folder") from error
+        raise RunFolderError(f"{path} is damaged ({error})") from error
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

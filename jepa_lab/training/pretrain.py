@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from jepa_lab.data.augmentations.base import Augmentation
-from jepa_lab.data.resident import BatchPosition, ResidentBatches, normalize, to_float
+from jepa_lab.data.order import Batches, BatchPosition
+from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.errors import RunStopped
+from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.tracking.metrics import MetricsWriter
@@ -83,11 +85,12 @@ class Pretraining:
         mean, std: [C] of pixels in [0, 1], on the device.
         augmentation_generator, mask_generator: on the device; the data order has its own, in `batches`.
         evaluation: measures the model at a probe epoch.
+        config: resolved YAML. stop: asked between two steps whether the run shall stop.
     """
 
     step: TrainingStep
     settings: TrainingSettings
-    batches: ResidentBatches
+    batches: Batches
     augmentation: Augmentation
     sampler: MaskSampler
     mean: Tensor
@@ -99,11 +102,14 @@ class Pretraining:
     checkpoints: CheckpointStore
     metrics: MetricsWriter
     config_digest: str
+    config: str
+    stop: StopSignals
 
     def __post_init__(self) -> None:
         self.display: ProgressDisplay = PlainDisplay(self.total_steps, 0)
         self.steps_taken = 0
-        self._restored = False
+        self._saved_step: int | None = None
+        self._evaluated = False
         self.best_online_probe: float | None = None
         self.best_step: int | None = None
         self.stopwatch = Stopwatch()
@@ -122,12 +128,22 @@ class Pretraining:
 
         Raises:
             RunStopped: non-finite numbers, a collapse that was asked to end the run, or a full disk.
+            StopRequested: by a signal; the state is saved.
         """
-        if self._restored:
+        with self.stop.held():
+            self._begin()
+            self._train()
+
+    def _begin(self) -> None:
+        """Measure and save the untrained model, or what a run that was stopped still owes."""
+        if self._evaluated:
             self._stop_if_collapsed(self.steps_taken, self.evaluation.collapsed, "so it was found before")
-        else:
-            self._evaluate(step=0)
-            self._checkpoint(step=0)
+            return
+        evaluation = self._evaluate(self.steps_taken)
+        self._checkpoint(self.steps_taken)
+        self._stop_if_collapsed(self.steps_taken, evaluation.collapsed, evaluation.warning)
+
+    def _train(self) -> None:
         self._logged_step, self._logged_seconds = self.steps_taken, self.stopwatch.seconds()
         self.stopwatch.start()
         for step in range(self.steps_taken + 1, self.total_steps + 1):
@@ -136,6 +152,7 @@ class Pretraining:
             images = self.augmentation(to_float(images), self.augmentation_generator)
             statistics = self.step(normalize(images, self.mean, self.std), masks, step)
             self._after_step(step, statistics, masks)
+            self._stop_if_asked(step)
         self.stopwatch.stop()
 
     def _after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
@@ -155,6 +172,16 @@ class Pretraining:
             if evaluation is not None:
                 self._stop_if_collapsed(step, evaluation.collapsed, evaluation.warning)
             self.stopwatch.start()
+
+    def _stop_if_asked(self, step: int) -> None:
+        """Between two steps: save and leave, if a signal has come."""
+        if self.stop.received is None:
+            return
+        self._stop_if_not_finite(step)
+        self.stopwatch.stop()
+        if self._saved_step != step:
+            self._checkpoint(step)
+        self.stop.raise_if_received()
 
     def _is_probe_epoch(self, step: int) -> bool:
         epoch, within = divmod(step, self.batches.steps_per_epoch)
@@ -216,6 +243,20 @@ class Pretraining:
         self._logged_step, self._logged_seconds = step, seconds
 
     def _evaluate(self, step: int) -> Evaluation:
+        """Evaluate, which may take minutes: a signal ends it, and the run that is resumed does it again."""
+        memory = self.evaluation.state()
+        try:
+            with self.stop.released():
+                evaluation = self._measure(step)
+        except StopRequested:
+            self.evaluation.restore(memory)
+            if step > 0:  # before the first step there is nothing to lose
+                self._checkpoint(step, evaluated=False)
+            raise
+        self._record_evaluation(step, evaluation)
+        return evaluation
+
+    def _measure(self, step: int) -> Evaluation:
         try:
             evaluation = self.evaluation.evaluate()
         except RunStopped as error:
@@ -225,6 +266,9 @@ class Pretraining:
                 f"{self._moment(step)} the validation loss is not finite; lower optimizer.learning_rate, or use "
                 f"training.precision=fp32. {self._last_good()}"
             )
+        return evaluation
+
+    def _record_evaluation(self, step: int, evaluation: Evaluation) -> None:
         self.metrics.append(step, self._epoch(step), evaluation.metrics)
         accuracy = evaluation.online_probe
         if accuracy is not None and (self.best_online_probe is None or accuracy > self.best_online_probe):
@@ -232,9 +276,8 @@ class Pretraining:
         if evaluation.warning is not None:
             logger.warning("epoch %.1f: %s", self._epoch(step), evaluation.warning)
             self.display.message(f"warning: epoch {self._epoch(step):.1f}: {evaluation.warning}")
-        return evaluation
 
-    def _checkpoint(self, step: int) -> Path:
+    def _checkpoint(self, step: int, evaluated: bool = True) -> Path:
         position = self.batches.position()
         states = {
             "order_generator": position.generator_state,
@@ -249,17 +292,21 @@ class Pretraining:
             epoch=position.epoch,
             batch=position.batch,
             metrics_cursor=self.metrics.sync(),
+            metrics_sha256=self.metrics.sha256,
             num_threads=torch.get_num_threads(),
             device=self.step.compute.device.type,
             precision=self.step.compute.precision,
             config_digest=self.config_digest,
+            config=self.config,
             monitor=self.evaluation.state(),
+            evaluated=evaluated,
             best_online_probe=self.best_online_probe,
             best_step=self.best_step,
             seconds=self.stopwatch.seconds(),
         )
         model = self.step.model
         optimizer = optimizer_tensors(model, self.step.optimizer)
+        self._saved_step = step
         return self.checkpoints.save(Checkpoint(model.state_dict(), optimizer, states, run))
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -274,6 +321,6 @@ class Pretraining:
         self._skipped = state["skipped"].to(self.mean.device)
         self.batches.restore(BatchPosition(run.epoch, run.batch, state["order_generator"]))
         self.evaluation.restore(run.monitor)
-        self.steps_taken, self._restored = run.step, True
+        self.steps_taken, self._evaluated = run.step, run.evaluated
         self.best_online_probe, self.best_step = run.best_online_probe, run.best_step
         self.stopwatch = Stopwatch(run.seconds)

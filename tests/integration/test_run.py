@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +13,7 @@ import pytest
 import torch
 
 import jepa_lab.run as run_module
-import jepa_lab.training.pretrain as pretrain_module
+import jepa_lab.training.checkpoint as checkpoint_module
 from jepa_lab.config.loading import load_pipeline, load_resolved
 from jepa_lab.config.pipeline import rebuild_schema
 from jepa_lab.errors import (
@@ -33,40 +28,21 @@ from jepa_lab.errors import (
 from jepa_lab.evaluation import OnlineEvaluation
 from jepa_lab.maskers.base import MASKERS, Masker, Masks
 from jepa_lab.reprobe import probe_again
-from jepa_lab.run import RunOutcome, resume_run, start_run
+from jepa_lab.resume import resume_run
+from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.pretrain import Evaluation, Pretraining
 from tests.integration.pipelines import TINY, load_tiny, write_tiny
-
-TOTAL_STEPS = 15  # 120 training images, batches of 24, 3 epochs
+from tests.integration.runs import copy_of, final_weights, killed_run, timeless_rows
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     folder = tmp_path_factory.mktemp("finished")
     return start_run(load_tiny(folder), folder / "runs", ["jepa-lab", "run", "tiny.yaml"])
-
-
-def final_weights(folder: RunFolder) -> dict[str, torch.Tensor]:
-    return CheckpointStore(folder.checkpoints).load(TOTAL_STEPS).model
-
-
-def copy_of(outcome: RunOutcome, folder: Path) -> RunFolder:
-    """A run folder that a test may spoil."""
-    shutil.copytree(outcome.folder.path, folder / "copy")
-    return RunFolder.open(folder / "copy")
-
-
-def timeless_rows(folder: RunFolder) -> list[tuple[int, dict[str, Any]]]:
-    """Rows of metrics without those that measure time or memory."""
-    measured = ("train/images_per_second", "train/peak_memory_mib")
-    return [
-        (row.step, {name: value for name, value in row.metrics.items() if name not in measured})
-        for row in read_metrics(folder.metrics)
-    ]
 
 
 def test_a_run_leaves_its_whole_record(finished: RunOutcome) -> None:
@@ -125,30 +101,14 @@ def test_another_seed_changes_the_weights_but_not_the_splits(finished: RunOutcom
     assert raw[0] == raw[1]
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("kill_at", [1, 7, 10, 13])
 def test_a_resumed_run_ends_bitwise_as_an_uninterrupted_one(
     finished: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
 ) -> None:
-    take_step = Pretraining._after_step
-
-    def kill(self: Pretraining, step: int, *arguments: Any) -> None:
-        if step == kill_at:
-            raise Killed
-        take_step(self, step, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pretrain_module.Pretraining, "_after_step", kill)
-        with pytest.raises(Killed):
-            start_run(load_tiny(tmp_path), tmp_path / "runs", ["killed"])
-    (path,) = (tmp_path / "runs").iterdir()
+    folder = killed_run(tmp_path, monkeypatch, kill_at)
     torch.rand(3)  # the global generator must not matter
-    folder = RunFolder.open(path)
     assert json.loads(folder.result.read_text())["status"] == "KILLED"
-    outcome = resume_run(folder, None)
+    outcome = resume_run(folder, None, [])
     assert outcome.result["status"] == "FINISHED"
     first, second = final_weights(finished.folder), final_weights(folder)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -158,37 +118,10 @@ def test_a_resumed_run_ends_bitwise_as_an_uninterrupted_one(
     assert outcome.result["metrics"]["training_seconds"] > 0
 
 
-def test_a_run_that_was_killed_by_the_system_ends_bitwise_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    overrides = ["training.epochs=40", "probe.every_epochs=40"]  # long enough to be caught in the middle
-    whole = start_run(load_tiny(tmp_path, *overrides), tmp_path / "whole", ["whole"])
-    command = [sys.executable, "-m", "jepa_lab", "run", str(tmp_path / "tiny.yaml"), *overrides]
-    process = subprocess.Popen(
-        [*command, "--runs", str(tmp_path / "runs")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None:
-        files = (tmp_path / "runs").glob("*/metrics.jsonl")
-        if any(row.step >= 22 for file in files for row in read_metrics(file)):
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        time.sleep(0.001)
-    assert process.returncode == -signal.SIGKILL
-    (path,) = (tmp_path / "runs").iterdir()
-    folder = RunFolder.open(path)
-    assert not folder.result.exists()
-    assert 20 <= CheckpointStore(folder.checkpoints).steps()[-1] < 200
-    resume_run(folder, None)
-    first, second = (CheckpointStore(run.checkpoints).load(200).model for run in (whole.folder, folder))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert timeless_rows(folder) == timeless_rows(whole.folder)
-
-
 def test_resume_refuses_a_changed_configuration_and_names_the_keys(finished: RunOutcome, tmp_path: Path) -> None:
     given = load_pipeline(finished.folder.config, ["training.epochs=9", "loss.beta=2.0"]).pipeline
     with pytest.raises(RunFolderError, match=r"loss\.beta \(1\.0 -> 2\.0\).*training\.epochs \(3 -> 9\)"):
-        resume_run(finished.folder, given)
+        resume_run(finished.folder, given, [])
 
 
 @pytest.mark.parametrize(
@@ -205,7 +138,7 @@ def test_resume_refuses_a_config_file_that_was_edited_and_names_the_keys(
     text = copy.config.read_text()
     copy.config.write_text(re.sub(rf"\b(?<!_){before}$", after, text, flags=re.MULTILINE))
     with pytest.raises(RunFolderError, match=rf"changed since the run began: {named};"):
-        resume_run(copy, None)
+        resume_run(copy, None, [])
 
 
 def test_a_run_that_is_alive_cannot_be_resumed(finished: RunOutcome, tmp_path: Path) -> None:
@@ -214,9 +147,9 @@ def test_a_run_that_is_alive_cannot_be_resumed(finished: RunOutcome, tmp_path: P
     with FileLock(copy.path / "run.lock", "the run") as lock:
         assert lock.try_acquire()
         with pytest.raises(RunFolderError, match="another process is at work on the run"):
-            resume_run(copy, None)
+            resume_run(copy, None, [])
     assert copy.result.read_bytes() == before
-    assert resume_run(copy, None).result["status"] == "FINISHED"
+    assert resume_run(copy, None, []).result["status"] == "FINISHED"
 
 
 def test_a_run_holds_its_lock_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,26 +171,17 @@ def test_a_run_of_another_device_or_precision_cannot_be_resumed(
     finished: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, precision: str
 ) -> None:
     copy = copy_of(finished, tmp_path)
-    load = CheckpointStore.load
+    copy.remove_result()
+    load = checkpoint_module.load_checkpoint
 
-    def of_another_machine(self: CheckpointStore, step: int | None = None) -> Checkpoint:
-        checkpoint = load(self, step)
+    def of_another_machine(folder: Path) -> Checkpoint:
+        checkpoint = load(folder)
         checkpoint.run.device, checkpoint.run.precision = device, precision
         return checkpoint
 
-    monkeypatch.setattr(CheckpointStore, "load", of_another_machine)
+    monkeypatch.setattr(checkpoint_module, "load_checkpoint", of_another_machine)
     with pytest.raises(DeviceError, match=rf"began on {device} in {precision}"):
-        resume_run(copy, None)
-
-
-def test_resume_refuses_a_damaged_checkpoint(finished: RunOutcome, tmp_path: Path) -> None:
-    copy = copy_of(finished, tmp_path)
-    weights = copy.checkpoints / f"step-{TOTAL_STEPS:08d}" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    with pytest.raises(RunFolderError, match="damaged"):
-        resume_run(copy, None)
+        resume_run(copy, None, [])
 
 
 def test_non_finite_numbers_stop_the_run_before_they_reach_the_weights(tmp_path: Path) -> None:
@@ -388,7 +312,7 @@ def test_a_forced_collapse_is_marked_and_can_stop_the_run(tmp_path: Path) -> Non
         assert result is not None
         assert (result["status"], result["collapsed"], result["metrics"]["collapsed"]) == ("FAILED", True, 1.0)
         with pytest.raises(RunStopped, match="collapsed"):
-            resume_run(folder, None)
+            resume_run(folder, None, [])
 
 
 def test_target_and_context_encoder_are_told_apart_by_the_probe(tmp_path: Path) -> None:
@@ -437,7 +361,7 @@ def test_resuming_a_finished_run_shows_its_result_and_changes_nothing(
     finished: RunOutcome, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = finished.folder.result.read_bytes()
-    outcome = resume_run(finished.folder, None)
+    outcome = resume_run(finished.folder, None, [])
     assert outcome.result == finished.result
     assert finished.folder.result.read_bytes() == before
     assert "finished already" in capsys.readouterr().out

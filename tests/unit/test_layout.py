@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "jepa_lab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "grid", "randomness"},
+    {"errors", "grid", "interruption", "randomness"},
     {"registry"},
     {"maskers", "positions", "losses", "data"},
     {"targets"},
@@ -23,6 +23,7 @@ LAYERS = [
     {"build"},
     {"inspection", "evaluation", "mask_picture", "catalogue"},
     {"run", "reprobe", "summary"},
+    {"resume"},
     {"cli"},
     {"__main__"},
 ]

@@ -13,6 +13,7 @@ import pytest
 from jepa_lab.errors import ConfigError, RunFolderError, RunStopped
 from jepa_lab.tracking import atomic
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, TrackerSettings, flat_params
+from jepa_lab.tracking.environment import describe_environment
 from jepa_lab.tracking.run_folder import RunFolder
 
 
@@ -23,9 +24,27 @@ def _create(root: Path, name: str = "digits") -> RunFolder:
 def test_the_folder_is_named_after_name_digest_and_seed(tmp_path: Path) -> None:
     folder = _create(tmp_path / "new" / "runs")
     assert folder.path == tmp_path / "new" / "runs" / "digits-01234567-s3"
-    assert folder.config.read_text() == "name: digits\n"
+    assert folder.config.read_text().endswith("version 1\nname: digits\n")
     assert folder.checkpoints.is_dir()
     assert folder.figures.is_dir()
+
+
+def test_a_config_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    folder = _create(tmp_path)
+    folder.config.write_text(folder.config.read_text().replace("version 1", "version 2"))
+    with pytest.raises(RunFolderError, match="format version 2, this jepa-lab reads 1"):
+        RunFolder.open(folder.path)
+
+
+def test_a_run_folder_is_never_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jepa_lab.tracking.run_folder.write_text_atomically", fail)
+    with pytest.raises(KeyboardInterrupt):
+        _create(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_of_the_same_config_get_numbers(tmp_path: Path) -> None:
@@ -93,7 +112,7 @@ def test_a_run_folder_opens_again_also_after_it_was_moved(tmp_path: Path) -> Non
     folder = _create(tmp_path / "runs")
     folder.path.rename(tmp_path / "moved ö")
     opened = RunFolder.open(tmp_path / "moved ö")
-    assert opened.config.read_text() == "name: digits\n"
+    assert opened.config.read_text().endswith("version 1\nname: digits\n")
     assert opened.name == "moved ö"
 
 
@@ -112,7 +131,8 @@ def test_the_environment_holds_versions_and_the_command_but_no_credentials_or_va
 ) -> None:
     monkeypatch.setenv("MY_SECRET_TOKEN", "hunter2-from-environment")
     folder = _create(tmp_path)
-    folder.write_environment(["jepa-lab", "run", "tracking.uri=http://ann:pa%40ss@host:80/x"], "cpu")
+    command = ["jepa-lab", "run", "tracking.uri=http://ann:pa%40ss@host:80/x"]
+    folder.write_environment(describe_environment(command, "cpu"))
     text = folder.environment.read_text()
     held = json.loads(text)
     assert held["format_version"] == 1

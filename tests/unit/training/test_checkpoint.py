@@ -11,12 +11,14 @@ from safetensors import SafetensorError
 import jepa_lab.training.checkpoint as checkpoint_module
 from jepa_lab.errors import RunFolderError, RunStopped
 from jepa_lab.tracking.records import read_record, write_record
-from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore, RunState
+from jepa_lab.training.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointStore, RunState
 
 
 def build_checkpoint(step: int, best_step: int | None = None) -> Checkpoint:
     tensors = {"weight": torch.full((3,), float(step))}
-    run = RunState(step, 0, step, 100, 1, "cpu", "fp32", "digest", {"seen": [1]}, best_step=best_step)
+    run = RunState(
+        step, 0, step, 100, "0" * 64, 1, "cpu", "fp32", "digest", "name: tiny", {"seen": [1]}, best_step=best_step
+    )
     return Checkpoint(tensors, {"weight/step": torch.tensor(1.0)}, {"loss_sum": torch.tensor(2.0)}, run)
 
 
@@ -75,10 +77,44 @@ def test_damage_is_refused_and_named(tmp_path: Path, file: str, damage: str) -> 
 
 def test_an_unknown_format_version_is_refused_with_the_remedy(tmp_path: Path) -> None:
     folder = CheckpointStore(tmp_path).save(build_checkpoint(5))
-    content = read_record(folder / "state.json", "checkpoint", 1)
+    content = read_record(folder / "state.json", "checkpoint", FORMAT_VERSION)
     write_record(folder / "state.json", "checkpoint", 99, content)
     with pytest.raises(RunFolderError, match="version 99"):
         CheckpointStore(tmp_path).load()
+
+
+def test_damaged_checkpoints_are_passed_over_named_and_set_aside(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for step in (10, 20, 30):
+        store.save(build_checkpoint(step, best_step=10))
+    for step in (20, 30):
+        (store.path(step) / "model.safetensors").write_bytes(b"")
+    checkpoint, problems = store.load_last_good(lambda checkpoint: None)
+    assert checkpoint is not None
+    assert checkpoint.run.step == 10
+    assert [name in problem for name, problem in zip(("step-00000030", "step-00000020"), problems, strict=True)]
+    assert store.steps() == [10]
+    assert (tmp_path / "damaged-step-00000030").is_dir()
+
+
+def test_a_checkpoint_that_does_not_fit_is_passed_over_and_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for step in (10, 20):
+        store.save(build_checkpoint(step))
+    checkpoint, problems = store.load_last_good(lambda found: "too long" if found.run.step == 20 else None)
+    assert checkpoint is not None
+    assert (checkpoint.run.step, problems, store.steps()) == (10, ["too long"], [10, 20])
+    with pytest.raises(RunFolderError, match=r"no checkpoint in .* can be used: bad"):
+        store.load_last_good(lambda found: "bad")
+    assert CheckpointStore(tmp_path / "none").load_last_good(lambda found: None) == (None, [])
+
+
+def test_what_a_killed_process_left_behind_is_removed_by_the_next_save(tmp_path: Path) -> None:
+    for name in (".partial-step-00000004", ".old-step-00000002"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    CheckpointStore(tmp_path).save(build_checkpoint(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
 
 
 def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:

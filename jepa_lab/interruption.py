@@ -1,0 +1,85 @@
+"""SIGTERM and Ctrl-C as requests: a run stops between two steps, with a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequested(KeyboardInterrupt):
+    """The run was asked to stop, by Ctrl-C or by SIGTERM.
+
+    Attributes:
+        signal: which of the two.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(self.signal.name)
+
+
+class StopSignals:
+    """Turns SIGINT and SIGTERM into `StopRequested`: at once, or where the code says that it may be stopped.
+
+    A context manager. Handlers of a process belong to its main thread: in another one nothing is installed.
+    A signal that was ignored before (a shell does that for its background jobs) stays ignored.
+
+    Attributes:
+        received: the signal that is waiting for the end of a `held` block, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._held = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOPPING:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, a first signal waits in `received`; a second Ctrl-C is raised at once."""
+        yield from self._while(held=True)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Within a `held` block: a signal is raised at once here, also one that is waiting."""
+        self.raise_if_received()
+        yield from self._while(held=False)
+
+    def raise_if_received(self) -> None:
+        """Raise the signal that is waiting, if there is one."""
+        if self.received is not None:
+            raise StopRequested(self.received)
+
+    def _while(self, held: bool) -> Iterator[None]:
+        before, self._held = self._held, held
+        try:
+            yield
+        finally:
+            self._held = before
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again = self.received is not None
+        if self._held and again and number != signal.SIGINT:
+            return  # schedulers repeat SIGTERM; only a person's second Ctrl-C means "now"
+        self.received = self.received or signal.Signals(number)
+        if not self._held or again:
+            raise StopRequested(number)

@@ -1,0 +1,209 @@
+"""Going on with a run that was stopped: what is read again, what must not have changed, what is done about damage."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa_lab.config.loading import (
+    LoadedPipeline,
+    changed_keys,
+    config_digest,
+    flat_items,
+    load_pipeline,
+)
+from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.errors import RunFolderError
+from jepa_lab.run import Run, RunOutcome, build_tracker, check_batch, check_probe, load_data, locked, stoppable
+from jepa_lab.tracking.base import MirrorState
+from jepa_lab.tracking.description import RunDescription, flat_params
+from jepa_lab.tracking.environment import describe_environment, environment_changes
+from jepa_lab.tracking.metrics import damage_before, read_metrics
+from jepa_lab.tracking.mirror_cursor import mirror_state
+from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
+from jepa_lab.training.devices import Compute, resolve_compute, resume_compute
+
+logger = logging.getLogger(__name__)
+
+
+def find_unfinished(run_root: Path, pipeline: Pipeline) -> RunFolder | None:
+    """The newest run of this configuration and seed that has not finished, or None."""
+    stem = f"{pipeline.name}-{config_digest(pipeline)[:8]}-s{pipeline.seed}"
+    named = re.compile(rf"{re.escape(stem)}(-\d+)?")
+    folders = [RunFolder(path) for path in run_root.glob(f"{stem}*") if named.fullmatch(path.name)]
+    unfinished = [folder for folder in folders if folder.config.is_file() and not _is_finished(folder)]
+    return max(unfinished, key=_began, default=None)
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    try:
+        result = folder.read_result()
+    except RunFolderError:
+        return False  # its result is damaged; going on makes it again
+    return result is not None and result["status"] == "FINISHED"
+
+
+def _began(folder: RunFolder) -> float:
+    """Unix time of its first start."""
+    try:
+        return folder.read_description().started
+    except RunFolderError:  # killed before it was written
+        return folder.config.stat().st_mtime
+
+
+def resume_run(folder: RunFolder, given: Pipeline | None, command: Sequence[str]) -> RunOutcome:
+    """Go on with a run from its last good checkpoint, or from step 0 if it has none yet.
+
+    Args:
+        given: the pipeline of a file or of overrides that the user gave beside the folder; it must be the run's.
+        command: the command line, for environment.json.
+    Raises:
+        RunFolderError: the configuration or the data have changed, no checkpoint can be used, or the run is alive.
+        DeviceError: this machine does not compute as the one that the run began on.
+    """
+    started = time.monotonic()
+    with stoppable() as stop, locked(folder):
+        loaded = load_pipeline(folder.config)
+        pipeline = loaded.pipeline
+        if given is not None:
+            refuse_changed_config(folder, pipeline, given)
+            pipeline = pipeline.model_copy(update={"tracking": given.tracking})  # it may hold credentials
+        notes: list[str] = []
+        checkpoint = _last_good_checkpoint(folder, notes)
+        recorded = _recorded(folder, checkpoint)
+        if recorded is not None:
+            _refuse_edited_config(folder, pipeline, recorded, checkpoint)
+        result = _result(folder, notes)
+        if result is not None and result["status"] == "FINISHED":
+            return _finished(folder, pipeline, result)
+        compute = _compute(loaded, checkpoint)
+        data, probe_data = load_data(loaded, compute.device, folder.path / "data.json")
+        if recorded is not None and recorded.dataset is not None and recorded.dataset.digest != data.digest:
+            raise RunFolderError(
+                f"the images of data.dataset={recorded.dataset.name!r} have changed since {folder.path} began "
+                f"(digest {recorded.dataset.digest}, now {data.digest}); restore them, or start a new run"
+            )
+        check_batch(loaded, data)
+        check_probe(loaded, probe_data)
+        _note_environment(folder, describe_environment(command, compute.describe()), checkpoint, notes)
+        with folder.open_log():
+            for note in notes:
+                logger.warning(note)
+                print(f"note: {note}", flush=True)
+        folder.remove_result()
+        return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, stop).execute()
+
+
+def _last_good_checkpoint(folder: RunFolder, notes: list[str]) -> Checkpoint | None:
+    """The newest checkpoint that can be used; what is wrong with newer ones goes to the notes.
+
+    Raises:
+        RunFolderError: there were checkpoints, and none can be used.
+    """
+
+    def fits(checkpoint: Checkpoint) -> str | None:
+        return damage_before(folder.metrics, checkpoint.run.metrics_cursor, checkpoint.run.metrics_sha256)
+
+    checkpoint, problems = CheckpointStore(folder.checkpoints).load_last_good(fits)
+    if checkpoint is None and any(row.step > 0 for row in read_metrics(folder.metrics)):
+        raise RunFolderError(
+            f"{folder.checkpoints} holds no checkpoint, but {folder.metrics} has rows behind step 0, so there were "
+            "some; restore them from a copy, or start a new run"
+        )
+    if checkpoint is not None and problems:
+        notes.append(f"{'; '.join(problems)}. Going on from the checkpoint of step {checkpoint.run.step}")
+    return checkpoint
+
+
+def _recorded(folder: RunFolder, checkpoint: Checkpoint | None) -> RunDescription | None:
+    """run.json; None for a run that was killed before it was written."""
+    if checkpoint is None and not folder.description.exists():
+        return None
+    return folder.read_description()
+
+
+def _result(folder: RunFolder, notes: list[str]) -> dict[str, Any] | None:
+    """result.json, where there is one that can be read."""
+    try:
+        return folder.read_result()
+    except RunFolderError as error:
+        notes.append(f"{error}: it is made again")
+        return None
+
+
+def _compute(loaded: LoadedPipeline, checkpoint: Checkpoint | None) -> Compute:
+    """The device, precision and threads that the run began with."""
+    training = loaded.pipeline.training
+    with loaded.located("training"):
+        if checkpoint is not None:
+            torch.set_num_threads(checkpoint.run.num_threads)
+            return resume_compute(training, checkpoint.run.device, checkpoint.run.precision)
+        if training.num_threads is not None:
+            torch.set_num_threads(training.num_threads)
+        return resolve_compute(training)
+
+
+def _note_environment(folder: RunFolder, now: dict[str, Any], checkpoint: Checkpoint | None, notes: list[str]) -> None:
+    """Say what has changed since the run began; write environment.json where there is none that can be read."""
+    try:
+        before = None if checkpoint is None else folder.read_environment()
+    except RunFolderError as error:
+        notes.append(f"{error}: it is written anew, and what this machine has in common with the first is not known")
+        before = None
+    if before is None:
+        folder.write_environment(now)
+        return
+    changes = environment_changes(before, now)
+    if changes:
+        notes.append(f"since the run began, this has changed: {', '.join(changes)}; rounding may differ from here on")
+
+
+def _finished(folder: RunFolder, pipeline: Pipeline, result: dict[str, Any]) -> RunOutcome:
+    """The outcome of a run that has nothing left to do."""
+    print("this run is finished already; this is its result", flush=True)
+    tracker = build_tracker(pipeline)
+    mirror = MirrorState() if tracker.settings() is None else mirror_state(folder)
+    return RunOutcome(folder, result, tracker.describe(), mirror)
+
+
+def _refuse_edited_config(
+    folder: RunFolder, pipeline: Pipeline, recorded: RunDescription, checkpoint: Checkpoint | None
+) -> None:
+    """config.yaml must say what it said when the run began; only `tracking` may move.
+
+    Raises:
+        RunFolderError: naming the keys that differ.
+    """
+    before, now = recorded.params, flat_params(pipeline.model_dump(mode="json"))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    details = [f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed if key.split(".")[0] != "tracking"]
+    other = checkpoint is not None and checkpoint.run.config_digest != config_digest(pipeline)
+    if details or other:
+        what = ", ".join(details) or "the checkpoints are those of another configuration"
+        raise RunFolderError(
+            f"{folder.config} was changed since the run began: {what}; "
+            "restore it (the checkpoints' state.json holds it too), or start a new run"
+        )
+
+
+def refuse_changed_config(folder: RunFolder, stored: Pipeline, given: Pipeline) -> None:
+    """A run goes on with the configuration it began with.
+
+    Raises:
+        RunFolderError: naming the keys that differ.
+    """
+    before, now = flat_items(stored), flat_items(given)
+    changed = changed_keys(stored, given)
+    if changed:
+        details = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed)
+        raise RunFolderError(
+            f"{folder.path} was started with another configuration: {details}; "
+            "leave these keys as they were, or start a new run without --resume"
+        )

@@ -23,8 +23,9 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: $(VENV)/installed  ## write the schema that editors check the pipelines with
+schema: $(VENV)/installed  ## write the schemas that editors check pipelines and ablations with
 	$(BIN)/jepa-lab schema > docs/pipeline.schema.json
+	$(BIN)/jepa-lab schema --ablation > docs/ablation.schema.json
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

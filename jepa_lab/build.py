@@ -5,17 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from jepa_lab.config.checks import Geometry, build_masker, pipeline_geometry
-from jepa_lab.config.pipeline import DataSource, Pipeline
+from jepa_lab.config.memory import check_images_fit
+from jepa_lab.config.pipeline import DataSettings, DataSource, Pipeline
 from jepa_lab.data.augmentations.base import AUGMENTATIONS, Augmentation
-from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit
-from jepa_lab.data.splits import channel_statistics, limit_images, split_validation
+from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit, SkippedImage
+from jepa_lab.data.images import LazyImages, to_tensor
+from jepa_lab.data.loading import load_images
+from jepa_lab.data.order import Batches
+from jepa_lab.data.residency import Loading
+from jepa_lab.data.resident import ResidentBatches
+from jepa_lab.data.splits import channel_statistics, histogram_statistics, limit_images, split_validation
+from jepa_lab.data.streaming import StreamingBatches
+from jepa_lab.data.survey import Survey, TrainingPart
 from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.sampling import MaskSampler
@@ -34,6 +43,9 @@ from jepa_lab.training.optimizer import build_optimizer
 from jepa_lab.training.schedules import Schedules
 from jepa_lab.training.step import TrainingStep
 
+CPU = torch.device("cpu")
+_NAMED_FILES = 100
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -44,6 +56,9 @@ class PreparedData:
         validation: for every choice; never seen by pretraining.
         test: scored once; None where there is none.
         mean, std: [C] of the training pixels in [0, 1], or what the pipeline says.
+        skipped: files that were left out.
+        survey: what was found about files that stream, for the run folder.
+        notes: what the run's log should say.
     """
 
     train: ImageSplit
@@ -54,6 +69,9 @@ class PreparedData:
     source: str
     mean: Tensor
     std: Tensor
+    skipped: tuple[SkippedImage, ...] = ()
+    survey: Survey | None = None
+    notes: tuple[str, ...] = ()
 
 
 def build_dataset(source: DataSource, image_size: int) -> ImageDataset:
@@ -62,46 +80,123 @@ def build_dataset(source: DataSource, image_size: int) -> ImageDataset:
     return entry.component(source.dataset, None if source.root is None else Path(source.root).expanduser(), image_size)
 
 
-def prepare_data(pipeline: Pipeline) -> PreparedData:
+def build_loading(pipeline: Pipeline, device: torch.device) -> Loading:
+    """How the images of a run on this device are held and read."""
+    return Loading.of(pipeline.data.residency, pipeline.data.num_workers, device)
+
+
+def prepare_data(pipeline: Pipeline, device: torch.device = CPU, known: Survey | None = None) -> PreparedData:
     """Load, limit and split the pipeline's data.
 
+    Args:
+        device: of the training.
+        known: what the run found about its image files when it began, used if they are still the same.
     Raises:
-        DataError, ConfigError: see the data sets and the splits.
+        DataError, ConfigError: see the data sets and the splits. RunStopped: a full disk, or a dead worker.
     """
     settings = pipeline.data
-    loaded = build_dataset(settings, settings.image_size).load()
-    train, validation, test = _split(loaded, settings, settings.validation_fraction, settings.split_seed)
+    given = settings.channel_mean is not None and settings.channel_std is not None
+    dataset, loading = build_dataset(settings, settings.image_size), build_loading(pipeline, device)
+    check_images_fit(dataset)
+    part = None if given else _training_part(settings)
+    loaded = load_images(dataset, loading, settings.on_bad_image, settings.cache, known, part)
+    data, survey = loaded.data, loaded.survey
+    train, validation, test = _split(data, settings, settings.validation_fraction, settings.split_seed)
     if settings.channel_mean is not None and settings.channel_std is not None:
         mean, std = torch.tensor(settings.channel_mean), torch.tensor(settings.channel_std)
+    elif survey is not None and survey.histogram is not None:
+        mean, std = histogram_statistics(torch.tensor(survey.histogram))
     else:
         mean, std = channel_statistics(train.images)
     return PreparedData(
-        train, validation, test, loaded.class_names, loaded.digest, loaded.source, mean.float(), std.float()
+        train,
+        validation,
+        test,
+        data.class_names,
+        data.digest,
+        data.source,
+        mean.float(),
+        std.float(),
+        data.skipped,
+        survey,
+        loaded.notes,
     )
 
 
-def prepare_probe_data(pipeline: Pipeline, data: PreparedData) -> PreparedData:
+def prepare_probe_data(
+    pipeline: Pipeline, data: PreparedData, device: torch.device = CPU, known: Survey | None = None
+) -> PreparedData:
     """The data that the probe is trained and scored on: `probe.data` where given, else the run's own.
 
     Channels are normalised as in pretraining.
 
+    Args:
+        device, known: as for `prepare_data`.
     Raises:
         ConfigError: the images have another number of channels than the encoder takes.
-        DataError, ConfigError: see the data sets and the splits.
+        DataError, ConfigError, RunStopped: as for `prepare_data`.
     """
     source = pipeline.probe.data
     if source is None:
         return data
     with _named_probe_data():
-        loaded = build_dataset(source, pipeline.data.image_size).load()
-        parts = _split(loaded, source, pipeline.data.validation_fraction, pipeline.data.split_seed)
-    channels, expected = loaded.train.images.shape[1], data.train.images.shape[1]
+        dataset, loading = build_dataset(source, pipeline.data.image_size), build_loading(pipeline, device)
+        check_images_fit(dataset)
+        loaded = load_images(dataset, loading, source.on_bad_image, source.cache, known, None)
+        parts = _split(loaded.data, source, pipeline.data.validation_fraction, pipeline.data.split_seed)
+    found = loaded.data
+    channels, expected = found.train.images.shape[1], data.train.images.shape[1]
     if channels != expected:
         raise ConfigError(
             f"probe.data.dataset={source.dataset.name!r} has {channels} channel(s), the encoder takes {expected}; "  # type: ignore[attr-defined]
             "probe on data with as many channels"
         )
-    return PreparedData(*parts, loaded.class_names, loaded.digest, loaded.source, data.mean, data.std)
+    prepared = PreparedData(*parts, found.class_names, found.digest, found.source, data.mean, data.std)
+    return replace(prepared, skipped=found.skipped, survey=loaded.survey, notes=loaded.notes)
+
+
+def skipped_record(data: PreparedData, probe_data: PreparedData) -> dict[str, Any]:
+    """What result.json says about files that were left out: how many, and the first by name."""
+    record = {"skipped_images": _skipped(data)}
+    if probe_data is not data:
+        record["probe_skipped_images"] = _skipped(probe_data)
+    return record
+
+
+def _skipped(data: PreparedData) -> dict[str, Any]:
+    return {"count": len(data.skipped), "files": [image.name for image in data.skipped[:_NAMED_FILES]]}
+
+
+def surveys_of(data: PreparedData, probe_data: PreparedData) -> dict[str, Survey]:
+    """What `save_surveys` keeps in the run folder."""
+    sections = {"data": data} | ({} if probe_data is data else {"probe.data": probe_data})
+    return {name: found.survey for name, found in sections.items() if found.survey is not None}
+
+
+def build_batches(pipeline: Pipeline, data: PreparedData, device: torch.device) -> Batches:
+    """The batches of a run, in the order that its seed gives, wherever the images are.
+
+    Raises:
+        ConfigError: if there are fewer images than one batch.
+    """
+    images, batch_size = data.train.images, pipeline.training.batch_size
+    order = build_generator(pipeline.seed, "order")
+    if isinstance(images, Tensor):
+        return ResidentBatches(images.to(device), batch_size, order)
+    assert isinstance(images, LazyImages), type(images)
+    return StreamingBatches(images, batch_size, order, device)
+
+
+def _training_part(settings: DataSettings) -> TrainingPart:
+    """Which training images pretraining sees: the very code that splits them, on their indices."""
+
+    def indices(labels: Tensor | None, num_images: int) -> Tensor:
+        numbered = ImageSplit(torch.arange(num_images)[:, None, None, None], labels)
+        names = ImageData(numbered, None, (), "", "")
+        train, _, _ = _split(names, settings, settings.validation_fraction, settings.split_seed)
+        return to_tensor(train.images).flatten()
+
+    return indices
 
 
 @contextmanager

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import logging
+import os
+import signal
 import sys
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from jepa_lab import __version__
-from jepa_lab.errors import ConfigError, JepaLabError
+from jepa_lab.errors import ConfigError, JepaLabError, RunCrashed, RunStopped
 
 if TYPE_CHECKING:
     from jepa_lab.run import RunOutcome
@@ -18,21 +25,86 @@ if TYPE_CHECKING:
 _OVERRIDES = "Overrides follow FILE as KEY=VALUE, values in YAML: training.epochs=10 masker=random"
 
 
+_OUTPUT_LOST = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
 class _Group(click.Group):
-    """Turns our errors into one message and their exit code."""
+    """Turns our errors into one message and their exit code, and mistakes of our own into exit code 1."""
+
+    def main(self, *arguments: Any, **keywords: Any) -> Any:
+        _prepare_streams()
+        before = signal.signal(signal.SIGTERM, _leave)
+        try:
+            return super().main(*arguments, **keywords)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # or a full disk behind the output would show after the last line of ours
+            return result
         except JepaLabError as error:
-            click.echo(f"error: {error}", err=True)
+            _say(f"error: {error}")
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            _say("interrupted")
             sys.exit(130)
+        except SystemExit as leaving:
+            if isinstance(leaving.__context__, BrokenPipeError):  # rich's answer to `| head`
+                _leave_without_output(141)
+            raise
         except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(141)
+            _leave_without_output(141)
+        except click.ClickException as error:  # it repeats arguments, which may be URIs with passwords
+            vars(error)["message"] = _without_credentials(error.message)
+            raise
+        except (click.exceptions.Exit, click.Abort):  # click's own ways to end
+            raise
+        except Exception as error:  # the outermost place: whatever comes here is a mistake of our own
+            if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_LOST:
+                _say(f"error: the output cannot be written ({error.strerror}); free space there, or send it elsewhere")
+                _leave_without_output(RunStopped.exit_code)
+            _say(
+                f"error: jepa-lab failed ({type(error).__name__}). This is a mistake of ours, not of your files; "
+                f"please report the command and these lines:\n{traceback.format_exc()}"
+            )
+            sys.exit(RunCrashed.exit_code)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """End on SIGTERM with its exit code; a run has a handler of its own while it trains."""
+    sys.exit(128 + number)
+
+
+def _prepare_streams() -> None:
+    """Standard streams that take every letter, whatever the locale, and that exist where they were closed (`>&-`)."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _say(text: str) -> None:
+    """A message to the standard error; where that cannot be written, the exit code has to say it all."""
+    with contextlib.suppress(OSError):
+        click.echo(_without_credentials(text), err=True)
+
+
+def _without_credentials(text: str) -> str:
+    """A message or traceback without the passwords of the URIs in it."""
+    from jepa_lab.tracking.credentials import scrub  # pydantic comes with it, which a start need not wait for
+
+    return scrub(text)
+
+
+def _leave_without_output(code: int) -> NoReturn:
+    """Exit without the interpreter's last attempt to write what is left of the output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +115,7 @@ def main() -> None:
 
 
 @main.command(epilog=_OVERRIDES)
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("first", metavar="[FILE]", required=False)
 @click.argument("overrides", nargs=-1)
 @click.option("--preset", help="Overlay between FILE and the overrides: smoke.")
 @click.option(
@@ -53,25 +125,54 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Folder of the run folders.",
 )
-@click.option("--resume", metavar="RUN_FOLDER", type=click.Path(path_type=Path), help="Go on with this run.")
-def run(file: Path | None, overrides: tuple[str, ...], preset: str | None, runs: Path, resume: Path | None) -> None:
+@click.option(
+    "--resume",
+    metavar="RUN_FOLDER|auto",
+    type=click.Path(path_type=Path),
+    help="Go on with this run; auto: with the newest unfinished run of FILE, or begin one.",
+)
+def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs: Path, resume: Path | None) -> None:
     """Train and probe the pipeline FILE, or go on with a run."""
-    from jepa_lab.config.loading import load_pipeline
-    from jepa_lab.run import resume_run, start_run
-    from jepa_lab.tracking.run_folder import RunFolder
-
-    if file is not None and "=" in str(file) and resume is not None:  # overrides alone
-        file, overrides = None, (str(file), *overrides)
-    if resume is not None:
-        folder = RunFolder.open(resume)
-        source = folder.config if file is None else file
-        given = load_pipeline(source, overrides, preset).pipeline if file or overrides or preset else None
-        outcome = resume_run(folder, given)
+    file = None if first is None else Path(first)
+    if first is not None and "=" in first and resume is not None:  # overrides alone; a path would merge the // of a URI
+        file, overrides = None, (first, *overrides)
+    if resume is not None and str(resume) != "auto":
+        outcome = _resume(resume, file, overrides, preset)
     elif file is None:
         raise ConfigError("`jepa-lab run` needs a pipeline FILE, as in `jepa-lab run pipelines/digits.yaml`")
     else:
-        outcome = start_run(load_pipeline(file, overrides, preset), runs, sys.argv)
+        outcome = _start(file, overrides, preset, runs, look_for_unfinished=resume is not None)
     _print_outcome(outcome)
+
+
+def _resume(path: Path, file: Path | None, overrides: tuple[str, ...], preset: str | None) -> RunOutcome:
+    """Go on with the run in a folder."""
+    from jepa_lab.config.loading import load_pipeline
+    from jepa_lab.resume import resume_run
+    from jepa_lab.tracking.run_folder import RunFolder
+
+    folder = RunFolder.open(path)
+    source = folder.config if file is None else file
+    given = load_pipeline(source, overrides, preset).pipeline if file or overrides or preset else None
+    return resume_run(folder, given, sys.argv)
+
+
+def _start(
+    file: Path, overrides: tuple[str, ...], preset: str | None, runs: Path, look_for_unfinished: bool
+) -> RunOutcome:
+    """Begin a run, or go on with an unfinished one of the same pipeline."""
+    from jepa_lab.config.loading import load_pipeline
+    from jepa_lab.resume import find_unfinished, resume_run
+    from jepa_lab.run import start_run
+
+    loaded = load_pipeline(file, overrides, preset)
+    if look_for_unfinished:
+        folder = find_unfinished(runs, loaded.pipeline)
+        if folder is not None:
+            click.echo(f"going on with {folder.path}")
+            return resume_run(folder, loaded.pipeline, sys.argv)
+        click.echo(f"no unfinished run of this pipeline and seed in {runs}; a new one begins")
+    return start_run(loaded, runs, sys.argv)
 
 
 def _print_outcome(outcome: RunOutcome) -> None:
@@ -99,15 +200,18 @@ def check(file: Path, overrides: tuple[str, ...], preset: str | None) -> None:
 
 
 @main.command()
-def schema() -> None:
+@click.option("--ablation", is_flag=True, help="Of ablation files instead.")
+def schema(ablation: bool) -> None:
     """Print the JSON schema of pipeline files, for editors."""
     import json
 
     from jepa_lab.config.loading import load_plugins
     from jepa_lab.config.pipeline import Pipeline
+    from jepa_lab.sweeps.ablation import Ablation
 
     load_plugins([])
-    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Pipeline.model_json_schema()}
+    model = Ablation if ablation else Pipeline
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
     click.echo(json.dumps(document, indent=1))
 
 
@@ -161,17 +265,102 @@ def probe(run_folder: Path, overrides: tuple[str, ...], step: int | None) -> Non
     click.echo(f"wrote {file}")
 
 
-@main.command()
-@click.argument("run_folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-def sync(run_folders: tuple[Path, ...]) -> None:
-    """Complete the MLflow record of runs whose tracker was away."""
-    from jepa_lab.tracking.mirror import sync as complete
+@main.command(epilog="Overrides follow FILE as KEY=VALUE and hold for every arm: data.root=FOLDER training.epochs=10")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+@click.option("--preset", help="Overlay on every arm, and fewer seeds: smoke.")
+@click.option(
+    "--sweeps",
+    default="sweeps",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the sweep folders.",
+)
+@click.option("--slots", type=click.IntRange(min=1), help="Trials at once; by default one a GPU or CPU core.")
+@click.option("--slots-per-gpu", default=1, show_default=True, type=click.IntRange(min=1), help="Trials on each GPU.")
+@click.option("--storage", help="Optuna storage URL; by default a journal in the sweep's folder.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its time, and stop.")
+def sweep(
+    file: Path,
+    overrides: tuple[str, ...],
+    preset: str | None,
+    sweeps: Path,
+    slots: int | None,
+    slots_per_gpu: int,
+    storage: str | None,
+    dry_run: bool,
+) -> None:
+    """Train every arm of the ablation FILE with every seed, and compare them; the same command goes on."""
+    from jepa_lab.reports.report import print_table
+    from jepa_lab.sweeps.estimate import print_plan
+    from jepa_lab.sweeps.executors import EXECUTORS
+    from jepa_lab.sweeps.plan import load_plan
+    from jepa_lab.sweeps.sweep import SweepSettings, run_sweep
 
-    states = {path: complete(path) for path in run_folders}
-    for path, state in states.items():
-        click.echo(state.sentence(path))
-    if not all(state.complete for state in states.values()):
-        sys.exit(3)
+    plan = load_plan(file, overrides, preset)
+    executor = EXECUTORS.get("local").config_type.model_validate({"slots": slots, "slots_per_gpu": slots_per_gpu})
+    if dry_run:
+        print_plan(plan, executor)
+        return
+    outcome = run_sweep(plan, file.read_text(encoding="utf-8"), SweepSettings(sweeps, storage, executor, sys.argv))
+    print_table(outcome.report)
+    click.echo(f"sweep folder: {outcome.folder.path}\nreport:       {outcome.folder.report / 'report.html'}")
+    click.echo(f"tracking:     {outcome.tracker}")
+    if not outcome.mirror.complete:
+        click.echo(outcome.mirror.sentence(outcome.folder.path))
+    if outcome.stopped_by is not None:
+        click.echo(f"stopped by {outcome.stopped_by.name}; the same command goes on", err=True)
+        sys.exit(128 + outcome.stopped_by)
+
+
+@main.command()
+@click.argument("sweep_folder", type=click.Path(path_type=Path))
+@click.option("--storage", help="Optuna storage URL, where the sweep was given one.")
+def report(sweep_folder: Path, storage: str | None) -> None:
+    """Write the tables, figures and page of a sweep anew."""
+    from jepa_lab.reports.report import print_table, write_report
+    from jepa_lab.sweeps.folder import SweepFolder
+    from jepa_lab.sweeps.results import open_study, report_input
+    from jepa_lab.sweeps.study import open_storage
+
+    folder = SweepFolder.open(sweep_folder)
+    content = report_input(folder, open_study(open_storage(folder.journal, storage), folder.read_plan()))
+    print_table(content)
+    for path in write_report(content, folder.report):
+        click.echo(f"wrote {path}")
+
+
+@main.command()
+@click.argument("run_folders", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--runs",
+    default="runs",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the run folders, for when none is named.",
+)
+def sync(run_folders: tuple[Path, ...], runs: Path) -> None:
+    """Complete the MLflow record of runs whose tracker was away; without RUN_FOLDERS, of all that need it."""
+    from jepa_lab.tracking.mirror import folders_to_sync
+    from jepa_lab.tracking.mirror import sync as complete
+    from jepa_lab.tracking.run_folder import RunFolder
+
+    for path in run_folders:
+        RunFolder.open(path)  # a wrong path is told before anything is sent
+    chosen = run_folders or folders_to_sync(runs)
+    codes = {0}
+    for path in chosen:
+        try:
+            state = complete(path)
+        except JepaLabError as error:  # the others are completed all the same
+            click.echo(f"error: {error}", err=True)
+            codes.add(error.exit_code)
+        else:
+            click.echo(state.sentence(path))
+            codes.add(0 if state.complete else 3)
+    if not chosen:
+        click.echo(f"nothing to do: no run below {runs} waits for its tracker")
+    sys.exit(2 if 2 in codes else max(codes))
 
 
 @main.command()

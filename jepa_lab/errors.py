@@ -6,9 +6,17 @@ Anything that is not one of these is a mistake of our own: exit code 1 and a tra
 
 
 class JepaLabError(Exception):
-    """Base of the errors whose message is meant for the user."""
+    """Base of the errors whose message is meant for the user.
+
+    Any message can be printed and stored: a character of a file name that is not UTF-8 is written as an escape.
+    """
 
     exit_code = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(
+            *(arg.encode(errors="backslashreplace").decode() if isinstance(arg, str) else arg for arg in args)
+        )
 
 
 class ConfigError(JepaLabError):
@@ -49,3 +57,11 @@ class RunStopped(JepaLabError):
     """A good run was stopped from outside: disk, memory, non-finite numbers, a collapse."""
 
     exit_code = 3
+
+
+class RunOutOfMemory(RunStopped):
+    """The memory of the machine or of its accelerator is full."""
+
+
+class RunPruned(RunStopped):
+    """A search ended the run early, because its intermediate values were poor."""

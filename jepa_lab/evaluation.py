@@ -12,6 +12,7 @@ from torch import nn
 from jepa_lab.build import PreparedData, build_model, build_sampler
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageSplit
+from jepa_lab.data.images import to_tensor
 from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.models.ijepa import IJepa
@@ -61,7 +62,8 @@ class OnlineEvaluation:
         chosen = torch.randperm(
             len(data.validation), generator=build_generator(pipeline.data.split_seed, "monitored images")
         )
-        self.images = data.validation.images[chosen[:_MONITORED_IMAGES].sort().values]
+        # Few enough to be held in memory, wherever the others are.
+        self.images = to_tensor(data.validation.images[chosen[:_MONITORED_IMAGES].sort().values])
         sampler, generator = build_sampler(pipeline), build_generator(pipeline.data.split_seed, "validation masks")
         # In batches of the training's size, on which `prefix` and `subset` depend.
         self.masks = [sampler.sample(len(part), generator) for part in self._parts()]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules
 from jepa_lab.config.checks import Geometry, pipeline_geometry
 from jepa_lab.config.loading import LoadedPipeline
+from jepa_lab.config.memory import check_images_fit
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageDataset
+from jepa_lab.data.loading import check_cache
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
 from jepa_lab.models.flops import step_flops
 from jepa_lab.training.devices import memory_errors
 
 _SAMPLED_BATCHES = 8
+_SAMPLED_IMAGES = 1 << 14
+"""Large batches need fewer to say as much; `subset` and `prefix` depend on the size of a batch, so it stays."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,12 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
     pipeline = loaded.pipeline
     with loaded.located("data"):
         dataset = build_dataset(pipeline.data, pipeline.data.image_size)
+        check_cache(pipeline.data.cache, dataset)
+        check_images_fit(dataset)
         num_train = _num_train_images(loaded.pipeline, dataset)
     steps_per_epoch = _steps_per_epoch(loaded, num_train)
-    model = build_model(pipeline, dataset.num_channels)
+    with torch.device("meta"):  # counted, not filled: the largest encoder would take half a minute
+        model = build_model(pipeline, dataset.num_channels)
     masks = sample_statistics(pipeline)
     schedules = build_schedules(pipeline, steps_per_epoch)
     return Inspection(
@@ -72,12 +80,12 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
 
 def sample_statistics(pipeline: Pipeline) -> MaskStatistics:
     """The pipeline's masks over a few of its batches."""
-    sampler = build_sampler(pipeline)
+    sampler, batch_size = build_sampler(pipeline), pipeline.training.batch_size
     return mask_statistics(
         sampler.masker,
         sampler.batching,
-        batch_size=pipeline.training.batch_size,
-        num_batches=_SAMPLED_BATCHES,
+        batch_size=batch_size,
+        num_batches=max(1, min(_SAMPLED_BATCHES, _SAMPLED_IMAGES // batch_size)),
         seed=pipeline.seed,
     )
 

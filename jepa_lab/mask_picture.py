@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from jepa_lab.build import build_dataset, build_sampler
 from jepa_lab.config.loading import LoadedPipeline
+from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.data.image_files import file_pixels, raise_first
+from jepa_lab.data.images import to_tensor
+from jepa_lab.errors import DataError
 from jepa_lab.figures.masks import draw_masks
 from jepa_lab.maskers.statistics import mask_statistics
 from jepa_lab.randomness import build_generator
@@ -27,9 +32,34 @@ def draw_pipeline_masks(loaded: LoadedPipeline, out: Path) -> None:
     sampler = build_sampler(pipeline)
     batch_size = pipeline.training.batch_size
     with loaded.located("data"), memory_errors(pipeline.training):
-        images = build_dataset(pipeline.data, pipeline.data.image_size).load().train.images
-    chosen = torch.randperm(len(images), generator=build_generator(pipeline.seed, "picture"))[:_IMAGES]
+        images = _some_images(pipeline)
     # Drawn for a whole batch: what is left of a context depends on the batch it is in.
-    masks = sampler.sample(max(batch_size, len(chosen)), build_generator(pipeline.seed, "masks"))
+    masks = sampler.sample(max(batch_size, len(images)), build_generator(pipeline.seed, "masks"))
     statistics = mask_statistics(sampler.masker, sampler.batching, batch_size, _STATISTICS_BATCHES, seed=pipeline.seed)
-    draw_masks(images[chosen], masks[: len(chosen)], sampler.masker.grid, statistics, out)
+    draw_masks(images, masks[: len(images)], sampler.masker.grid, statistics, out)
+
+
+def _some_images(pipeline: Pipeline) -> Tensor:
+    """A few training images at random, [n, C, H, W] uint8; of a folder only these are decoded.
+
+    Raises:
+        DataError: the data set's files are missing, or one of these cannot be decoded.
+    """
+    dataset = build_dataset(pipeline.data, pipeline.data.image_size)
+    generator = build_generator(pipeline.seed, "picture")
+    files = dataset.image_files()
+    if files is None:
+        images = to_tensor(dataset.load().train.images)
+        return images[torch.randperm(len(images), generator=generator)[:_IMAGES]]
+    order = torch.randperm(len(files.train.files), generator=generator)
+    pixels = file_pixels(files, dataset.image_size)
+    found: list[Tensor] = []
+    for index in order:  # further ones take the places of those that are skipped
+        block = pixels.read(index[None])
+        raise_first(block.bad, pipeline.data.on_bad_image)
+        found += block.images
+        if len(found) == _IMAGES:
+            break
+    if not found:
+        raise DataError(f"no image of {files.source} can be decoded; mend the files")
+    return torch.stack(found)

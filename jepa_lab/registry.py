@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, create_model, field_validator
-from pydantic_core import PydanticKnownError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from jepa_lab.errors import ConfigError
 
@@ -31,11 +31,13 @@ class ComponentParams(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
-        """`true` where a number belongs is a mistake, which pydantic would read as 1."""
+    def _refuse_non_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` where a number belongs is a mistake, which pydantic would read as 1; so is what no machine counts."""
         kinds = _plain_types(cls.model_fields[str(info.field_name)].annotation)
         if bool not in kinds and kinds & {int, float} and _holds_truth_value(value):
             raise PydanticKnownError("float_type" if float in kinds else "int_type")
+        if kinds & {int, float} and _holds_huge_integer(value):
+            raise PydanticCustomError("huge_integer", "must lie between -2**63 and 2**63")
         return value
 
 
@@ -49,6 +51,12 @@ def _plain_types(annotation: Any) -> set[type]:
 
 def _holds_truth_value(value: Any) -> bool:
     return any(map(_holds_truth_value, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
+
+
+def _holds_huge_integer(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_holds_huge_integer, value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 T = TypeVar("T")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from jepa_lab.build import build_model, prepare_data, prepare_probe_data
+from jepa_lab.build import build_model, prepare_data, prepare_probe_data, skipped_record
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import LoadedPipeline, changed_keys, load_pipeline, load_resolved
+from jepa_lab.data.survey import Survey, load_surveys
 from jepa_lab.errors import ConfigError
 from jepa_lab.evaluation import final_evaluation, probe_splits
 from jepa_lab.tracking.atomic import explained_writes
@@ -19,7 +20,14 @@ from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.devices import memory_errors, resolve_compute
 
-_ALLOWED = ("probe.", "training.device", "training.num_threads")
+_ALLOWED = (
+    "probe.",
+    "training.device",
+    "training.num_threads",
+    "data.residency",
+    "data.num_workers",
+    "data.cache",
+)
 VERSION = 1
 
 
@@ -42,13 +50,15 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
     if foreign:
         raise ConfigError(
             f"{', '.join(foreign)} cannot change: the encoder of {folder.path} was trained with it; "
-            "a probe takes probe.*, training.device and training.num_threads alone"
+            "a probe takes probe.*, training.device, training.num_threads, data.residency, data.num_workers and "
+            "data.cache alone"
         )
     check_pipeline(loaded)
     checkpoint = CheckpointStore(folder.checkpoints).load(step)
     file = _next_file(folder)
     with memory_errors(pipeline.training):
-        summary, details = _probe(loaded, checkpoint, file.with_name(f"{file.stem}-figures"))
+        known, _ = load_surveys(folder.path / "data.json")
+        summary, details = _probe(loaded, checkpoint, known, file.with_name(f"{file.stem}-figures"))
     content = {
         "step": checkpoint.run.step,
         "settings": pipeline.probe.model_dump(mode="json"),
@@ -60,7 +70,7 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
 
 
 def _probe(
-    loaded: LoadedPipeline, checkpoint: Checkpoint, figures: Path
+    loaded: LoadedPipeline, checkpoint: Checkpoint, known: Mapping[str, Survey], figures: Path
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Load what is needed and probe; see `final_evaluation`."""
     pipeline = loaded.pipeline
@@ -69,15 +79,16 @@ def _probe(
     with loaded.located("training"):
         compute = resolve_compute(pipeline.training)
     with loaded.located("data"):
-        data = prepare_data(pipeline)
+        data = prepare_data(pipeline, compute.device, known.get("data"))
     with loaded.located("probe"):
-        probe_data = prepare_probe_data(pipeline, data)
+        probe_data = prepare_probe_data(pipeline, data, compute.device, known.get("probe.data"))
         splits = probe_splits(probe_data)
         if splits is not None:
             splits.check(pipeline.probe)
     model = build_model(pipeline, data.train.images.shape[1])
     model.load_state_dict(checkpoint.model)
-    return final_evaluation(pipeline, model.to(compute.device), probe_data, compute, figures)
+    summary, details = final_evaluation(pipeline, model.to(compute.device), probe_data, compute, figures)
+    return summary, details | skipped_record(data, probe_data)
 
 
 def _next_file(folder: RunFolder) -> Path:

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,25 @@ import torch
 from jepa_lab.config.loading import (
     LoadedPipeline,
     changed_keys,
+    changes_no_result,
     config_digest,
     flat_items,
     load_pipeline,
+    reading_images_as,
 )
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import RunFolderError
-from jepa_lab.run import Run, RunOutcome, build_tracker, check_batch, check_probe, load_data, locked, stoppable
+from jepa_lab.run import (
+    Membership,
+    Run,
+    RunOutcome,
+    build_tracker,
+    check_batch,
+    check_probe,
+    load_data,
+    locked,
+    stoppable,
+)
 from jepa_lab.tracking.base import MirrorState
 from jepa_lab.tracking.description import RunDescription, flat_params
 from jepa_lab.tracking.environment import describe_environment, environment_changes
@@ -35,14 +48,20 @@ logger = logging.getLogger(__name__)
 
 def find_unfinished(run_root: Path, pipeline: Pipeline) -> RunFolder | None:
     """The newest run of this configuration and seed that has not finished, or None."""
+    unfinished = [folder for folder in find_runs(run_root, pipeline) if not is_finished(folder)]
+    return unfinished[-1] if unfinished else None
+
+
+def find_runs(run_root: Path, pipeline: Pipeline) -> list[RunFolder]:
+    """All runs of this configuration and seed, the newest last."""
     stem = f"{pipeline.name}-{config_digest(pipeline)[:8]}-s{pipeline.seed}"
     named = re.compile(rf"{re.escape(stem)}(-\d+)?")
     folders = [RunFolder(path) for path in run_root.glob(f"{stem}*") if named.fullmatch(path.name)]
-    unfinished = [folder for folder in folders if folder.config.is_file() and not _is_finished(folder)]
-    return max(unfinished, key=_began, default=None)
+    return sorted((folder for folder in folders if folder.config.is_file()), key=_began)
 
 
-def _is_finished(folder: RunFolder) -> bool:
+def is_finished(folder: RunFolder) -> bool:
+    """Whether the run has ended well."""
     try:
         result = folder.read_result()
     except RunFolderError:
@@ -58,23 +77,27 @@ def _began(folder: RunFolder) -> float:
         return folder.config.stat().st_mtime
 
 
-def resume_run(folder: RunFolder, given: Pipeline | None, command: Sequence[str]) -> RunOutcome:
+def resume_run(
+    folder: RunFolder, given: Pipeline | None, command: Sequence[str], member: Membership | None = None
+) -> RunOutcome:
     """Go on with a run from its last good checkpoint, or from step 0 if it has none yet.
 
     Args:
         given: the pipeline of a file or of overrides that the user gave beside the folder; it must be the run's.
         command: the command line, for environment.json.
+        member: of what the run is a part; None for a run of its own.
     Raises:
         RunFolderError: the configuration or the data have changed, no checkpoint can be used, or the run is alive.
         DeviceError: this machine does not compute as the one that the run began on.
     """
     started = time.monotonic()
-    with stoppable() as stop, locked(folder):
+    with stoppable() as stop, locked(folder, 0 if member is None else member.lock_seconds):
         loaded = load_pipeline(folder.config)
         pipeline = loaded.pipeline
         if given is not None:
             refuse_changed_config(folder, pipeline, given)
-            pipeline = pipeline.model_copy(update={"tracking": given.tracking})  # it may hold credentials
+            loaded = replace(loaded, pipeline=reading_images_as(pipeline, given))
+            pipeline = loaded.pipeline.model_copy(update={"tracking": given.tracking})  # it may hold credentials
         notes: list[str] = []
         checkpoint = _last_good_checkpoint(folder, notes)
         recorded = _recorded(folder, checkpoint)
@@ -98,7 +121,7 @@ def resume_run(folder: RunFolder, given: Pipeline | None, command: Sequence[str]
                 logger.warning(note)
                 print(f"note: {note}", flush=True)
         folder.remove_result()
-        return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, stop).execute()
+        return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, stop, member).execute()
 
 
 def _last_good_checkpoint(folder: RunFolder, notes: list[str]) -> Checkpoint | None:
@@ -168,7 +191,7 @@ def _note_environment(folder: RunFolder, now: dict[str, Any], checkpoint: Checkp
 def _finished(folder: RunFolder, pipeline: Pipeline, result: dict[str, Any]) -> RunOutcome:
     """The outcome of a run that has nothing left to do."""
     print("this run is finished already; this is its result", flush=True)
-    tracker = build_tracker(pipeline)
+    tracker = build_tracker(pipeline, folder)
     mirror = MirrorState() if tracker.settings() is None else mirror_state(folder)
     return RunOutcome(folder, result, tracker.describe(), mirror)
 
@@ -182,8 +205,8 @@ def _refuse_edited_config(
         RunFolderError: naming the keys that differ.
     """
     before, now = recorded.params, flat_params(pipeline.model_dump(mode="json"))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    details = [f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed if key.split(".")[0] != "tracking"]
+    changed = [key for key in now if before.get(key) != now[key]]  # a sweep has told the tracker more than the config
+    details = [f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed if not changes_no_result(key)]
     other = checkpoint is not None and checkpoint.run.config_digest != config_digest(pipeline)
     if details or other:
         what = ", ".join(details) or "the checkpoints are those of another configuration"
@@ -194,13 +217,13 @@ def _refuse_edited_config(
 
 
 def refuse_changed_config(folder: RunFolder, stored: Pipeline, given: Pipeline) -> None:
-    """A run goes on with the configuration it began with.
+    """A run goes on with the configuration it began with; only `tracking` may move.
 
     Raises:
         RunFolderError: naming the keys that differ.
     """
     before, now = flat_items(stored), flat_items(given)
-    changed = changed_keys(stored, given)
+    changed = [key for key in changed_keys(stored, given) if not changes_no_result(key)]
     if changed:
         details = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed)
         raise RunFolderError(

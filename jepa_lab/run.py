@@ -9,7 +9,7 @@ import logging
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,8 @@ from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunTermina
 from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probe_splits
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.randomness import build_generator
-from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
+from jepa_lab.tracking.base import TRACKERS, FollowedElsewhere, MirrorState, Tracker
+from jepa_lab.tracking.credentials import scrub
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, RunStatus, flat_params
 from jepa_lab.tracking.environment import describe_environment
 from jepa_lab.tracking.locks import FileLock
@@ -68,9 +69,27 @@ class RunOutcome:
     mirror: MirrorState
 
 
-def start_run(loaded: LoadedPipeline, run_root: Path, command: Sequence[str]) -> RunOutcome:
+@dataclass(frozen=True)
+class Membership:
+    """What a run is a part of: a sweep, which follows its trials for the tracker.
+
+    Attributes:
+        tags, params: what the tracker is told beside the run's own.
+        lock_seconds: how long to wait for a process that is still leaving the run.
+    """
+
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    lock_seconds: float = 60.0
+
+
+def start_run(
+    loaded: LoadedPipeline, run_root: Path, command: Sequence[str], member: Membership | None = None
+) -> RunOutcome:
     """Check a pipeline, load its data, and train and probe it in a new run folder.
 
+    Args:
+        member: of what it is a part; None for a run of its own.
     Raises:
         ConfigError, DataError, DeviceError, RunFolderError: before anything was written.
         RunStopped: a good run was stopped from outside; it can be resumed.
@@ -90,7 +109,7 @@ def start_run(loaded: LoadedPipeline, run_root: Path, command: Sequence[str]) ->
         folder = RunFolder.create(run_root, pipeline.name, config_digest(pipeline), pipeline.seed, resolved)
         with locked(folder):
             folder.write_environment(describe_environment(command, compute.describe()))
-            return Run(pipeline, folder, compute, data, probe_data, None, started, stop).execute()
+            return Run(pipeline, folder, compute, data, probe_data, None, started, stop, member).execute()
 
 
 @contextmanager
@@ -115,14 +134,16 @@ def _interruption(error: KeyboardInterrupt, where: str) -> RunInterrupted:
 
 
 @contextmanager
-def locked(folder: RunFolder) -> Iterator[None]:
+def locked(folder: RunFolder, timeout_seconds: float = 0) -> Iterator[None]:
     """Be the only process that writes the run.
 
+    Args:
+        timeout_seconds: how long to wait for another one to leave.
     Raises:
         RunFolderError: if another process is.
     """
     with FileLock(folder.path / "run.lock", f"the run {folder.path}") as lock:
-        lock.acquire(timeout_seconds=0)
+        lock.acquire(timeout_seconds)
         yield
 
 
@@ -167,9 +188,12 @@ def check_batch(loaded: LoadedPipeline, data: PreparedData) -> None:
         )
 
 
-def build_tracker(pipeline: Pipeline) -> Tracker:
-    """The pipeline's tracker, not started."""
-    return TRACKERS.entry_of(pipeline.tracking).component(pipeline.tracking)
+def build_tracker(pipeline: Pipeline, folder: RunFolder) -> Tracker:
+    """The pipeline's tracker, not started; where the record of a run that goes on is."""
+    tracker = TRACKERS.entry_of(pipeline.tracking).component(pipeline.tracking)
+    if folder.description.exists():
+        tracker.keep_place(folder.read_description().tracker)
+    return tracker
 
 
 @dataclass(frozen=True)
@@ -189,10 +213,13 @@ class Run:
     checkpoint: Checkpoint | None
     started: float
     stop: StopSignals
+    member: Membership | None = None
 
     def execute(self) -> RunOutcome:
         """Train, probe and write result.json, whatever happens; then let the tracker catch up."""
-        tracker = build_tracker(self.pipeline)
+        tracker = build_tracker(self.pipeline, self.folder)
+        if self.member is not None:
+            tracker = FollowedElsewhere(tracker)
         self.folder.write_description(self._description(tracker))
         save_surveys(self.folder.path / "data.json", surveys_of(self.data, self.probe_data))
         with self.folder.open_log():
@@ -242,7 +269,10 @@ class Run:
             "run_folder": str(self.folder.path.resolve()),
         }
         dataset = DatasetRecord(tags["dataset"], self.data.source, self.data.digest)
-        return RunDescription(flat_params(config), tags, dataset, tracker.settings())
+        params = flat_params(config)
+        if self.member is not None:
+            tags, params = {**tags, **self.member.tags}, {**self.member.params, **params}
+        return RunDescription(params, tags, dataset, tracker.settings())
 
     def _train_and_probe(self) -> None:
         model = build_model(self.pipeline, self.data.train.images.shape[1]).to(self.compute.device)
@@ -295,6 +325,7 @@ class Run:
     def _training_summary(self, pretraining: Pretraining, online: OnlineEvaluation) -> dict[str, float | None]:
         """Flat numbers of the training for result.json and the tracker."""
         rows = [row for row in read_metrics(self.folder.metrics) if "monitor/rankme" in row.metrics]
+        model = pretraining.step.model
         seconds = pretraining.stopwatch.seconds()
         images = pretraining.total_steps * self.pipeline.training.batch_size
         return {
@@ -303,6 +334,8 @@ class Run:
             "training_seconds": seconds,
             "images_per_second": images / seconds if seconds > 0 else None,
             "collapsed": float(online.collapsed),
+            "encoder_parameters": float(sum(p.numel() for p in model.context_encoder.parameters())),
+            "predictor_parameters": float(sum(p.numel() for p in model.predictor.parameters())),
         }
 
     def _how_to_go_on(self) -> str:
@@ -315,7 +348,7 @@ class Run:
         steps = CheckpointStore(self.folder.checkpoints).steps()
         metrics, more = ({"collapsed": 1.0}, {"collapsed": True}) if collapsed else ({}, {})
         try:
-            self.folder.write_result(status, metrics, steps[-1] if steps else 0, None, error=message, **more)
+            self.folder.write_result(status, metrics, steps[-1] if steps else 0, None, error=scrub(message), **more)
         except JepaLabError as error:
             logger.warning("result.json could not be written: %s", error)
 

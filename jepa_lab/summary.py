@@ -39,6 +39,9 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
         "run folder": str(folder),
         "tracking": tracker,
     }
+    skipped = sum(result.get(key, {"count": 0})["count"] for key in ("skipped_images", "probe_skipped_images"))
+    if skipped:
+        rows["skipped"] = f"{skipped:,} image(s) that cannot be decoded were left out; the run's log names them"
     if result["collapsed"]:
         rows["COLLAPSED"] = "the features stopped depending on the image; see the warnings in the run's log"
     table = Table(show_header=False, box=None, pad_edge=False)

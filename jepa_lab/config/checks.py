@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from jepa_lab.config.loading import LoadedPipeline
+from jepa_lab.config.memory import MAX_PATCHES, device_memory_bytes, in_words, memory_needs
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import DATASETS
 from jepa_lab.errors import ConfigError
@@ -27,7 +28,7 @@ class Geometry:
 
 
 def check_pipeline(loaded: LoadedPipeline) -> Geometry:
-    """Check image and patch size, heads, positions, channels, warm-up, masks and device.
+    """Check image and patch size, heads, positions, channels, warm-up, device, memory and masks.
 
     Raises:
         ConfigError: naming place, values, rule and remedy.
@@ -52,10 +53,12 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
     _check_channels(loaded)
     _check_warmup(loaded)
     _check_probe(loaded, geometry.encoder)
+    _check_patches(loaded, geometry.grid)
+    with loaded.located("training"):
+        compute = resolve_compute(pipeline.training)
+    _check_memory(loaded, geometry, compute.device)
     with loaded.located("masker", "data.image_size", "encoder.patch_size"):
         build_masker(pipeline, geometry.grid)
-    with loaded.located("training"):
-        resolve_compute(pipeline.training)
     return geometry
 
 
@@ -131,3 +134,28 @@ def _check_warmup(loaded: LoadedPipeline) -> None:
             "shorten it, or give optimizer.warmup_fraction, which follows the epochs",
             "training.epochs",
         )
+
+
+def _check_patches(loaded: LoadedPipeline, grid: Grid) -> None:
+    if grid.num_patches > MAX_PATCHES:
+        raise loaded.error(
+            "data.image_size",
+            f"data.image_size / encoder.patch_size gives {grid} = {grid.num_patches:,} patches an image, and at most "
+            f"{MAX_PATCHES:,} are possible; lower data.image_size, or raise encoder.patch_size",
+            "encoder.patch_size",
+        )
+
+
+def _check_memory(loaded: LoadedPipeline, geometry: Geometry, device: torch.device) -> None:
+    """Refuse what cannot fit, before it is built; see `memory_needs`."""
+    needs = memory_needs(loaded.pipeline, geometry.grid, geometry.encoder, geometry.predictor)
+    available = device_memory_bytes(device)
+    if sum(need.num_bytes for need in needs) <= available:
+        return
+    largest = max(needs, key=lambda need: need.num_bytes)
+    raise loaded.error(
+        largest.keys[0],
+        f"training needs at least {in_words(largest.num_bytes)} of memory for {largest.what}, and {device.type} has "
+        f"{in_words(available)}; {largest.remedy}",
+        *largest.keys[1:],
+    )

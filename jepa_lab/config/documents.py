@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.comments import CommentedSeq
 
+from jepa_lab.config.yaml_text import MAX_CHARACTERS, MAX_DEPTH, Path_, read_yaml, shorten
 from jepa_lab.errors import ConfigError
-
-Path_ = tuple[str | int, ...]
+from jepa_lab.tracking.credentials import scrub
 
 
 @dataclass
@@ -85,7 +83,7 @@ class Document:
             here = here.setdefault(key, {})
             if not isinstance(here, dict):
                 outer = ".".join(map(str, path[:depth]))
-                raise ConfigError(f"{place}: {outer} is {here!r}, which has no keys; write {outer}=VALUE")
+                raise ConfigError(f"{place}: {outer} is {shorten(repr(here))}, which has no keys; write {outer}=VALUE")
         here[path[-1]] = value
         for old in [known for known in self.places if known[: len(path)] == path]:
             del self.places[old]
@@ -93,18 +91,29 @@ class Document:
 
 
 def load_document(file: Path) -> Document:
-    """Read a YAML file: numbers such as 1e-3 are numbers, duplicate keys and Python tags are errors.
+    """Read a YAML file: numbers such as 1e-3 are numbers, duplicate keys and tags are errors.
 
     Raises:
         ConfigError: naming file and line.
     """
+    return plain_document(_read_text(file), str(file))
+
+
+def _read_text(file: Path) -> str:
+    """The content of a file, or of a pipe such as /dev/stdin; no more than a pipeline can have."""
     try:
-        text = file.read_text(encoding="utf-8")
+        with open(file, "rb") as stream:
+            content = stream.read(4 * MAX_CHARACTERS + 1)
+        # Without the byte order mark that some editors write.
+        return content.decode("utf-8-sig") if len(content) <= 4 * MAX_CHARACTERS else " " * (MAX_CHARACTERS + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such file; the shipped ones are under pipelines/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read as UTF-8 text ({error}); give a YAML file") from error
-    return plain_document(text, str(file))
+        hint = ", or give /dev/stdin to read the standard input" if str(file) == "-" else ""
+        raise ConfigError(f"{file}: there is no such file; the shipped ones are under pipelines/{hint}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{file}: is a folder; give a YAML file in it, or `--resume {file}` for a run") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{file}: cannot be read as UTF-8 text ({reason}); give a YAML file") from error
 
 
 def plain_document(text: str, origin: str) -> Document:
@@ -113,37 +122,12 @@ def plain_document(text: str, origin: str) -> Document:
     Raises:
         ConfigError: naming the line within `origin`.
     """
-    tree = parse_yaml(text, origin)
-    if not isinstance(tree, CommentedMap):
+    data, places = read_yaml(text, origin)
+    if not isinstance(data, dict):
         raise ConfigError(
-            f"{origin}:1: must be a mapping of keys to values, got {_kind(tree)}; see pipelines/digits.yaml"
+            f"{origin}:1: must be a mapping of keys to values, got {_kind(data)}; see pipelines/digits.yaml"
         )
-    document = Document({}, origin=origin)
-    document.data = _plain(tree, (), origin, document.places)
-    return document
-
-
-def parse_yaml(text: str, origin: str) -> Any:
-    """Parse one YAML document into ruamel's positioned types.
-
-    Raises:
-        ConfigError: naming the line within `origin`.
-    """
-    yaml = YAML(typ="rt", pure=True)
-    try:
-        tree = yaml.load(text)
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = str(error.problem).split(" with value")[0]
-        raise ConfigError(f"{origin}:{line}: {problem}; keep one of the two") from None
-    except (MarkedYAMLError, ConstructorError) as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{origin}:{line}: is not valid YAML ({error.problem}); mend that line") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{origin}: is not valid YAML ({first}); give a YAML file") from None
-    _refuse_tags(tree, origin)
-    return tree
+    return Document(data, places, origin)
 
 
 def parse_override(text: str) -> tuple[Path_, Any]:
@@ -154,10 +138,19 @@ def parse_override(text: str) -> tuple[Path_, Any]:
     """
     key, equals, value = text.partition("=")
     path = tuple(key.strip().split("."))
-    if not equals or not all(path):
-        raise ConfigError(f"override {text!r} must have the form key=value, as in training.epochs=10")
-    origin = f"override {text!r}"
-    return path, _plain(parse_yaml(value, origin), path, origin, {})
+    origin = place_of_override(text)
+    if not equals or not all(path) or len(path) > MAX_DEPTH:
+        raise ConfigError(f"{origin} must have the form key=value, as in training.epochs=10")
+    try:
+        return path, read_yaml(value, origin, path)[0]
+    except ConfigError as error:  # an override is one line: its number says nothing
+        error.args = (str(error).replace(f"{origin}:1: ", f"{origin}: ", 1),)
+        raise
+
+
+def place_of_override(text: str) -> str:
+    """How messages name an override: short, without credentials."""
+    return f"override {shorten(scrub(text), 200)!r}"
 
 
 def dump_yaml(data: dict[str, Any]) -> str:
@@ -183,53 +176,7 @@ def _for_people(node: Any) -> Any:
     return node
 
 
-def _refuse_tags(node: Any, origin: str) -> None:
-    """Tags such as !!python/object are refused: YAML is data."""
-    tag = getattr(getattr(node, "tag", None), "value", None)
-    if tag and not _is_plain_tag(str(tag)):
-        line = node.lc.line + 1 if hasattr(node, "lc") and node.lc.line is not None else 1
-        raise ConfigError(f"{origin}:{line}: the tag {tag} is not allowed, a pipeline is plain data; remove the tag")
-    if isinstance(node, CommentedMap):
-        for value in node.values():
-            _refuse_tags(value, origin)
-    elif isinstance(node, CommentedSeq):
-        for value in node:
-            _refuse_tags(value, origin)
-
-
-def _is_plain_tag(tag: str) -> bool:
-    kinds = ("map", "seq", "str", "int", "float", "bool", "null", "merge")
-    return tag in {f"tag:yaml.org,2002:{kind}" for kind in kinds}
-
-
-def _plain(node: Any, path: Path_, origin: str, places: dict[Path_, str]) -> Any:
-    """Turn ruamel's types into plain ones and note the line of every key."""
-    if isinstance(node, CommentedMap):
-        plain = {}
-        for key, value in node.items():
-            line = node.lc.key(key)[0] + 1 if key in node.lc.data else node.lc.line + 1
-            places[(*path, key)] = f"{origin}:{line}"
-            if not isinstance(key, str):
-                raise ConfigError(f"{origin}:{line}: the key {key!r} must be text; put it in quotes")
-            plain[key] = _plain(value, (*path, key), origin, places)
-        return plain
-    if isinstance(node, CommentedSeq):
-        for index in range(len(node)):
-            places[(*path, index)] = f"{origin}:{node.lc.item(index)[0] + 1}"
-        return [_plain(value, (*path, index), origin, places) for index, value in enumerate(node)]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    if node is None:
-        return None
-    value = getattr(node, "value", node)
-    raise ConfigError(
-        f"{places.get(path, origin)}: {'.'.join(map(str, path))} is a {type(value).__name__} ({value}), "
-        "which no key takes; put it in quotes if text is meant"
-    )
-
-
 def _kind(tree: Any) -> str:
     if tree is None:
         return "an empty file"
-    return "a list" if isinstance(tree, CommentedSeq) else repr(tree)
+    return "a list" if isinstance(tree, list) else shorten(repr(tree))

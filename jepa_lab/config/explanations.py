@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -11,14 +13,65 @@ from pydantic_core import ErrorDetails
 from jepa_lab.config.documents import Document, Path_
 from jepa_lab.config.fields import component_of, section_of
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.config.yaml_text import shorten
 from jepa_lab.registry import did_you_mean
 from jepa_lab.tracking.credentials import scrub
 
+_KINDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "an integer"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a section of keys and values"),
+    "string_type": "text",
+    "finite_number": "a finite number",
+}
+"""Pydantic's kinds of wrong types, in words."""
 
-def explain(document: Document, detail: ErrorDetails) -> str:
+_WRITE_ONE = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "write one, such as 4"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "write one, such as 0.5"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "write one of the two"),
+    **dict.fromkeys(("tuple_type", "list_type"), "write its values in brackets, as in [0.5, 1.0]"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "write its keys below it, or leave it out"),
+    "string_type": "put it in quotes if text is meant",
+}
+
+_REMEDIES = {
+    **dict.fromkeys(("greater_than", "greater_than_equal"), "raise it"),
+    **dict.fromkeys(("less_than", "less_than_equal"), "lower it"),
+    "too_short": "add values",
+    "too_long": "remove values",
+    "string_too_short": "write at least that many",
+    "string_too_long": "shorten it",
+    "string_pattern_mismatch": "choose another",
+    "huge_integer": "write a smaller number",
+}
+
+MAX_LINES = 20
+
+
+def explain_all(document: Document, details: Sequence[ErrorDetails], root: type[BaseModel] = Pipeline) -> str:
+    """Every validation error on a line of its own; of very many, the first.
+
+    Args:
+        root: the schema that the document was validated against.
+    """
+    return first_lines(explain(document, detail, root) for detail in details)
+
+
+def first_lines(problems: Iterable[str]) -> str:
+    """Problems one a line, each once; of very many, the first."""
+    lines = list(dict.fromkeys(problems))
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more problems; mend these first"]
+    return "\n".join(lines)
+
+
+def explain(document: Document, detail: ErrorDetails, root: type[BaseModel] = Pipeline) -> str:
     """One validation error as place, field, rule, value and remedy."""
-    path, field, parent = _resolve(detail["loc"])
-    key = ".".join(map(str, path))
+    path, field, parent = _resolve(detail["loc"], root)
+    key = shorten(".".join(map(str, path)))
     place = document.place(path)
     value = detail.get("input")
     kind, context = detail["type"], detail.get("ctx", {})
@@ -33,9 +86,41 @@ def explain(document: Document, detail: ErrorDetails) -> str:
         place = document.place_of_rule(path, detail["msg"])
         message = detail["msg"].removeprefix("Value error, ")
         return f"{place}: {key + ': ' if key else ''}{message}"
+    rule, remedy = _rule(detail), _remedy(key, field, detail)
+    end = "" if remedy.endswith("?") else "."
+    return f"{place}: {key} {rule}, got {_short(value)}; {remedy}{end} {_describe(field)}".rstrip()
+
+
+def _rule(detail: ErrorDetails) -> str:
+    """What the value breaks, as "must ..."."""
+    if detail["type"] in _KINDS:
+        return f"must be {_KINDS[detail['type']]}"
     rule = detail["msg"][0].lower() + detail["msg"][1:]
-    rule = rule.replace("input should be", "must be").replace("string should match", "must match")
-    return f"{place}: {key} {rule}, got {_short(value)}. {_describe(field)}".rstrip()
+    words = {"input should be": "must be", "input should": "must", "string should": "must", "tuple should": "must"}
+    start = next((start for start in words if rule.startswith(start)), "")
+    return words.get(start, "") + rule.removeprefix(start)
+
+
+def _remedy(key: str, field: FieldInfo | None, detail: ErrorDetails) -> str:
+    """What to write instead."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in _REMEDIES:
+        return _REMEDIES[kind]
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", str(context["expected"]))
+        near = did_you_mean(str(detail.get("input")), choices)
+        return near.removeprefix("; ") if "did you mean" in near else "choose one of these"
+    example = None if field is None else field.get_default(call_default_factory=False)
+    in_list = key.rpartition(".")[2].isdecimal()
+    if not in_list and isinstance(example, bool | int | float | str | tuple):
+        return f"write one, as in {key}={_as_yaml(example)}"
+    return _WRITE_ONE.get(kind, "see `jepa-lab schema`")
+
+
+def _as_yaml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_as_yaml, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _explain_component(key: str, field: FieldInfo | None, value: Any, context: dict[str, Any]) -> str:
@@ -44,13 +129,15 @@ def _explain_component(key: str, field: FieldInfo | None, value: Any, context: d
         return f"{key} has the value {_short(value)}, which fits nothing; see `jepa-lab schema`"
     if "tag" in context:
         near = did_you_mean(context["tag"], mark.registry.names())
-        return f"unknown {mark.registry.family} {context['tag']!r} for {key}{near}"
+        return f"unknown {mark.registry.family} {_short(context['tag'])} for {key}{near}"
     return f"{key} needs a name, got {_short(value)}; known: {', '.join(mark.registry.names())}"
 
 
-def _resolve(location: tuple[int | str, ...]) -> tuple[Path_, FieldInfo | None, type[BaseModel] | None]:
+def _resolve(
+    location: tuple[int | str, ...], root: type[BaseModel]
+) -> tuple[Path_, FieldInfo | None, type[BaseModel] | None]:
     """A pydantic location without the union tags, the field it ends at, and the model that holds that field."""
-    model: type[BaseModel] | None = Pipeline
+    model: type[BaseModel] | None = root
     parent = model
     path: list[int | str] = []
     field: FieldInfo | None = None
@@ -61,6 +148,8 @@ def _resolve(location: tuple[int | str, ...]) -> tuple[Path_, FieldInfo | None, 
         parent = model
         field = model.model_fields.get(str(step)) if model is not None else None
         model = section_of(field) if field is not None else None
+        if field is not None and model is not None and get_origin(field.annotation) is dict and rest:
+            path.append(rest.pop(0))  # a mapping of sections: the next step is a key of the user's
         mark = component_of(field) if field is not None else None
         if mark is not None and rest and rest[0] in mark.registry:
             model = mark.registry.get(str(rest.pop(0))).config_type
@@ -72,5 +161,4 @@ def _describe(field: FieldInfo | None) -> str:
 
 
 def _short(value: Any) -> str:
-    text = scrub(repr(value))  # a tracking URI may hold a password
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shorten(scrub(repr(value)))  # a tracking URI may hold a password

@@ -15,16 +15,25 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from jepa_lab.config.documents import Document, Path_, dump_yaml, load_document, parse_override, plain_document
-from jepa_lab.config.explanations import explain
+from jepa_lab.config.documents import (
+    Document,
+    dump_yaml,
+    load_document,
+    parse_override,
+    place_of_override,
+    plain_document,
+)
+from jepa_lab.config.explanations import explain_all
 from jepa_lab.config.fields import component_of, expand_bare_name, section_of
 from jepa_lab.config.pipeline import Pipeline, rebuild_schema
 from jepa_lab.config.presets import apply_preset
+from jepa_lab.config.yaml_text import Path_, shorten
 from jepa_lab.errors import ConfigError, JepaLabError
-from jepa_lab.tracking.credentials import scrub
 
 PLUGIN_GROUP = "jepa_lab.components"
-_UNDIGESTED = ("seed", "tracking")
+HOW_IMAGES_ARE_READ = ("residency", "num_workers", "cache")
+"""Keys of `data` that change no result: a run may go on with other ones, on another machine or with less memory."""
+_UNDIGESTED: dict[str, Any] = {"seed": True, "tracking": True, "data": set(HOW_IMAGES_ARE_READ)}
 """Keys that tell apart runs of one experiment, or do not change its result."""
 
 
@@ -83,22 +92,22 @@ def load_pipeline(file: Path, overrides: Sequence[str] = (), preset: str | None 
     parsed = [(text, *parse_override(text)) for text in overrides]
     for text, path, _ in parsed:
         if path == ("plugins",):  # imported before the other overrides are written into the document
-            document.places[path] = f"override {scrub(text)!r}"
-    load_plugins(_plugin_names(document, parsed), document)
+            document.places[path] = place_of_override(text)
+    load_plugins(plugin_names(document, parsed), document)
     expand_components(Pipeline, document.data)
     if preset is not None:
         root_given = any(path == ("data", "root") and value is not None for _, path, value in parsed)
         apply_preset(preset, document, root_given)
         expand_components(Pipeline, document.data)
     for text, path, value in parsed:
-        _override(document, text, path, value)
+        write_override(document, path, value, place_of_override(text))
     return validate(document)
 
 
 def load_resolved(text: str, origin: str) -> Pipeline:
     """Validate the YAML of a run folder or a checkpoint, which has every value spelled out."""
     document = plain_document(text, origin)
-    load_plugins(_plugin_names(document, []), document)
+    load_plugins(plugin_names(document, []), document)
     return validate(document).pipeline
 
 
@@ -111,8 +120,7 @@ def validate(document: Document) -> LoadedPipeline:
     try:
         return LoadedPipeline(Pipeline.model_validate(document.data), document)
     except ValidationError as error:
-        lines = [explain(document, detail) for detail in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigError(explain_all(document, error.errors(include_url=False))) from None
 
 
 def dump_pipeline(pipeline: Pipeline) -> str:
@@ -122,7 +130,7 @@ def dump_pipeline(pipeline: Pipeline) -> str:
 
 def config_digest(pipeline: Pipeline) -> str:
     """Hexadecimal digest of all that can change a result but the seed."""
-    content = pipeline.model_dump(mode="json", exclude=set(_UNDIGESTED))
+    content = pipeline.model_dump(mode="json", exclude=_UNDIGESTED)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -147,6 +155,17 @@ def changed_keys(first: Pipeline, second: Pipeline) -> list[str]:
     return [key for key in {**before, **now} if before.get(key) != now.get(key)]
 
 
+def changes_no_result(key: str) -> bool:
+    """Whether a run may go on with another value of this dotted key."""
+    return key.split(".", maxsplit=1)[0] == "tracking" or key in {f"data.{name}" for name in HOW_IMAGES_ARE_READ}
+
+
+def reading_images_as(pipeline: Pipeline, given: Pipeline) -> Pipeline:
+    """The pipeline with the way in which another one reads its images."""
+    reading = {name: getattr(given.data, name) for name in HOW_IMAGES_ARE_READ}
+    return pipeline.model_copy(update={"data": pipeline.data.model_copy(update=reading)})
+
+
 def load_plugins(modules: Iterable[str], document: Document | None = None) -> None:
     """Import components of third parties: entry points first, then the modules named under `plugins`.
 
@@ -161,24 +180,37 @@ def load_plugins(modules: Iterable[str], document: Document | None = None) -> No
 
 
 def _import_plugin(module: str, place: str) -> None:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigError(
+            f"{place}: plugins must be names of Python modules, got {shorten(repr(module))}; "
+            "write a.b for a/b.py, and name its folder in PYTHONPATH"
+        )
     try:
         importlib.import_module(module)
     except ConfigError as error:
         raise ConfigError(f"{place}: plug-in {module!r}: {error}") from error
-    except Exception as error:  # whatever a plug-in's code raises is reported with its name
+    except (Exception, SystemExit) as error:  # whatever a plug-in's code raises is reported with its name
         raise ConfigError(
             f"{place}: plug-in {module!r} cannot be imported ({type(error).__name__}: {error}); "
             "install it, mend it, or remove it from plugins"
         ) from error
 
 
-def _plugin_names(document: Document, overrides: list[tuple[str, Path_, Any]]) -> list[str]:
+def plugin_names(document: Document, overrides: Iterable[tuple[str, Path_, Any]] = ()) -> list[str]:
+    """The modules that a document and the overrides on it name under `plugins`.
+
+    Raises:
+        ConfigError: not a list of names.
+    """
     names = document.data.get("plugins")
     for _, path, value in overrides:
         names = value if path == ("plugins",) else names
     names = [] if names is None else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{document.place(('plugins',))}: plugins must be a list of module names, got {names!r}")
+        raise ConfigError(
+            f"{document.place(('plugins',))}: plugins must be a list of module names, "
+            f"got {shorten(repr(names))}; write plugins: [my_module]"
+        )
     return names
 
 
@@ -206,9 +238,14 @@ def _optional(field: FieldInfo) -> bool:
     return type(None) in get_args(field.annotation)
 
 
-def _override(document: Document, text: str, path: Path_, value: Any) -> None:
-    """Write one override; a component's name alone replaces the whole component."""
-    place = f"override {scrub(text)!r}"
+def write_override(document: Document, path: Path_, value: Any, place: str) -> None:
+    """Write one override; a component's name alone replaces the whole component.
+
+    Args:
+        place: where the override was written.
+    Raises:
+        ConfigError: it would mix two components, or goes into what has no keys.
+    """
     here: Any = document.data
     for key in path[:-1]:
         here = here.get(key) if isinstance(here, dict) else None

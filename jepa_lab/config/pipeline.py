@@ -17,6 +17,8 @@ import jepa_lab.training.ema  # noqa: F401  (each family registers its component
 from jepa_lab.config.fields import Component, section_of
 from jepa_lab.data.augmentations.base import AUGMENTATIONS
 from jepa_lab.data.base import DATASETS
+from jepa_lab.data.image_files import OnBadImage
+from jepa_lab.data.residency import Residency
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS
 from jepa_lab.maskers.batching import ContextBatching
@@ -56,6 +58,17 @@ class DataSource(ComponentParams):
     max_images: int | None = Field(
         None, ge=2, strict=True, description="Use a stratified subset of this many images of each split."
     )
+    on_bad_image: OnBadImage = Field(
+        "error",
+        description="A file that cannot be decoded is an error that names it (error), or is left out, logged and "
+        "counted in result.json (skip).",
+    )
+    cache: bool = Field(
+        False,
+        strict=True,
+        description="Decode image files once into a file under $JEPA_LAB_CACHE (by default ~/.cache/jepa-lab), which "
+        "later runs map into memory; for data sets of image files.",
+    )
 
 
 class DataSettings(DataSource):
@@ -69,6 +82,18 @@ class DataSettings(DataSource):
         description="Share of the training images, by class, kept from pretraining for every choice.",
     )
     split_seed: int = Field(0, ge=0, strict=True, description="Seed of the validation split, the same in all runs.")
+    residency: Residency = Field(
+        "auto",
+        description="Images live on the device (resident), or are read and copied batch by batch (streaming); auto "
+        "streams what would take more than a quarter of the memory. The results are the same.",
+    )
+    num_workers: int | None = Field(
+        None,
+        ge=0,
+        strict=True,
+        description="Processes that decode streaming images; 0 decodes in the training process, null takes the cores "
+        "of this process less one. The results are the same.",
+    )
     channel_mean: tuple[float, ...] | None = Field(
         None, description="Mean of each channel (pixels in [0, 1]); null computes it on the training images."
     )

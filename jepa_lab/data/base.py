@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
+from jepa_lab.data.images import Images
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import ComponentParams, Registry
 
@@ -17,15 +19,15 @@ class ImageSplit:
     """One split of a data set.
 
     Attributes:
-        images: [n, C, H, W] uint8.
+        images: [n, C, H, W] uint8: a tensor, or images that are read batch by batch.
         labels: [n] int64 class indices, or None without labels.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor | None
 
     def __len__(self) -> int:
-        return self.images.shape[0]
+        return len(self.images)
 
     def subset(self, indices: Tensor) -> ImageSplit:
         """The images (and labels) at `indices`, [m] int64."""
@@ -54,6 +56,7 @@ class ImageFileSet:
         source: where the data came from, in words or as a path.
         native_size: height and width that files are decoded at and then resized from; None decodes at the size
             that is asked for.
+        root: folder that names of files are told relative to; None for the deepest folder that holds all.
     """
 
     train: ImageFiles
@@ -61,6 +64,18 @@ class ImageFileSet:
     class_names: tuple[str, ...]
     source: str
     native_size: int | None = None
+    root: Path | None = None
+
+
+class SkippedImage(NamedTuple):
+    """A file that was left out.
+
+    Attributes:
+        name: relative to the data set's folder. problem: why, in words.
+    """
+
+    name: str
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,7 @@ class ImageData:
         class_names: one a class, in the order of the labels; empty without labels.
         digest: hexadecimal digest (at most 36 characters) that changes when images or labels change.
         source: where the data came from, in words or as a path.
+        skipped: files that `on_bad_image=skip` left out.
     """
 
     train: ImageSplit
@@ -79,6 +95,7 @@ class ImageData:
     class_names: tuple[str, ...]
     digest: str
     source: str
+    skipped: tuple[SkippedImage, ...] = ()
 
     @property
     def num_classes(self) -> int:

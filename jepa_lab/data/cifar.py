@@ -7,15 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from jepa_lab.data.base import ImageData, ImageDataset, ImageFiles, ImageFileSet, ImageSplit
-from jepa_lab.data.batch_pickles import has_md5, read_batch
-from jepa_lab.data.decode import decode_images
-from jepa_lab.data.download import download_or_explain, missing_files
+from jepa_lab.data.base import ImageData, ImageDataset, ImageFileSet, ImageSplit
+from jepa_lab.data.batch_pickles import read_image_batch, read_names
+from jepa_lab.data.download import download_or_explain, has_md5, missing_files
+from jepa_lab.data.image_files import load_files
 from jepa_lab.data.image_tree import ImageTree, find_image_tree
 from jepa_lab.data.pixels import data_digest, resize_images
 from jepa_lab.errors import DataError
@@ -76,11 +75,12 @@ class Cifar(ImageDataset):
         if tree is None:
             return None
         source = f"{self.folder} (image files)"
-        return ImageFileSet(tree.train, tree.test, tree.class_names, source, native_size=NATIVE_SIZE)
+        return ImageFileSet(tree.train, tree.test, tree.class_names, source, NATIVE_SIZE, self.folder)
 
     def load(self) -> ImageData:
-        if self._tree is not None:
-            return self._load_tree(self._tree)
+        files = self.image_files()
+        if files is not None:
+            return load_files(files, self.image_size)
         problem = self._problem_with_batches()
         if problem is not None:
             self._provide_batches(problem)
@@ -101,30 +101,21 @@ class Cifar(ImageDataset):
             )
         return tree
 
-    def _load_tree(self, tree: ImageTree) -> ImageData:
-        assert tree.test is not None
-        train, test = self._decode_split(tree.train), self._decode_split(tree.test)
-        return self._image_data(train, test, tree.class_names, f"{self.folder} (image files)")
-
-    def _decode_split(self, part: ImageFiles) -> ImageSplit:
-        images = decode_images(part.files, NATIVE_SIZE)
-        return ImageSplit(resize_images(images, self.image_size), torch.tensor(part.labels))
-
     def _load_batches(self) -> ImageData:
         published, folder = self.published(), self.folder / self.published().base_folder
         train = self._read_split([folder / name for name, _ in published.train_list])
         test = self._read_split([folder / name for name, _ in published.test_list])
-        class_names = tuple(read_batch(folder / published.meta["filename"])[published.meta["key"]])
+        class_names = read_names(folder / published.meta["filename"], published.meta["key"], self.num_classes)
         return self._image_data(train, test, class_names, f"{folder} (python batches)")
 
     def _read_split(self, paths: list[Path]) -> ImageSplit:
         images: list[Tensor] = []
         labels: list[int] = []
         for path in paths:
-            batch = read_batch(path)
-            pixels: np.ndarray = batch["data"]  # [n, 3072]: the red, the green, then the blue plane
+            # [n, 3072]: the red, the green, then the blue plane
+            pixels, batch_labels = read_image_batch(path, self.label_key, 3 * NATIVE_SIZE**2, self.num_classes)
             images.append(torch.from_numpy(pixels.reshape(-1, 3, NATIVE_SIZE, NATIVE_SIZE)))
-            labels += batch[self.label_key]
+            labels += batch_labels
         return ImageSplit(resize_images(torch.cat(images), self.image_size), torch.tensor(labels))
 
     def _image_data(self, train: ImageSplit, test: ImageSplit, class_names: tuple[str, ...], source: str) -> ImageData:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+import threading
+import warnings
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +23,58 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FILES_A_TASK = 64
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+CONVERTIBLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+EXIF_ORIENTATION = 0x0112
+TIFF_BITS_PER_SAMPLE = 258
+
+# What Pillow's readers raise for broken files; fuzzing finds them all.
+BROKEN_FILE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+
+class _QuietPillow:
+    """While at least one thread decodes, Pillow's warnings are neither printed nor raised.
+
+    `warnings.catch_warnings` alone is not safe in threads: two that overlap may leave each other's filters behind.
+    Here the first to come sets the filter, and the last to go restores what was before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._before.__exit__(None, None, None)
+
+
+QUIET_PILLOW = _QuietPillow()
+if sys.platform != "win32":
+    # A thread may hold the lock at the moment of a fork, and does not exist in the child to let it go.
+    os.register_at_fork(after_in_child=QUIET_PILLOW.__init__)  # type: ignore[misc]
 
 
 def decode_images(files: Sequence[Path], image_size: int) -> Tensor:
@@ -45,52 +100,107 @@ def decode_images(files: Sequence[Path], image_size: int) -> Tensor:
 def decode_image(path: Path, image_size: int) -> Tensor:
     """Decode one file to a square RGB image.
 
-    Rules: the EXIF orientation is applied; transparent pixels are put on white; 16-bit grey is scaled to
-    8 bits; palette, grey and CMYK become RGB; of an animation the first frame counts. The shorter side is
-    resized to `image_size` (bilinear, antialiased), then the centre is cut out.
+    The content decides the format, not the file's extension: BMP, GIF, JPEG (and MPO), PNG, PPM (PGM, PBM), TIFF
+    or WebP. Nothing else is tried: Pillow would run Ghostscript for EPS. The first image of a file counts:
+    of an animation the first frame (of an APNG its default image, which may stand outside the animation), of a
+    TIFF the first page, of an MPO the main picture. The rules for pixels, each pinned by a test:
+
+    ======================================  ==========================================================================
+    in the file                             becomes
+    ======================================  ==========================================================================
+    RGB, 8 bits                             itself
+    grey and 1-bit; palette                 three equal channels; the palette's colours
+    transparency (alpha, palette, colour)   put on white in proportion to alpha
+    CMYK, YCbCr                             RGB by Pillow's formulas, (255 - C) (255 - K) / 255 and JPEG's; JPEG stores
+                                            CMYK inverted, as Adobe does, and is read so
+    16-bit grey (PNG, TIFF, PGM)            divided by 257 and rounded: 65535 is 255
+    16-bit colour, 16-bit grey with alpha   the higher 8 bits (PNG, TIFF), scaled to 8 bits (PPM), by Pillow; the one
+                                            transparent colour that such a PNG may name is left out of account
+    32-bit integers, floats, signed or      refused by name: the range of the values is unknown, or Pillow has no
+    12-bit grey, LAB                        formula
+    EXIF orientation                        applied, all eight; EXIF that cannot be read counts as none
+    colour profile (ICC), gamma             left out of account: the numbers are taken as sRGB
+    over 2 x `PIL.Image.MAX_IMAGE_PIXELS`   refused (a decompression bomb, about 179 million pixels); smaller images
+                                            are decoded, without Pillow's warning at half of that
+    truncated, empty, no image              refused
+    ======================================  ==========================================================================
+
+    The shorter side is resized to `image_size` (bilinear, antialiased), then the centre is cut out. Warnings of
+    Pillow are about metadata, or covered by these rules: none is shown, nor becomes an error.
 
     Returns:
         [3, image_size, image_size] uint8.
     Raises:
-        DataError: if the file cannot be decoded; names it.
+        DataError: if the file cannot be decoded; names it, the reason and the remedy.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, UnidentifiedImageError
 
-    # What Pillow's readers raise for broken files; UnidentifiedImageError is an OSError.
-    broken = (
-        OSError,
-        EOFError,
-        SyntaxError,
-        ValueError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    )
     try:
-        with Image.open(path) as opened:
-            image = _shorter_side_and_centre(_to_rgb(ImageOps.exif_transpose(opened)), image_size)
-    except broken as error:
-        raise DataError(
-            f"{path} cannot be decoded as an image ({error}); replace the file or remove it from the folder"
-        ) from error
+        with QUIET_PILLOW, path.open("rb") as file, Image.open(file, formats=FORMATS) as opened:
+            opened.load()
+            image = _shorter_side_and_centre(_to_rgb(_upright(opened)), image_size)
+    except UnidentifiedImageError as error:
+        reason = f"it is not one of {', '.join(FORMATS)}" if path.stat().st_size else "it is empty"
+        raise _undecodable(path, reason) from error
+    except (*BROKEN_FILE, Image.DecompressionBombError) as error:
+        raise _undecodable(path, " ".join(str(error).split()) or type(error).__name__) from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, H, W]
+
+
+def _undecodable(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{path} cannot be decoded as an image ({reason}); replace the file or remove it from the folder, "
+        "or set data.on_bad_image=skip"
+    )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A decoded image, turned and mirrored as its EXIF orientation says.
+
+    `ImageOps.exif_transpose` would also rewrite the metadata, and fails on some that are broken.
+    """
+    from PIL import Image
+
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION)
+    except BROKEN_FILE:  # the pixels are decoded already: broken metadata are no reason to lose them
+        return image
+    if not isinstance(orientation, int) or orientation not in turns:
+        return image
+    turned = image.transpose(turns[orientation])
+    turned.format = image.format
+    return turned
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """RGB by the rules of `decode_image`.
 
     Raises:
-        ValueError: for pixels without a known range (32-bit integers, floats).
+        ValueError: for pixels without a known range or formula.
     """
     from PIL import Image
 
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8)  # 65535 / 257 = 255
+    if _is_sixteen_bit_grey(image):
+        values = np.asarray(image)
+        grey = (values / 257).round().astype(np.uint8)  # 65535 / 257 = 255
+        if "transparency" in image.info:  # one grey value
+            grey[values == image.info["transparency"]] = 255
         return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixel format {image.mode} has no known range; convert it to 8 bits a channel")
+    if image.mode not in CONVERTIBLE_MODES:
+        raise ValueError(
+            f"pixel format {image.mode} has no known range or no formula; convert it to 8 bits a channel, grey or RGB"
+        )
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
@@ -98,16 +208,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _shorter_side_and_centre(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to `size` and cut out the centre, as torchvision's Resize and CenterCrop do."""
-    from PIL import Image
+def _is_sixteen_bit_grey(image: Image.Image) -> bool:
+    """Whether the values range from 0 to 65535.
 
-    width, height = image.size
-    shorter = min(width, height)
-    if shorter != size:
-        width, height = width * size // shorter, height * size // shorter
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    if (width, height) == (size, size):
-        return image
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+    Pillow has its own mode for this, but reads PGM and, before version 11, PNG into 32-bit integers. TIFF with
+    12 bits shares the mode, with another range.
+    """
+    if image.mode == "I":
+        return image.format in ("PNG", "PPM")
+    bits = getattr(image, "tag_v2", {}).get(TIFF_BITS_PER_SAMPLE, (16,))
+    return image.mode.startswith("I;16") and bits == (16,)
+
+
+def _shorter_side_and_centre(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to `size` and cut out the centre by torchvision's transforms."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
+    resized = functional.resize(image, [size], interpolation=InterpolationMode.BILINEAR, antialias=True)
+    return functional.center_crop(resized, [size, size])

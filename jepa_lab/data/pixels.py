@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from jepa_lab.data.base import ImageSplit
 
 RESIZE_CHUNK_PIXELS = 1 << 24
 DIGEST_DIGITS = 32  # MLflow stores at most 36
+DIGEST_IMAGES = 1024
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:
@@ -36,14 +39,45 @@ def resize_images(images: Tensor, size: int) -> Tensor:
     return resized
 
 
-def data_digest(train: ImageSplit, test: ImageSplit | None) -> str:
-    """Name the content: SHA-256 over shapes, pixels and labels as delivered, cut to 32 hexadecimal digits."""
-    sha = hashlib.sha256()
+def data_digest(train: ImageSplit, test: ImageSplit | None, class_names: tuple[str, ...] = ()) -> str:
+    """Name the content: SHA-256 over shapes, pixels and labels as delivered, cut to 32 hexadecimal digits.
+
+    Args:
+        class_names: where they come from the user's files, too; renaming a class is a change.
+    """
+    digest = ContentDigest()
     for split in (train, test):
         if split is None:
             continue
-        sha.update(f"{tuple(split.images.shape)}".encode())
-        sha.update(split.images.contiguous().numpy().data)
-        if split.labels is not None:
-            sha.update(split.labels.contiguous().numpy().data)
-    return sha.hexdigest()[:DIGEST_DIGITS]
+        digest.begin(split.images.shape)
+        for part in split.images.split(DIGEST_IMAGES):
+            digest.pixels(part)
+        digest.labels(split.labels)
+    return digest.hex(class_names)
+
+
+class ContentDigest:
+    """`data_digest` of images that come one after another: `begin`, `pixels`..., `labels` for each split."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+
+    def begin(self, shape: Sequence[int]) -> None:
+        """A split of this shape follows, [n, C, H, W]."""
+        self._sha.update(f"{tuple(shape)}".encode())
+
+    def pixels(self, images: Tensor) -> None:
+        """The next images of the split, [m, C, H, W] uint8 on the CPU."""
+        self._sha.update(images.contiguous().numpy().data)
+
+    def labels(self, labels: Tensor | None) -> None:
+        """The labels of the split, [n] int64."""
+        if labels is not None:
+            self._sha.update(labels.contiguous().numpy().data)
+
+    def hex(self, class_names: tuple[str, ...] = ()) -> str:
+        """The digest of all so far, 32 hexadecimal digits."""
+        sha = self._sha.copy()
+        if class_names:
+            sha.update(json.dumps(class_names).encode())
+        return sha.hexdigest()[:DIGEST_DIGITS]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from jepa_lab.data.base import ImageSplit
+from jepa_lab.data.images import Images
 from jepa_lab.errors import ConfigError, DataError
 
-STATISTICS_CHUNK_PIXELS = 1 << 26
+STATISTICS_CHUNK_PIXELS = 1 << 24
 
 
 def split_validation(
@@ -122,26 +123,47 @@ def _random_sample(num_images: int, count: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(_frozen_stream(seed).permutation(num_images)[:count]))
 
 
-def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of images scaled to [0, 1].
-
-    Counted exactly: a histogram of the 256 values of each channel, then float64; the result does not depend
-    on the order of the images or on the device.
+def channel_statistics(images: Images) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of images scaled to [0, 1]; see `histogram_statistics`.
 
     Args:
         images: [n, C, H, W] uint8.
+    """
+    return histogram_statistics(channel_histogram(images))
+
+
+def channel_histogram(images: Images) -> Tensor:
+    """How often each of the 256 values occurs in each channel, [C, 256] int64 on the CPU.
+
+    Args:
+        images: [n, C, H, W] uint8.
+    """
+    _, channels, height, width = images.shape
+    histogram = torch.zeros(channels, 256, dtype=torch.int64)
+    for part in images.split(max(1, STATISTICS_CHUNK_PIXELS // (channels * height * width))):
+        add_to_histogram(histogram, part)
+    return histogram
+
+
+def add_to_histogram(histogram: Tensor, images: Tensor) -> None:
+    """Count more images [m, C, H, W] uint8 into a histogram [C, 256] int64, in place."""
+    for channel in range(len(histogram)):
+        histogram[channel] += torch.bincount(images[:, channel].flatten(), minlength=256).cpu()
+
+
+def histogram_statistics(histogram: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of images scaled to [0, 1].
+
+    Exact counts, then float64: the result does not depend on the order of the images, on the device, or on how
+    they were read.
+
+    Args:
+        histogram: [C, 256] int64, see `channel_histogram`.
     Returns:
         Mean and (population) standard deviation, each [C] float32 on the CPU.
     Raises:
         DataError: if a channel has the same value everywhere.
     """
-    num_channels = images.shape[1]
-    histogram = torch.zeros(num_channels, 256, dtype=torch.int64)
-    chunk = max(1, STATISTICS_CHUNK_PIXELS // images[0].numel())
-    for start in range(0, len(images), chunk):
-        for channel in range(num_channels):
-            values = images[start : start + chunk, channel].flatten()
-            histogram[channel] += torch.bincount(values, minlength=256).cpu()
     share = histogram.to(torch.float64) / histogram.sum(dim=1, keepdim=True)  # [C, 256]
     value = torch.arange(256, dtype=torch.float64) / 255
     mean = share @ value  # [C]

@@ -29,6 +29,8 @@ class ModelSize:
                 f"num_heads must divide the width, got {self.num_heads} heads for {self.embed_dim}; "
                 f"choose a width that is a multiple of {self.num_heads}, or other heads"
             )
+        if self.embed_dim * self.mlp_ratio < 1:
+            return f"mlp_ratio must leave the MLP a hidden width, got {self.mlp_ratio} of {self.embed_dim}; raise it"
         return None
 
     def __str__(self) -> str:
@@ -114,7 +116,7 @@ class FreeSizeParams(ComponentParams):
     """Width, depth and heads of one's own."""
 
     embed_dim: int = Field(ge=1, description="Width of the tokens.")
-    depth: int = Field(ge=1, description="Transformer blocks.")
+    depth: int = Field(ge=1, le=1000, description="Transformer blocks.")
     num_heads: int = Field(ge=1, description="Attention heads; must divide embed_dim.")
     mlp_ratio: float = Field(4.0, gt=0, description="Hidden width of the MLP divided by embed_dim.")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lab.data.base import ImageSplit
+from jepa_lab.data.images import Images
 from jepa_lab.data.splits import stratified_sample
 from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.probes.features import Autocast, Labelled, extract_features, raw_pixel_features
@@ -100,7 +101,7 @@ def evaluate_encoder(
             (`settings.encoder`) is the caller's choice.
     """
 
-    def features(images: Tensor) -> Tensor:
+    def features(images: Images) -> Tensor:
         return extract_features(
             encoder, images, splits.mean, splits.std, settings.num_layers, settings.batch_size, device, autocast
         )
@@ -113,7 +114,7 @@ def evaluate_raw_pixels(splits: ProbeSplits, settings: ProbeSettings) -> Encoder
     return _evaluate(raw_pixel_features, splits, settings)
 
 
-def _evaluate(features: Callable[[Tensor], Tensor], splits: ProbeSplits, settings: ProbeSettings) -> EncoderEvaluation:
+def _evaluate(features: Callable[[Images], Tensor], splits: ProbeSplits, settings: ProbeSettings) -> EncoderEvaluation:
     """Probe what `features` makes of images: [n, C, H, W] uint8 -> [n, D'] float32."""
 
     def labelled(split: ImageSplit) -> Labelled:

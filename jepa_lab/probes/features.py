@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jepa_lab.data.images import Images
 from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.errors import RunStopped
 
@@ -24,7 +25,7 @@ Autocast = Callable[[], contextlib.AbstractContextManager[object]]
 
 def extract_features(
     encoder: nn.Module,
-    images: Tensor,
+    images: Images,
     mean: Tensor,
     std: Tensor,
     num_layers: int,
@@ -54,7 +55,7 @@ def extract_features(
 
 def patch_features(
     encoder: nn.Module,
-    images: Tensor,
+    images: Images,
     mean: Tensor,
     std: Tensor,
     batch_size: int,
@@ -83,7 +84,7 @@ def _checked(features: Tensor) -> Tensor:
     return features
 
 
-def raw_pixel_features(images: Tensor) -> Tensor:
+def raw_pixel_features(images: Images) -> Tensor:
     """The pixels themselves, average-pooled to at most 32x32: the control that no encoder needs to be built for.
 
     Args:
@@ -93,14 +94,14 @@ def raw_pixel_features(images: Tensor) -> Tensor:
     """
     size = (min(images.shape[2], RAW_PIXEL_SIDE), min(images.shape[3], RAW_PIXEL_SIDE))
     # In parts, or the float copy of large images would be many times the size of the result.
-    pooled = [F.adaptive_avg_pool2d(to_float(part), size).flatten(1).cpu() for part in images.split(1024)]
+    pooled = [F.adaptive_avg_pool2d(to_float(part), size).flatten(1).cpu() for part in images.split(256)]
     return torch.cat(pooled)
 
 
 @torch.no_grad()
 def _encoded(
     encoder: nn.Module,
-    images: Tensor,
+    images: Images,
     statistics: tuple[Tensor, Tensor],
     num_layers: int,
     batch_size: int,
@@ -111,7 +112,8 @@ def _encoded(
     mean, std = (statistic.to(device) for statistic in statistics)
     with _evaluation_mode(encoder):
         for batch in images.split(batch_size):
-            normalised = normalize(to_float(batch.to(device)), mean, std)  # [B, C, H, W]
+            on_device = batch.to(device, non_blocking=device.type == "cuda")
+            normalised = normalize(to_float(on_device), mean, std)  # [B, C, H, W]
             with autocast():
                 tokens = encoder.last_layers(normalised, num_layers)  # type: ignore[operator]
             yield tokens

@@ -24,7 +24,7 @@ class ProbeSettings(ComponentParams):
         description="Inverse penalties C of the logistic regression, increasing; the validation split chooses one.",
     )
     max_iterations: int = Field(
-        3000, ge=1, strict=True, description="Most L-BFGS iterations of one fit; reaching it is reported."
+        3000, ge=1, le=1_000_000, strict=True, description="Most L-BFGS iterations of one fit; reaching it is reported."
     )
     knn_neighbors: int = Field(20, ge=1, strict=True, description="Neighbours that vote in the k-NN probe.")
     every_epochs: int = Field(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +24,7 @@ class MirrorState:
         rows_behind: rows of `metrics.jsonl` that the tracker has not acknowledged.
         pending: what else is missing, in words: "parameters", "artifacts", "model", "status", ...
         error: why the last attempt failed; None if it did not.
-        still_sending: a process is at work on the rest.
+        still_sending: a process is at work on the rest, or on the run.
     """
 
     rows_behind: int = 0
@@ -39,12 +41,13 @@ class MirrorState:
         """The state in words, with what to do about it."""
         if self.complete:
             return f"the tracker has everything of {folder}"
+        command = f"jepa-lab sync {shlex.quote(str(folder))}"
         missing = [f"{self.rows_behind} metric rows"] if self.rows_behind else []
         why = f" (last error: {self.error})" if self.error else ""
-        end = " once the process that is still sending has ended" if self.still_sending else ""
+        end = " once the process that is still at work on it has ended" if self.still_sending else ""
         return (
             f"the tracker lacks {', '.join([*missing, *self.pending])} of this run{why}; nothing is lost: "
-            f"`jepa-lab sync {folder}` completes the record{end}"
+            f"`{command}` completes the record{end}"
         )
 
 
@@ -66,6 +69,13 @@ class Tracker(ABC):
     def settings(self) -> TrackerSettings | None:
         """What the run writes into `run.json` for the mirror; None where nothing is mirrored."""
 
+    def keep_place(self, recorded: TrackerSettings | None) -> None:  # noqa: B027 - most trackers have no place
+        """A run goes on: stay where its record is, unless the configuration names a place.
+
+        Args:
+            recorded: `settings` of the tracker that the run began with.
+        """
+
     @abstractmethod
     def start(self, folder: RunFolder) -> None:
         """Begin to follow a folder whose `run.json` has been written; returns at once.
@@ -75,16 +85,43 @@ class Tracker(ABC):
         """
 
     @abstractmethod
-    def close(self, timeout_seconds: float) -> MirrorState:
+    def close(self, timeout_seconds: float, say: Callable[[str], None] = print) -> MirrorState:
         """Say that no more rows will come, and wait until the copy is complete, but not longer than told.
 
         Call it after `result.json` has been written, also when the run failed. What the tracker lacks after
-        `timeout_seconds` goes on being sent if it can be, and can be completed later.
+        `timeout_seconds` goes on being sent if it can be, and can be completed later. Ctrl-C ends the wait alone.
+
+        Args:
+            say: gets a line that tells a person what is waited for, before a wait begins.
         """
 
     @abstractmethod
     def describe(self) -> str:
         """One line for the table at the end of a run: where the copy is and how to open it."""
+
+
+class FollowedElsewhere(Tracker):
+    """The tracker of a run that is part of a sweep: described as ever, followed by the sweep's own mirror.
+
+    Args:
+        tracker: the tracker that the configuration names.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        super().__init__(tracker.params)
+        self._tracker = tracker
+
+    def settings(self) -> TrackerSettings | None:
+        return self._tracker.settings()
+
+    def start(self, folder: RunFolder) -> None:
+        """The sweep has started its mirror."""
+
+    def close(self, timeout_seconds: float, say: Callable[[str], None] = print) -> MirrorState:
+        return MirrorState()
+
+    def describe(self) -> str:
+        return self._tracker.describe()
 
 
 TRACKERS: Registry[Tracker] = Registry("tracker", Tracker)

@@ -12,11 +12,16 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 FULL_URI_VARIABLE = "JEPA_LAB_TRACKING_URI"
-_SECRET_KEYS = "password|passwd|passphrase|sslpassword|token|secret|user|username"
+# Names of query keys, wherever they stand in the name: sslpassword, access_token, X-Amz-Signature, ...
+_SECRET_KEYS = (
+    r"[\w.%-]*(?:passw|passphrase|pwd|token|secret|credential|signature|api_?key|odbc_connect)[\w.%-]*"
+    r"|user|username|uid|sig|auth"
+)
 _AUTHORITY = re.compile(r"^(?P<scheme>[A-Za-z][\w+.-]*)://(?P<user>[^/?#]*)@")
 _SECRET_QUERY = re.compile(rf"([?&])(?:{_SECRET_KEYS})=[^&#]*", re.IGNORECASE)
-# Wider than a URI needs to be, so that a password that should have been percent-encoded goes as well.
-_USER_INFO_IN_TEXT = re.compile(r"://(?!/)[^\s'\"]*@")
+# Wider than a URI needs to be, so that a password that should have been percent-encoded goes as well, and that of
+# a URI that was taken for a path and lost a slash.
+_USER_INFO_IN_TEXT = re.compile(r"(\b(?:https?|postgres\w*|mysql|mssql)(?:\+\w+)?:/{1,2}|://)(?!/)\S*@")
 _SECRET_IN_TEXT = re.compile(rf"([?&](?:{_SECRET_KEYS})=)[^&#\s'\"]+", re.IGNORECASE)
 
 
@@ -31,22 +36,22 @@ def without_credentials(uri: str) -> str:
 
 def scrub(text: str) -> str:
     """`text` without the user names and passwords of the URIs in it (for logs, messages, command lines)."""
-    return _SECRET_IN_TEXT.sub(r"\1***", _USER_INFO_IN_TEXT.sub("://", text))
+    return _SECRET_IN_TEXT.sub(r"\1***", _USER_INFO_IN_TEXT.sub(r"\1", text))
 
 
 def credential_environment(uri: str) -> dict[str, str]:
     """The environment variables through which a mirror process gets the credentials of `uri`; often none.
 
-    HTTP servers: MLflow's own MLFLOW_TRACKING_USERNAME and _PASSWORD. Databases: the URI as a whole, in
-    JEPA_LAB_TRACKING_URI, which a user may set too, for `jepa-lab sync`.
+    HTTP servers: MLflow's own MLFLOW_TRACKING_USERNAME and _PASSWORD. Databases, and servers that want a user
+    name alone: the URI as a whole, in JEPA_LAB_TRACKING_URI, which a user may set too, for `jepa-lab sync`.
     """
     if without_credentials(uri) == uri:
         return {}
     parts = urlsplit(uri)
-    if parts.scheme in ("http", "https") and parts.username:
+    if parts.scheme in ("http", "https") and parts.username and parts.password:
         return {
             "MLFLOW_TRACKING_USERNAME": unquote(parts.username),
-            "MLFLOW_TRACKING_PASSWORD": unquote(parts.password or ""),
+            "MLFLOW_TRACKING_PASSWORD": unquote(parts.password),
         }
     return {FULL_URI_VARIABLE: uri}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.tracking.records import read_record, record_as, write_record
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]  # how a run ended, in MLflow's words
 
@@ -104,10 +104,4 @@ def load_description(path: Path) -> RunDescription:
     Raises:
         RunFolderError: if it is missing or damaged.
     """
-    record = read_record(path, KIND, VERSION)
-    dataset, tracker = record.pop("dataset"), record.pop("tracker")
-    return RunDescription(
-        dataset=None if dataset is None else DatasetRecord(**dataset),
-        tracker=None if tracker is None else TrackerSettings(**tracker),
-        **record,
-    )
+    return record_as(RunDescription, read_record(path, KIND, VERSION), path)

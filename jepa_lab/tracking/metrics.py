@@ -190,7 +190,7 @@ def parse_row(line: bytes, path: Path, end: int) -> MetricsRow:
             raise ValueError(f"it has format version {version}, this jepa-lab reads {FORMAT_VERSION}")
         values = {str(name): None if value is None else float(value) for name, value in row["metrics"].items()}
         return MetricsRow(int(row["step"]), float(row["epoch"]), float(row["time"]), values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunFolderError(
             f"{path}: the row at byte {end - len(line)} is damaged ({error}); restore the file from a copy"
         ) from error

@@ -2,27 +2,30 @@
 
 `python -m jepa_lab.tracking.mirror RUN_FOLDER --parent PID` follows a run that is going on; the run itself
 never imports MLflow and never waits for it. The process ends when everything is sent and its parent has
-closed its standard input or is gone. `sync` completes the record of a run that is not going on.
+closed its standard input or is gone; a run that is gone without `result.json` was killed. `sync` completes
+records afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from jepa_lab.errors import JepaLabError, RunStopped
+from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
 from jepa_lab.tracking.base import MirrorState
 from jepa_lab.tracking.credentials import ScrubbingFormatter
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.mirror_cursor import mirror_state
-from jepa_lab.tracking.mlflow_mirror import Mirror
-from jepa_lab.tracking.mlflow_store import TrackerAway
+from jepa_lab.tracking.mlflow_calls import TrackerAway
+from jepa_lab.tracking.mlflow_sweep import open_mirror
 from jepa_lab.tracking.run_folder import RunFolder
 
 GRACE_SECONDS = 120.0  # how long a tracker that is away is waited for after the run has ended
@@ -33,26 +36,60 @@ _log = logging.getLogger("jepa_lab.mirror")
 
 
 def sync(run_folder: Path, lock_seconds: float = 10.0) -> MirrorState:
-    """Complete the MLflow record of a run that is not going on, in this process.
+    """Bring the MLflow record of a run up to date, in this process.
+
+    A run that is going on gets the rows so far; one that is not and left no `result.json` was killed, and
+    MLflow is told so.
 
     Args:
         run_folder: the folder of a run.
         lock_seconds: how long to wait for a mirror that is at work on it.
     Returns:
-        The state afterwards; `error` says why something is still missing.
+        The state afterwards; `error` says why something is still missing, `still_sending` that the run or a mirror
+        is at work on it.
     Raises:
-        RunFolderError: if this is not a run folder, a file of it is damaged, or a mirror is at work on it.
+        RunFolderError: if this is not a run folder, or a file of it is damaged.
         ConfigError: if the run is not mirrored.
     """
     folder = RunFolder.open(run_folder)
     with _mirror_lock(folder) as lock:
-        lock.acquire(lock_seconds)
-        mirror = Mirror(folder)
+        if not _acquired(lock, lock_seconds):
+            return dataclasses.replace(mirror_state(folder), still_sending=True)
+        mirror, alive = open_mirror(folder), folder.is_alive()
         try:
-            mirror.push(ended=True)
+            mirror.push(ended=not alive)
         except TrackerAway as error:
             mirror.note_error(error)
-        return mirror_state(folder)
+        return dataclasses.replace(mirror_state(folder), still_sending=alive)
+
+
+def folders_to_sync(run_root: Path) -> list[Path]:
+    """The run folders below `run_root` whose MLflow record is not complete and which are not being run.
+
+    A folder that is damaged is among them: `sync` says what is wrong with it.
+
+    Raises:
+        RunFolderError: if there is no such folder.
+    """
+    if not run_root.is_dir():
+        raise RunFolderError(f"there is no folder {run_root}; name the folder of the run folders with --runs")
+    return [path for path in sorted(_run_folders(run_root)) if _needs_sync(path)]
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    """Run folders at any depth; nothing is looked for inside them."""
+    for name, inside, _ in os.walk(root):
+        if (Path(name) / "run.json").is_file():
+            inside.clear()
+            yield Path(name)
+
+
+def _needs_sync(path: Path) -> bool:
+    try:
+        folder = RunFolder.open(path)
+        return not (mirror_state(folder).complete or folder.is_alive())
+    except RunFolderError:
+        return True
 
 
 def follow(folder: RunFolder, parent: ParentWatch, grace_seconds: float = GRACE_SECONDS) -> bool:
@@ -65,9 +102,10 @@ def follow(folder: RunFolder, parent: ParentWatch, grace_seconds: float = GRACE_
         Whether everything was sent.
     """
     with _mirror_lock(folder) as lock:
-        while not lock.try_acquire():  # the mirror of the attempt before this one is still draining
-            time.sleep(0.2)
-        mirror = Mirror(folder)
+        while not _acquired(lock, grace_seconds):  # the mirror of the attempt before this one is still draining
+            if parent.ended():
+                return False
+        mirror = open_mirror(folder)
         failures, give_up_at = 0, float("inf")
         while True:
             ended = parent.ended()  # before the push: what was written before the end is then sent
@@ -83,12 +121,25 @@ def follow(folder: RunFolder, parent: ParentWatch, grace_seconds: float = GRACE_
                 _log.info("MLflow has everything")
                 return True
             if time.monotonic() >= give_up_at:
+                _log.warning("MLflow lacks something of the run; `jepa-lab sync %s` completes it", folder.path)
                 return False
             if failures == 0:
                 parent.wait(mirror.settings.flush_seconds)
+            elif ended:
+                time.sleep(pause_seconds(failures, ended))
             else:
-                pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE_AT_END if ended else _LONGEST_PAUSE)
-                time.sleep(pause) if ended else parent.wait(pause)
+                parent.wait(pause_seconds(failures, ended))
+
+
+def pause_seconds(failures: int, ended: bool) -> float:
+    """How long to leave a tracker alone after so many failures in a row: 1, 2, 4, ... seconds, up to a bound.
+
+    MLflow's client does not hand on the header Retry-After of a server that says "too many requests".
+
+    Args:
+        ended: the run has ended, and somebody may be waiting.
+    """
+    return float(min(2 ** min(failures - 1, 10), _LONGEST_PAUSE_AT_END if ended else _LONGEST_PAUSE))
 
 
 class ParentWatch:
@@ -125,6 +176,16 @@ def _mirror_lock(folder: RunFolder) -> FileLock:
     return FileLock(folder.mirror_lock, f"the MLflow record of {folder.path}")
 
 
+def _acquired(lock: FileLock, seconds: float) -> bool:
+    """Whether the lock could be taken within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not lock.try_acquire():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
 def _log_to_standard_error() -> None:
     """Standard error is `mirror.log`; no credentials reach it, not even in the traceback of a crash."""
     handler = logging.StreamHandler()
@@ -143,11 +204,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m jepa_lab.tracking.mirror", description=__doc__)
     parser.add_argument("run_folder", type=Path)
     parser.add_argument("--parent", type=int, required=True, help="process id of the run")
+    parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help="seconds to go on after the run's end")
     arguments = parser.parse_args()
     _log_to_standard_error()
     os.nice(_NICENESS)
     try:
-        return 0 if follow(RunFolder.open(arguments.run_folder), ParentWatch(arguments.parent)) else 1
+        folder, parent = RunFolder.open(arguments.run_folder), ParentWatch(arguments.parent)
+        return 0 if follow(folder, parent, arguments.grace) else 1
     except JepaLabError as error:
         _log.error("%s", error)
         return error.exit_code

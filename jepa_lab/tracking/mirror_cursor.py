@@ -1,7 +1,7 @@
 """How far the mirror is: `mirror.json`, written after the tracker acknowledged.
 
-It only saves work. Without it the mirror finds the run again by its `run_uid` and asks the tracker which
-steps it has, so a lost or damaged file costs time, not rows.
+It only saves work. Without it the mirror finds the run again by its `run_uid` and asks the tracker up to which
+steps it has each metric, so a lost or damaged file costs time, not rows.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.base import MirrorState
@@ -38,7 +39,7 @@ class MirrorCursor:
         last_steps: last acknowledged step of each metric.
         artifacts: SHA-256 of each uploaded file by its path in the run folder.
         model: the checkpoint (path in the run folder) that was logged as a model.
-        status: how the run ended, as the tracker knows it; None while it runs.
+        status: how the run ended, as the tracker knows it; None while it runs there.
         error: why the last attempt failed.
     """
 
@@ -60,6 +61,18 @@ class MirrorCursor:
         """The row `line`, which ends at byte `end`, and all before it are there."""
         self.offset, self.row_bytes = end, len(line)
         self.row_sha256 = hashlib.sha256(line).hexdigest()
+
+    def learn(self, status: str | None, last_steps: Mapping[str, int]) -> None:
+        """The tracker itself said what it has.
+
+        It may have more than was acknowledged (the answer was lost on the way), or less (its store was put back
+        to an older copy): then everything is compared with it again.
+        """
+        if any(last_steps.get(name, -1) < step for name, step in self.last_steps.items()):
+            _log.warning("the tracker lacks rows that it had acknowledged; sending again what it lacks")
+            self.offset, self.row_bytes, self.row_sha256 = 0, 0, ""
+            self.described, self.artifacts, self.model = False, {}, None
+        self.status, self.last_steps = status, dict(last_steps)
 
     def fits(self, folder: RunFolder) -> bool:
         """Whether the last acknowledged row is still where it was."""
@@ -108,10 +121,16 @@ def unsent_rows(folder: RunFolder, cursor: MirrorCursor) -> Iterator[tuple[bytes
         yield line, end, parse_row(line, folder.metrics, end)
 
 
+def final_status(result: Mapping[str, Any] | None) -> str:
+    """How a run that is not going on ended: KILLED if it did not live to write `result.json`."""
+    return "KILLED" if result is None else str(result["status"])
+
+
 def artifact_digests(folder: RunFolder) -> dict[str, str]:
     """SHA-256 of each file that is mirrored as an artifact, by its path in the run folder."""
     single = [folder.config, folder.environment, folder.result]
-    figures = sorted(path for path in folder.figures.rglob("*") if not path.name.startswith("."))
+    parts = (folder.figures, folder.path / "report")
+    figures = sorted(path for part in parts for path in part.rglob("*") if not path.name.startswith("."))
     return {
         path.relative_to(folder.path).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in [*single, *figures]
@@ -119,8 +138,38 @@ def artifact_digests(folder: RunFolder) -> dict[str, str]:
     }
 
 
+def is_sweep(folder: RunFolder) -> bool:
+    """Whether the record is that of a sweep, with trials below it."""
+    return (folder.path / "plan.json").is_file()
+
+
+def trials_of(folder: RunFolder) -> Iterator[RunFolder]:
+    """The run folders of a sweep's trials that have begun."""
+    for path in sorted((folder.path / "trials").iterdir()):
+        if not path.name.startswith(".") and (path / "run.json").is_file():
+            yield RunFolder(path)
+
+
 def mirror_state(folder: RunFolder) -> MirrorState:
-    """How far the tracker's copy is, by the files alone (MLflow is neither imported nor asked).
+    """How far the tracker's copy of a run, or of a sweep with its trials, is by the files alone.
+
+    MLflow is neither imported nor asked.
+
+    Raises:
+        RunFolderError: if `run.json`, `result.json` or a row of the metrics is damaged.
+    """
+    if not is_sweep(folder):
+        return _record_state(folder)
+    states = [_record_state(folder), *map(_record_state, trials_of(folder))]
+    return MirrorState(
+        sum(state.rows_behind for state in states),
+        tuple(dict.fromkeys(name for state in states for name in state.pending)),
+        next((state.error for state in states if state.error is not None), None),
+    )
+
+
+def _record_state(folder: RunFolder) -> MirrorState:
+    """The state of one record.
 
     Raises:
         RunFolderError: if `run.json`, `result.json` or a row of the metrics is damaged.
@@ -138,5 +187,5 @@ def mirror_state(folder: RunFolder) -> MirrorState:
         checkpoint = result["final_checkpoint"]
         missing["summary metrics"] = bool(cursor.unsent(result["last_step"], result["metrics"]))
         missing["model"] = checkpoint is not None and cursor.model != checkpoint
-        missing["status"] = cursor.status != result["status"]
+    missing["status"] = cursor.status != final_status(result)
     return MirrorState(behind, tuple(name for name, lacks in missing.items() if lacks), cursor.error)

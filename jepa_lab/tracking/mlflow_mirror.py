@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jepa_lab.errors import ConfigError
-from jepa_lab.tracking.mirror_cursor import artifact_digests, load_cursor, unsent_rows
+from jepa_lab.errors import ConfigError, RunStopped
+from jepa_lab.tracking.metrics import iter_lines, parse_row
+from jepa_lab.tracking.mirror_cursor import MirrorCursor, artifact_digests, final_status, load_cursor, unsent_rows
+from jepa_lab.tracking.mlflow_calls import RunUnknown, TrackerAway, tracker_calls
 from jepa_lab.tracking.mlflow_names import MAX_METRICS_PER_BATCH
-from jepa_lab.tracking.mlflow_records import log_dataset, log_model, log_params_and_tags
+from jepa_lab.tracking.mlflow_records import check_stored, log_dataset, log_model, log_params_and_tags, weights_size
 from jepa_lab.tracking.mlflow_store import (
-    TrackerAway,
     connect,
+    delete_twins,
     find_or_create_experiment,
     find_or_create_run,
-    tracker_calls,
+    read_run,
 )
 from jepa_lab.tracking.run_folder import RunFolder
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
+PARENT_TAG = "mlflow.parentRunId"
 _log = logging.getLogger("jepa_lab.mirror")
 
 
@@ -46,64 +51,84 @@ class Mirror:
         self.settings = description.tracker
         self.cursor = load_cursor(folder, self.settings)
         self._client: MlflowClient | None = None
-        # Steps that the tracker has, by metric, of the metrics that were asked about. A batch may have
-        # arrived without our knowing (a crash or a timeout before the acknowledgement), so each metric is
-        # asked about once before it is first sent, and again after every failure.
-        self._on_server: dict[str, set[int]] = {}
-        self._run_is_new = False
+        # Whether the cursor holds what the tracker says that it has. A batch may have arrived without our
+        # knowing (a crash or a timeout before the acknowledgement), so the tracker is asked before anything is
+        # sent, and again after every failure.
+        self._asked = False
 
     def push(self, ended: bool) -> None:
         """Send everything that the tracker lacks.
 
         Args:
-            ended: no process writes the folder any more: send figures, weights and the final status too.
+            ended: no process writes the folder any more: send figures, weights and the final status too. A run
+                that did not write `result.json` was killed.
         Raises:
             TrackerAway: if the tracker failed; what was acknowledged is noted; `push` may be called again.
             RunFolderError: if a file of the run is damaged.
         """
         try:
             client = self._connect()
-            result = self.folder.read_result() if ended else None
-            self._send_description(client, None if result is None else result["status"])
+            self._send_description(client, running=not ended)
             self._send_metrics(client)
             if ended:
-                self._finish(client, result)
+                self._finish(client, self.folder.read_result())
             if self.cursor.error is not None:
                 self.cursor.error = None
                 self.cursor.save(self.folder)
         except TrackerAway:
-            self._on_server.clear()
-            self._run_is_new = False
+            self._asked = False
             raise
 
     def note_error(self, error: Exception) -> None:
         """Keep the reason of a failure where `mirror_state` finds it."""
         _log.warning("%s", error)
         self.cursor.error = str(error)
-        self.cursor.save(self.folder)
+        try:
+            self.cursor.save(self.folder)
+        except RunStopped as full:  # the disk may have space again before the run ends
+            _log.warning("%s", full)
 
     def _connect(self) -> MlflowClient:
         if self._client is None:
             self._client = connect(self.settings)
+        try:
+            self._find_run(self._client)
+        except RunUnknown as error:
+            _log.warning("starting the record anew, because the tracker answered: %s", error)
+            self.cursor = MirrorCursor(self.settings.uri, self.settings.experiment)
+            self._find_run(self._client)
+        return self._client
+
+    def _find_run(self, client: MlflowClient) -> None:
+        """Know the run's id, and what the tracker has of it."""
         if self.cursor.run_id is None:
-            self.cursor.experiment_id = find_or_create_experiment(self._client, self.settings)
-            self.cursor.run_id, self._run_is_new = find_or_create_run(
-                self._client,
-                self.cursor.experiment_id,
-                self.description,
-                self.settings.run_name or self.folder.name,
+            self.cursor.experiment_id = find_or_create_experiment(client, self.settings)
+            self.cursor.run_id = find_or_create_run(
+                client, self.cursor.experiment_id, self.description, self.settings.run_name or self.folder.name
             )
             self.cursor.save(self.folder)
-        return self._client
+        if not self._asked:
+            server = read_run(client, self.cursor.run_id)
+            self.cursor.learn(server.status, server.last_steps)
+            self._asked = True
 
     @property
     def _run_id(self) -> str:
         assert self.cursor.run_id is not None, "connected first"
         return self.cursor.run_id
 
-    def _send_description(self, client: MlflowClient, status: str | None) -> None:
+    def link_to(self, parent: Mirror) -> None:
+        """Make the MLflow run a child of another one; both have been pushed.
+
+        Raises:
+            TrackerAway: if the tracker failed.
+        """
+        with tracker_calls():
+            self._connect().set_tag(self._run_id, PARENT_TAG, parent._run_id)
+
+    def _send_description(self, client: MlflowClient, running: bool) -> None:
         """Params, tags, data set and config, once; and that the run is going on again, if it is."""
-        if status is None and self.cursor.status is not None:
+        if running and self.cursor.status is not None:
             with tracker_calls():
                 client.update_run(self._run_id, status="RUNNING")
             self.cursor.status = None
@@ -111,8 +136,11 @@ class Mirror:
         if self.cursor.described:
             return
         with tracker_calls():
-            log_params_and_tags(client, self._run_id, self.description, self.folder.path)
+            sent = log_params_and_tags(client, self._run_id, self.description, self.folder.path)
             log_dataset(client, self._run_id, self.description.dataset)
+        lost = sent - read_run(client, self._run_id).names
+        if lost:
+            raise TrackerAway(f"the tracker acknowledged parameters that it does not have: {', '.join(sorted(lost))}")
         self._send_artifacts(client, only_at_start=True)
         self.cursor.described = True
         self.cursor.save(self.folder)
@@ -122,7 +150,7 @@ class Mirror:
         batch: list[Metric] = []
         line, end = b"", 0
         for next_line, next_end, row in unsent_rows(self.folder, self.cursor):
-            metrics = self._to_send(client, row.step, row.metrics, row.time)
+            metrics = self._to_send(row.step, row.metrics, row.time)
             if batch and len(batch) + len(metrics) > MAX_METRICS_PER_BATCH:
                 self._send_batch(client, batch)
                 self.cursor.acknowledge(line, end)
@@ -135,30 +163,27 @@ class Mirror:
             self.cursor.acknowledge(line, end)
             self.cursor.save(self.folder)
 
-    def _to_send(
-        self, client: MlflowClient, step: int, metrics: dict[str, float | None], seconds: float
-    ) -> list[Metric]:
+    def _to_send(self, step: int, metrics: dict[str, float | None], seconds: float) -> list[Metric]:
         """The metrics of a step that the tracker does not have yet."""
         from mlflow.entities import Metric
 
         unsent = self.cursor.unsent(step, metrics)
-        if not self._run_is_new:
-            unsent = {name: value for name, value in unsent.items() if step not in self._known(client, name)}
         return [Metric(name, float(value), int(seconds * 1000), step) for name, value in unsent.items()]
 
-    def _known(self, client: MlflowClient, name: str) -> set[int]:
-        """The steps at which the tracker has a metric."""
-        if name not in self._on_server:
-            with tracker_calls():
-                history = client.get_metric_history(self._run_id, name)
-            self._on_server[name] = {metric.step for metric in history}
-        return self._on_server[name]
-
     def _send_batch(self, client: MlflowClient, batch: list[Metric]) -> None:
-        """Log metrics, and remember in the cursor (not yet on disk) that they are there."""
+        """Log metrics, see that they are there, and remember it in the cursor (not yet on disk).
+
+        An acknowledgement alone may come from a proxy; a gap before later steps would never be noticed.
+        """
+        if not batch:
+            return
         with tracker_calls():
             for start in range(0, len(batch), MAX_METRICS_PER_BATCH):  # more than one if a single row is huge
                 client.log_batch(self._run_id, metrics=batch[start : start + MAX_METRICS_PER_BATCH])
+        there = read_run(client, self._run_id).last_steps
+        lost = {metric.key for metric in batch if there.get(metric.key, -1) < metric.step}
+        if lost:
+            raise TrackerAway(f"the tracker acknowledged metrics that it does not have: {', '.join(sorted(lost))}")
         for metric in batch:
             self.cursor.last_steps[metric.key] = metric.step
 
@@ -166,22 +191,39 @@ class Mirror:
         """What is known only when no more rows come: summary, figures, weights, status."""
         if result is not None:
             metrics = {name: None if value is None else float(value) for name, value in result["metrics"].items()}
-            self._send_batch(client, self._to_send(client, result["last_step"], metrics, result["ended"]))
+            self._send_batch(client, self._to_send(result["last_step"], metrics, result["ended"]))
             self.cursor.save(self.folder)
         self._send_artifacts(client, only_at_start=False)
-        if result is None:
-            return
-        if result["final_checkpoint"] not in (None, self.cursor.model):
+        if result is not None and result["final_checkpoint"] not in (None, self.cursor.model):
             checkpoint = result["final_checkpoint"]
-            with tracker_calls():
+            with tracker_calls(weights_size(self.folder, checkpoint)):
                 log_model(client, self._run_id, self.folder, checkpoint, result["last_step"])
             self.cursor.model = checkpoint
             self.cursor.save(self.folder)
-        if self.cursor.status != result["status"]:
-            with tracker_calls():
-                client.set_terminated(self._run_id, result["status"], int(result["ended"] * 1000))
-            self.cursor.status = result["status"]
-            self.cursor.save(self.folder)
+        assert self.cursor.experiment_id is not None, "noted with the run's id"
+        delete_twins(client, self.cursor.experiment_id, self.description, self._run_id)
+        self._send_status(
+            client, final_status(result), self._last_sign_of_life() if result is None else result["ended"]
+        )
+
+    def _send_status(self, client: MlflowClient, status: str, seconds: float) -> None:
+        """How the run ended, at that Unix time."""
+        if self.cursor.status == status:
+            return
+        # MLflow prints the addresses of its pages here; what a command prints is ours to say.
+        with tracker_calls(), contextlib.redirect_stdout(io.StringIO()):
+            client.set_terminated(self._run_id, status, int(seconds * 1000))
+        if read_run(client, self._run_id).status != status:
+            raise TrackerAway(f"the tracker acknowledged the status {status} and shows another one")
+        self.cursor.status = status
+        self.cursor.save(self.folder)
+
+    def _last_sign_of_life(self) -> float:
+        """Unix time of the last row, or of the start, of a run that was killed."""
+        last = self.description.started
+        for line, end in iter_lines(self.folder.metrics):
+            last = parse_row(line, self.folder.metrics, end).time
+        return last
 
     def _send_artifacts(self, client: MlflowClient, only_at_start: bool) -> None:
         """Upload the files that are new or changed; the same name replaces what was there."""
@@ -189,8 +231,10 @@ class Mirror:
         for name, digest in artifact_digests(self.folder).items():
             if self.cursor.artifacts.get(name) == digest or (only_at_start and name not in at_start):
                 continue
-            parent = Path(name).parent.as_posix()
-            with tracker_calls():
-                client.log_artifact(self._run_id, str(self.folder.path / name), None if parent == "." else parent)
+            file, parent = self.folder.path / name, Path(name).parent.as_posix()
+            place = None if parent == "." else parent
+            with tracker_calls(file.stat().st_size):
+                client.log_artifact(self._run_id, str(file), place)
+                check_stored(client.list_artifacts(self._run_id, place), file)
             self.cursor.artifacts[name] = digest
             self.cursor.save(self.folder)

@@ -5,9 +5,10 @@ Source: mlflow/utils/validation.py of MLflow 3.17; the integration test sends na
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 MAX_METRICS_PER_BATCH = 1000
 MAX_PARAMS_PER_BATCH = 100
@@ -16,6 +17,7 @@ MAX_NAME = 250
 MAX_PARAM_VALUE = 6000
 MAX_TAG_VALUE = 8000
 MAX_DATASET_DIGEST = 36
+_MAX_BATCH_BYTES = 500_000  # a server refuses requests of more than a million; the rest is for the JSON around
 
 CUT_PARAMS_TAG = "jepa_lab.cut_params"
 _ILLEGAL = re.compile(r"[^/\w.\- ]")
@@ -52,3 +54,18 @@ def legal_tags(tags: Mapping[str, str]) -> dict[str, str]:
         legal_name(name): value if len(value) <= MAX_TAG_VALUE else value[: MAX_TAG_VALUE - 3] + "..."
         for name, value in tags.items()
     }
+
+
+def batches(entries: Mapping[str, str], max_entries: int) -> Iterator[dict[str, str]]:
+    """Params or tags in portions that one request may hold, by number and by bytes of JSON."""
+    batch: dict[str, str] = {}
+    size = 0
+    for name, value in entries.items():
+        more = len(json.dumps(name)) + len(json.dumps(value))  # a letter beyond ASCII takes six bytes and more
+        if batch and (len(batch) == max_entries or size + more > _MAX_BATCH_BYTES):
+            yield batch
+            batch, size = {}, 0
+        batch[name] = value
+        size += more
+    if batch:
+        yield batch

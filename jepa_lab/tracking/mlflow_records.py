@@ -6,16 +6,20 @@ Each function may be called again after a failure in its middle, and then comple
 from __future__ import annotations
 
 import json
+import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.description import DatasetRecord, RunDescription
+from jepa_lab.tracking.mlflow_calls import TrackerAway
 from jepa_lab.tracking.mlflow_names import (
     CUT_PARAMS_TAG,
     MAX_DATASET_DIGEST,
     MAX_PARAMS_PER_BATCH,
     MAX_TAGS_PER_BATCH,
+    batches,
     legal_params,
     legal_tags,
 )
@@ -23,12 +27,18 @@ from jepa_lab.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import FileInfo
 
 CHECKPOINT_TAG = "jepa_lab.checkpoint"
+WEIGHTS = "model.safetensors"
 
 
-def log_params_and_tags(client: MlflowClient, run_id: str, description: RunDescription, folder: Path) -> None:
-    """The flat config as params, the parts chosen as tags; the names of params that were cut in a tag."""
+def log_params_and_tags(client: MlflowClient, run_id: str, description: RunDescription, folder: Path) -> set[str]:
+    """The flat config as params, the parts chosen as tags; the names of params that were cut in a tag.
+
+    Returns:
+        The names of all params and tags.
+    """
     from mlflow.entities import Param, RunTag
 
     params, cut = legal_params(description.params)
@@ -36,12 +46,12 @@ def log_params_and_tags(client: MlflowClient, run_id: str, description: RunDescr
     tags.update(description.tags)
     if cut:
         tags[CUT_PARAMS_TAG] = ", ".join(cut)
-    all_params = [Param(key, value) for key, value in params.items()]
-    all_tags = [RunTag(key, value) for key, value in legal_tags(tags).items()]
-    for start in range(0, len(all_params), MAX_PARAMS_PER_BATCH):
-        client.log_batch(run_id, params=all_params[start : start + MAX_PARAMS_PER_BATCH])
-    for start in range(0, len(all_tags), MAX_TAGS_PER_BATCH):
-        client.log_batch(run_id, tags=all_tags[start : start + MAX_TAGS_PER_BATCH])
+    tags = legal_tags(tags)
+    for batch in batches(params, MAX_PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=[Param(key, value) for key, value in batch.items()])
+    for batch in batches(tags, MAX_TAGS_PER_BATCH):
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in batch.items()])
+    return {*params, *tags}
 
 
 def log_dataset(client: MlflowClient, run_id: str, dataset: DatasetRecord | None) -> None:
@@ -64,21 +74,28 @@ def log_dataset(client: MlflowClient, run_id: str, dataset: DatasetRecord | None
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])])
 
 
-def log_model(client: MlflowClient, run_id: str, folder: RunFolder, checkpoint: str, step: int) -> None:
-    """The weights of a checkpoint and the config, as a logged model which is an output of the run.
+def weights_size(folder: RunFolder, checkpoint: str) -> int:
+    """Bytes of the weights of a checkpoint.
 
     Raises:
         RunFolderError: if the checkpoint has no `model.safetensors`.
     """
-    from mlflow.entities import LoggedModelOutput
-
-    weights = folder.path / checkpoint / "model.safetensors"
+    weights = folder.path / checkpoint / WEIGHTS
     if not weights.is_file():
         raise RunFolderError(f"{weights}, which result.json names, is missing; restore it from a copy")
+    return weights.stat().st_size
+
+
+def log_model(client: MlflowClient, run_id: str, folder: RunFolder, checkpoint: str, step: int) -> None:
+    """The weights of a checkpoint and the config, as a logged model which is an output of the run."""
+    from mlflow.entities import LoggedModelOutput
+
+    weights = folder.path / checkpoint / WEIGHTS
     run = client.get_run(run_id)
     experiment_id = run.info.experiment_id
     models = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
-    model = next((found for found in models if found.tags.get(CHECKPOINT_TAG) == checkpoint), None)
+    mine = [found for found in models if found.tags.get(CHECKPOINT_TAG) == checkpoint]
+    model = mine[0] if mine else None
     if model is None:
         model = client.create_logged_model(
             experiment_id=experiment_id,
@@ -87,9 +104,25 @@ def log_model(client: MlflowClient, run_id: str, folder: RunFolder, checkpoint: 
             tags={CHECKPOINT_TAG: checkpoint},
             model_type="I-JEPA",
         )
-    client.log_model_artifact(model.model_id, str(weights))
-    client.log_model_artifact(model.model_id, str(folder.config))
+    for file in (weights, folder.config):
+        client.log_model_artifact(model.model_id, str(file))
+        check_stored(client.list_logged_model_artifacts(model.model_id), file)
     client.finalize_logged_model(model.model_id, "READY")
     outputs = run.outputs.model_outputs if run.outputs is not None else []
     if model.model_id not in {known.model_id for known in outputs}:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+    for twin in mine[1:]:  # made by a request that was given up as too slow and carried out all the same
+        client.delete_logged_model(twin.model_id)
+
+
+def check_stored(listed: Sequence[FileInfo], file: Path) -> None:
+    """A file that was uploaded must be in the listing of its folder, with its size where the store tells sizes.
+
+    Something else than MLflow may have answered the upload, and MLflow's client looks at the status code alone.
+
+    Raises:
+        TrackerAway: if it is not there.
+    """
+    sizes = {posixpath.basename(entry.path): entry.file_size for entry in listed}
+    if sizes.get(file.name, -1) not in (None, file.stat().st_size):
+        raise TrackerAway(f"the tracker acknowledged {file.name} and does not have it")

@@ -8,53 +8,32 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jepa_lab.tracking.credentials import scrub, with_credentials
+from jepa_lab.tracking.credentials import with_credentials
 from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.locks import FileLock
+from jepa_lab.tracking.mlflow_calls import TrackerAway, tracker_calls
 from jepa_lab.tracking.uris import sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_URLLIB3_DETAILS = re.compile(r"with exception HTTPS?ConnectionPool\(.*\(Caused by (.*)\)$")
 RUN_UID_TAG = "jepa_lab.run_uid"
 _STORE_LOCK_SECONDS = 120
 # Set unless the user has set them. The mirror retries by itself, after asking what the tracker has; MLflow's
-# own retries of a batch would not ask.
+# own retries of a batch would not ask. A redirected POST would arrive as a GET, so redirects are errors.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
 }
-
-
-class TrackerAway(Exception):
-    """The tracker did not do what it was asked; it may later. The message holds no credentials."""
-
-
-@contextlib.contextmanager
-def tracker_calls() -> Iterator[None]:
-    """Turn whatever MLflow, its database or its HTTP client raise within the block into `TrackerAway`."""
-    import sqlalchemy.exc
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise TrackerAway(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong in one line, without credentials and without the query that urllib3 repeats."""
-    first = (scrub(str(error)).splitlines() or [""])[0]
-    return _URLLIB3_DETAILS.sub(r"(\1)", first)[:500] or type(error).__name__
 
 
 def quiet_mlflow() -> None:
@@ -111,7 +90,8 @@ def find_or_create_experiment(client: MlflowClient, settings: TrackerSettings) -
         found = client.get_experiment_by_name(settings.experiment)
         if found is None:
             try:
-                return str(client.create_experiment(settings.experiment, settings.artifact_location))
+                made = client.create_experiment(settings.experiment, settings.artifact_location)
+                return _stated(made, "an experiment")
             except MlflowException as error:
                 found = client.get_experiment_by_name(settings.experiment)
                 if found is None:
@@ -121,25 +101,98 @@ def find_or_create_experiment(client: MlflowClient, settings: TrackerSettings) -
                 f"the experiment {settings.experiment!r} was deleted in MLflow; restore it there (`mlflow "
                 f"experiments restore --experiment-id {found.experiment_id}`) or set tracking.experiment"
             )
-        return str(found.experiment_id)
+        return _stated(found.experiment_id, "an experiment")
 
 
-def find_or_create_run(
-    client: MlflowClient, experiment_id: str, description: RunDescription, run_name: str
-) -> tuple[str, bool]:
-    """The id of the MLflow run of this run folder, and whether it was made just now.
+def find_or_create_run(client: MlflowClient, experiment_id: str, description: RunDescription, run_name: str) -> str:
+    """The id of the MLflow run of this run folder.
 
     It is found by its `run_uid`, because a mirror may have died between making it and noting its id.
     """
+    found = _runs_of(client, experiment_id, description)
+    if found:
+        return found[0]
     with tracker_calls():
-        query = f"tags.`{RUN_UID_TAG}` = '{description.run_uid}'"
-        found = client.search_runs([experiment_id], filter_string=query, max_results=1)
-        if found:
-            return str(found[0].info.run_id), False
         made = client.create_run(
             experiment_id,
             start_time=int(description.started * 1000),
             tags={RUN_UID_TAG: description.run_uid},
             run_name=run_name,
         )
-        return str(made.info.run_id), True
+    return _stated(made.info.run_id, "a run")
+
+
+def delete_twins(client: MlflowClient, experiment_id: str, description: RunDescription, run_id: str) -> None:
+    """Delete empty second MLflow runs of the same run folder.
+
+    A request to make the run that was given up as too slow may have been carried out after the run had been
+    made by another request; what it made holds nothing.
+    """
+    for twin in _runs_of(client, experiment_id, description):
+        with tracker_calls():
+            if twin != run_id and not client.get_run(twin).data.metrics:
+                client.delete_run(twin)
+
+
+def _runs_of(client: MlflowClient, experiment_id: str, description: RunDescription) -> list[str]:
+    """Ids of the MLflow runs of this run folder, without deleted ones where there is another."""
+    from mlflow.entities import LifecycleStage, ViewType
+
+    query = f"tags.`{RUN_UID_TAG}` = '{description.run_uid}'"
+    with tracker_calls():
+        found = client.search_runs([experiment_id], filter_string=query, run_view_type=ViewType.ALL)
+    active = [run.info.run_id for run in found if run.info.lifecycle_stage == LifecycleStage.ACTIVE]
+    return active or [run.info.run_id for run in found]
+
+
+@dataclass(frozen=True)
+class ServerRun:
+    """What the tracker itself says about a run.
+
+    Attributes:
+        status: how it ended; None while it runs.
+        last_steps: step of the latest value of each metric; the mirror sends steps in order, so the tracker has
+            all before it too.
+        names: of its params and tags.
+    """
+
+    status: str | None
+    last_steps: Mapping[str, int]
+    names: frozenset[str]
+
+
+def read_run(client: MlflowClient, run_id: str) -> ServerRun:
+    """Ask the tracker what it has of a run: one request, whose size does not grow with the number of steps.
+
+    Raises:
+        RunUnknown: if the tracker says that it has no such run.
+        TrackerAway: if it does not answer, answers nonsense, or the run was deleted.
+    """
+    from mlflow.entities import LifecycleStage
+
+    with tracker_calls():
+        run = client.get_run(run_id)
+        if run.info.run_id != run_id:
+            raise TrackerAway("the tracker's answer is not one of MLflow; is something else at this address?")
+        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise TrackerAway(
+                f"the run {run_id} was deleted in MLflow; restore it there (`mlflow runs restore --run-id {run_id}`)"
+            )
+        latest = run.to_proto().data.metrics  # with their steps, which `run.data.metrics` leaves out
+    ended = run.info.status in ("FINISHED", "FAILED", "KILLED")
+    return ServerRun(
+        status=run.info.status if ended else None,
+        last_steps={metric.key: metric.step for metric in latest},
+        names=frozenset(run.data.params) | frozenset(run.data.tags),
+    )
+
+
+def _stated(identifier: object, what: str) -> str:
+    """An id that the tracker gave to what it made.
+
+    Raises:
+        TrackerAway: if it gave none: something else than MLflow answered.
+    """
+    if not identifier:
+        raise TrackerAway(f"the answer to a request for {what} is not one of MLflow; what is at this address?")
+    return str(identifier)

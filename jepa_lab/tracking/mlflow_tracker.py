@@ -5,12 +5,14 @@ Imports nothing of MLflow; the mirror process does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field, field_serializer, field_validator
@@ -23,7 +25,13 @@ from jepa_lab.tracking.credentials import credential_environment, without_creden
 from jepa_lab.tracking.description import TrackerSettings
 from jepa_lab.tracking.mirror_cursor import mirror_state
 from jepa_lab.tracking.run_folder import RunFolder
-from jepa_lab.tracking.uris import check_uri, default_artifact_location, default_uri, sqlite_path
+from jepa_lab.tracking.uris import (
+    check_artifact_location,
+    check_uri,
+    default_artifact_location,
+    default_uri,
+    sqlite_path,
+)
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,6 +65,13 @@ class MlflowParams(ComponentParams):
             check_uri(uri)
         return uri
 
+    @field_validator("artifact_location")
+    @classmethod
+    def _check_artifact_location(cls, location: str | None) -> str | None:
+        if location is not None:
+            check_artifact_location(location)
+        return location
+
     @field_serializer("uri")
     def _hide_credentials(self, uri: str | None) -> str | None:
         return None if uri is None else without_credentials(uri)
@@ -71,6 +86,7 @@ class MlflowTracker(Tracker):
     def __init__(self, params: ComponentParams) -> None:
         assert isinstance(params, MlflowParams)
         super().__init__(params)
+        self._uri_given = params.uri is not None
         given = params.uri or default_uri()
         database = sqlite_path(given)
         if database is not None:  # a later `sync` may run in another folder
@@ -89,6 +105,13 @@ class MlflowTracker(Tracker):
 
     def settings(self) -> TrackerSettings | None:
         return self._settings
+
+    def keep_place(self, recorded: TrackerSettings | None) -> None:
+        # Without a URI the place depends on the working directory, which may be another one now.
+        if recorded is not None and not self._uri_given:
+            self._settings = dataclasses.replace(
+                self._settings, uri=recorded.uri, artifact_location=recorded.artifact_location
+            )
 
     def start(self, folder: RunFolder) -> None:
         if importlib.util.find_spec("mlflow") is None:
@@ -115,19 +138,32 @@ class MlflowTracker(Tracker):
                 start_new_session=True,  # Ctrl-C in the terminal is for the run; the mirror drains first
             )
 
-    def close(self, timeout_seconds: float) -> MirrorState:
+    def close(self, timeout_seconds: float, say: Callable[[str], None] = print) -> MirrorState:
         assert self._folder is not None, "closed before it was started"
         assert self._process is not None, "closed before it was started"
         assert self._process.stdin is not None, "started with a pipe"
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # the mirror has died; its exit code says so below
+            self._process.stdin.close()
         try:
+            if timeout_seconds > 0 and self._process.poll() is None:
+                say(self._waiting(self._folder, timeout_seconds))
             code = self._process.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             return dataclasses.replace(mirror_state(self._folder), still_sending=True)
         state = mirror_state(self._folder)
         if code != 0 and state.error is None:
             return dataclasses.replace(state, error=f"the mirror ended with code {code}; see {self._folder.mirror_log}")
         return state
+
+    def _waiting(self, folder: RunFolder, timeout_seconds: float) -> str:
+        """What is waited for, how long, and what to do without waiting."""
+        last_error = mirror_state(folder).error
+        trouble = f" (which is in trouble: {last_error})" if last_error else ""
+        command = f"jepa-lab sync {shlex.quote(str(folder.path))}"
+        return (
+            f"sending the rest to {self._settings.uri}{trouble}, waiting at most {timeout_seconds:.0f} s; "
+            f"the result is safe: Ctrl-C ends the wait alone, and `{command}` completes the record"
+        )
 
     def describe(self) -> str:
         uri, experiment = self._settings.uri, self._settings.experiment

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jepa_lab.registry import ComponentParams
 from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
 from jepa_lab.tracking.description import TrackerSettings
@@ -20,7 +22,7 @@ class NoTracker(Tracker):
     def start(self, folder: RunFolder) -> None:
         """Nothing to start."""
 
-    def close(self, timeout_seconds: float) -> MirrorState:
+    def close(self, timeout_seconds: float, say: Callable[[str], None] = print) -> MirrorState:
         return MirrorState()
 
     def describe(self) -> str:

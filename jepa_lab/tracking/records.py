@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.atomic import write_json_atomically
 
+T = TypeVar("T")
 _ENVELOPE = ("format", "format_version", "sha256")
 
 
@@ -27,7 +31,7 @@ def write_record(path: Path, kind: str, version: int, content: Mapping[str, Any]
     if clash:
         raise ValueError(f"keys {sorted(clash)} belong to the envelope of {path.name}")
     # Through JSON and back, so that the checksum is over what a reader will see.
-    plain = json.loads(json.dumps(_named_floats(dict(content)), allow_nan=False))
+    plain = json.loads(json.dumps(_writable(dict(content)), allow_nan=False))
     record = {"format": f"jepa-lab {kind}", "format_version": version, **plain}
     write_json_atomically(path, {**record, "sha256": _checksum(record)})
 
@@ -39,21 +43,44 @@ def read_record(path: Path, kind: str, version: int) -> dict[str, Any]:
         RunFolderError: if the file is missing, damaged, of another format or of a newer version.
     """
     try:
-        record = json.loads(path.read_bytes().decode("utf-8"))
+        record = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
+        sound = isinstance(record, dict) and record.get("format") == f"jepa-lab {kind}"
+        checksum = _checksum({key: held for key, held in record.items() if key != "sha256"}) if sound else None
     except FileNotFoundError:
         raise RunFolderError(f"{path} is missing; is {path.parent} a run folder of jepa-lab?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no such bytes, no JSON, or JSON that none of ours is
         raise RunFolderError(f"{path} cannot be read ({error}); restore it from a copy") from error
-    if not isinstance(record, dict) or record.get("format") != f"jepa-lab {kind}":
+    if not sound:
         raise RunFolderError(f"{path} is not a {kind!r} file of jepa-lab; restore it from a copy")
-    if record.pop("sha256", None) != _checksum(record):
+    if record.get("sha256") != checksum:
         raise RunFolderError(f"{path} is damaged: its checksum does not match; restore it from a copy")
-    if record["format_version"] != version:
+    if record.get("format_version") != version:
         raise RunFolderError(
-            f"{path} has format version {record['format_version']}, this jepa-lab reads {version}; "
+            f"{path} has format version {record.get('format_version')}, this jepa-lab reads {version}; "
             "use the version of jepa-lab that wrote it"
         )
     return {key: value for key, value in record.items() if key not in _ENVELOPE}
+
+
+def record_as(kind: type[T], content: Mapping[str, Any], path: Path) -> T:
+    """The content of a record as a dataclass, with its types checked; a checksum only says that it is whole.
+
+    Raises:
+        RunFolderError: naming the first field that is missing, unknown or of another type.
+    """
+    unknown = set(content) - {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown:
+        raise RunFolderError(f"{path} is damaged: unknown fields {sorted(unknown)}; restore it from a copy")
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise RunFolderError(f"{path} is damaged: {field}: {first['msg']}; restore it from a copy") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}, which JSON has not")
 
 
 def named_float(value: float) -> float | str:
@@ -61,12 +88,22 @@ def named_float(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _named_floats(value: Any) -> Any:
+def _writable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _named_floats(held) for key, held in value.items()}
+        return {key: _writable(held) for key, held in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_named_floats(held) for held in value]
+        return [_writable(held) for held in value]
+    if isinstance(value, str):
+        return _as_text(value)
     return named_float(value) if isinstance(value, float) else value
+
+
+def _as_text(value: str) -> str:
+    """Text that UTF-8 can hold: the names of files may come as bytes in disguise where the locale is ASCII."""
+    try:
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a letter, from somewhere else
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _checksum(record: Mapping[str, Any]) -> str:

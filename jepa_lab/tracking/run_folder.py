@@ -9,6 +9,7 @@
   checkpoints/       figures/, and probes/ once `jepa-lab probe` ran
   result.json        how the run ended, and its numbers
   log.txt            messages and tracebacks
+  data.json          what was found about image files that stream, so that a resumed run need not look again
   run.lock           held while a process works on the run
   mirror.json        how far the tracker's copy is; mirror.log what the mirror said
 ```
@@ -16,6 +17,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -23,19 +25,24 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
+
+from pydantic import Field
 
 from jepa_lab.errors import ConfigError, RunFolderError
 from jepa_lab.tracking.atomic import explained_writes, sync_folder, umask, write_text_atomically
 from jepa_lab.tracking.description import RunDescription, RunStatus, load_description, save_description
-from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.tracking.locks import FileLock
+from jepa_lab.tracking.records import read_record, record_as, write_record
 from jepa_lab.tracking.run_log import RunLog
 
 RESULT_VERSION = 1
 ENVIRONMENT_VERSION = 1
 CONFIG_VERSION = 1
+_UNFINISHED = ".new-run-"
+_LEFTOVER_SECONDS = 3600
 _CONFIG_HEADER = f"# jepa-lab resolved pipeline, format version {CONFIG_VERSION}\n"
 _CONFIG_VERSION = re.compile(r"# jepa-lab resolved pipeline, format version (\d{1,9})$")
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -52,6 +59,20 @@ def check_run_name(name: str, field: str = "name") -> None:
             f"{field} must be 1 to 100 letters (a-z, A-Z), digits, '.', '_' or '-' and not start with '.', "
             f"because run folders are named after it; got {name!r}"
         )
+
+
+@dataclass(frozen=True)
+class _ResultCore:
+    """What every result.json holds."""
+
+    status: RunStatus
+    ended: float
+    last_step: int
+    final_checkpoint: Annotated[str, Field(pattern=r"^checkpoints/step-[0-9]+$")] | None
+    metrics: dict[str, float | None]
+
+
+_RESULT_KEYS = tuple(field.name for field in fields(_ResultCore))
 
 
 @dataclass(frozen=True)
@@ -81,8 +102,9 @@ class RunFolder:
                 run_root.mkdir(parents=True, exist_ok=True)
             except FileExistsError:
                 raise RunFolderError(f"the run root {run_root} is a file, not a folder; choose another one") from None
+            _delete_leftovers(run_root)
             # Filled under a hidden name and then renamed: a run folder is never half made, whatever happens.
-            unfinished = Path(tempfile.mkdtemp(dir=run_root, prefix=".new-run-"))
+            unfinished = Path(tempfile.mkdtemp(dir=run_root, prefix=_UNFINISHED))
             try:
                 (unfinished / "checkpoints").mkdir()
                 (unfinished / "figures").mkdir()
@@ -104,7 +126,9 @@ class RunFolder:
         """
         if not path.is_dir():
             raise RunFolderError(f"there is no run folder {path}; give the path that the run printed")
-        if not ((path / "config.yaml").is_file() and (path / "checkpoints").is_dir()):
+        if not (path / "config.yaml").is_file() or not any(
+            map(Path.exists, (path / "checkpoints", path / "plan.json"))
+        ):
             raise RunFolderError(
                 f"{path} is not a run folder: it has no config.yaml with checkpoints/ beside it; "
                 "give the path that the run printed"
@@ -183,6 +207,11 @@ class RunFolder:
         """mirror.lock"""
         return self.path / "mirror.lock"
 
+    def is_alive(self) -> bool:
+        """Whether a process works on the run, or on the sweep."""
+        locks = [self.path / name for name in ("run.lock", "sweep.lock")]
+        return any(FileLock(path, f"{self.path}").is_held() for path in locks if path.exists())
+
     def write_environment(self, content: Mapping[str, Any]) -> None:
         """Write environment.json (see `describe_environment`)."""
         write_record(self.environment, "environment", ENVIRONMENT_VERSION, content)
@@ -228,7 +257,11 @@ class RunFolder:
 
     def read_result(self) -> dict[str, Any] | None:
         """The content of result.json, or None while the run has not ended; RunFolderError if damaged."""
-        return read_record(self.result, "result", RESULT_VERSION) if self.result.exists() else None
+        if not self.result.exists():
+            return None
+        content = read_record(self.result, "result", RESULT_VERSION)
+        record_as(_ResultCore, {key: content[key] for key in _RESULT_KEYS if key in content}, self.result)
+        return content
 
     def remove_result(self) -> None:
         """Forget how the run ended, because it goes on."""
@@ -238,6 +271,14 @@ class RunFolder:
     def open_log(self) -> RunLog:
         """Send the messages of the logger "jepa_lab" to log.txt until the returned object is closed."""
         return RunLog(self.log)
+
+
+def _delete_leftovers(run_root: Path) -> None:
+    """What processes that were killed left unnamed; a living one is done with it in a moment."""
+    for folder in run_root.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):  # named just now
+            if time.time() - folder.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(folder)
 
 
 def _give_name(folder: Path, run_root: Path, stem: str) -> Path:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from jepa_lab.tracking.credentials import without_credentials
 
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 
@@ -32,10 +35,29 @@ def check_uri(uri: str) -> None:
         wrong = parts.port == 0
     except ValueError:
         wrong = True
-    if wrong:
+    # An '@' further on is the end of a password that holds '/', '?' or '#' and would be taken for something else.
+    if wrong or "@" in "".join(parts[2:]) or re.search(r"\s", uri):
         raise ValueError(
-            "uri has no valid port after its host; in a password write '/', '@', ':', '?' and '#' as %2F, "
-            "%40, %3A, %3F and %23"
+            "uri has no valid port after its host, or a blank or '@' behind it; in a password write '/', '@', ':', "
+            "'?', '#' and a blank as %2F, %40, %3A, %3F, %23 and %20"
+        )
+    if parts.scheme in ("http", "https") and (parts.query or parts.fragment):
+        raise ValueError(
+            "uri of a tracking server ends with its path, without '?' or '#'; give an access token in the environment "
+            "variable MLFLOW_TRACKING_TOKEN"
+        )
+
+
+def check_artifact_location(location: str) -> None:
+    """Refuse a password, without repeating it: MLflow would store the location, and show it, as it is.
+
+    Raises:
+        ValueError: with the rule and the remedy.
+    """
+    if without_credentials(location) != location and ":" in location.partition("://")[2].rpartition("@")[0]:
+        raise ValueError(
+            "artifact_location must not contain a password, because MLflow stores and shows it; let the server that "
+            "keeps the artifacts have it (`mlflow server --artifacts-destination ...`)"
         )
 
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.atomic import explained_writes, sync_folder
-from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.tracking.records import read_record, record_as, write_record
 
 FORMAT_VERSION = 2
 _METADATA = {"format": "jepa-lab tensors", "format_version": str(FORMAT_VERSION)}
@@ -202,7 +202,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         document = read_record(folder / "state.json", "checkpoint", FORMAT_VERSION)
         digests = document.pop("files")
         model, optimizer, state = (_read_tensors(folder / file, digests[file]) for file in _TENSOR_FILES)
-        return Checkpoint(model, optimizer, state, RunState(**document))
+        return Checkpoint(model, optimizer, state, record_as(RunState, document, folder / "state.json"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{folder} is damaged ({error})") from error
 

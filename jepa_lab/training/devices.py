@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jepa_lab.errors import DeviceError, RunStopped
+from jepa_lab.errors import DeviceError, RunOutOfMemory
 from jepa_lab.training.settings import TrainingSettings
 
 _CPU_MEMORY_FULL = "DefaultCPUAllocator: can't allocate memory"
@@ -94,7 +94,7 @@ def memory_errors(settings: TrainingSettings) -> Iterator[None]:
     """Name the remedies when memory runs out.
 
     Raises:
-        RunStopped: instead of the allocator's error.
+        RunOutOfMemory: instead of the allocator's error.
     """
     try:
         yield
@@ -104,7 +104,7 @@ def memory_errors(settings: TrainingSettings) -> Iterator[None]:
         if not full:
             raise
         first = str(error).splitlines()[0] if str(error) else "no details"
-        raise RunStopped(
+        raise RunOutOfMemory(
             f"out of memory ({first}); checkpoints that were written are kept. Lower training.batch_size "
             f"({settings.batch_size}), raise training.accumulation_steps ({settings.accumulation_steps}), "
             "limit data.max_images, or take a smaller encoder"

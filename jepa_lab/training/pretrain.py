@@ -147,13 +147,21 @@ class Pretraining:
         self._logged_step, self._logged_seconds = self.steps_taken, self.stopwatch.seconds()
         self.stopwatch.start()
         for step in range(self.steps_taken + 1, self.total_steps + 1):
-            images, _ = self.batches.next()  # [B, C, H, W] uint8
+            images = self._next_images(step)  # [B, C, H, W] uint8
             masks = self.sampler.sample(images.shape[0], self.mask_generator, compiled=self.step.compute.compile)
             images = self.augmentation(to_float(images), self.augmentation_generator)
             statistics = self.step(normalize(images, self.mean, self.std), masks, step)
             self._after_step(step, statistics, masks)
             self._stop_if_asked(step)
         self.stopwatch.stop()
+
+    def _next_images(self, step: int) -> Tensor:
+        try:
+            return self.batches.next()[0]
+        except RunStopped:
+            # A signal to a whole group of processes ends those that read images, too: the run was asked to stop.
+            self._stop_if_asked(step - 1)
+            raise
 
     def _after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
         self.steps_taken = step

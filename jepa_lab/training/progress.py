@@ -95,7 +95,9 @@ class PlainDisplay(ProgressDisplay):
     def message(self, text: str) -> None:
         try:
             print(text, flush=True)
-        except BrokenPipeError:  # whoever read along has left (`| head`); the run goes on without them
+        except OSError as error:  # whoever read along has left (`| head`), or the disk is full
+            if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
+                print(f"the output cannot be written ({error.strerror}); the run goes on", file=sys.stderr)
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
 
 

@@ -35,6 +35,7 @@ class OptimizerSettings(ComponentParams):
     schedule_stretch: float = Field(
         1.0,
         ge=1,
+        le=1000,
         description="Schedules are laid out for this many times the training, and cut off at its end.",
     )
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates of the two moments.")

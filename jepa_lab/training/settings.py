@@ -14,7 +14,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class TrainingSettings(ComponentParams):
     """Length, batch, device and bookkeeping of pretraining."""
 
-    epochs: int = Field(100, ge=1, strict=True, description="Passes over the training images.")
+    epochs: int = Field(100, ge=1, le=1_000_000, strict=True, description="Passes over the training images.")
     batch_size: int = Field(256, ge=1, strict=True, description="Images of one optimizer step.")
     accumulation_steps: int = Field(
         1,
@@ -30,7 +30,9 @@ class TrainingSettings(ComponentParams):
         "auto", description="auto is bf16 where the device computes in it, else fp32; fp16 scales the loss."
     )
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the model; auto: on CUDA only.")
-    num_threads: int | None = Field(None, ge=1, strict=True, description="CPU threads; null leaves torch's choice.")
+    num_threads: int | None = Field(
+        None, ge=1, le=1024, strict=True, description="CPU threads; null leaves torch's choice."
+    )
     log_every_steps: int = Field(10, ge=1, strict=True, description="Steps between rows of metrics.")
     checkpoint_every_steps: int = Field(500, ge=1, strict=True, description="Steps between checkpoints.")
     stop_on_collapse: bool = Field(

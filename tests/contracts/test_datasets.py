@@ -7,49 +7,97 @@ import torch
 
 import jepa_lab.data.datasets  # noqa: F401
 from jepa_lab.data.base import DATASETS, ImageData, ImageDataset
+from jepa_lab.data.decode import decode_image
+from jepa_lab.data.pixels import resize_images
 from jepa_lab.errors import ConfigError, JepaLabError
 from jepa_lab.registry import Entry
 from tests.unit.data.files import SMALL_ROOTS, global_generators
 
 IMAGE_SIZE = 12
 
+# Settings that change what a data set delivers, beside its defaults.
+MORE_SETTINGS: dict[str, list[dict[str, object]]] = {
+    "stl10": [{"pretrain_on": "train"}, {"pretrain_on": "train_and_unlabeled"}],
+    "celeba": [{"attribute": "Bald"}],
+}
+WITHOUT_LABELS = ("stl10", "stl10 train_and_unlabeled")
+
 every_data_set = pytest.mark.parametrize("entry", list(DATASETS), ids=lambda entry: entry.name)
+every_case = pytest.mark.parametrize(
+    ("entry", "settings"),
+    [
+        pytest.param(entry, settings, id=" ".join([entry.name, *map(str, settings.values())]))
+        for entry in DATASETS
+        for settings in [{}, *MORE_SETTINGS.get(entry.name, [])]
+    ],
+)
 
 
-def small(entry: Entry[ImageDataset], tmp_path: Path) -> ImageDataset:
+def small(
+    entry: Entry[ImageDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+) -> ImageDataset:
     """The data set on small files of its own layout, or without files."""
     root = None
     if entry.component.needs_files:
         root = tmp_path / entry.name
         if not root.exists():
-            SMALL_ROOTS[entry.name](root)
-    return entry.component(entry.config_type.model_validate({"name": entry.name}), root, IMAGE_SIZE)
+            SMALL_ROOTS[entry.name](root, monkeypatch)
+    return entry.component(entry.config_type.model_validate({"name": entry.name, **settings}), root, IMAGE_SIZE)
 
 
-@every_data_set
-def test_images_labels_and_classes_fit_together(entry: Entry[ImageDataset], tmp_path: Path) -> None:
-    data_set = small(entry, tmp_path)
+@every_case
+def test_images_labels_and_classes_fit_together(
+    entry: Entry[ImageDataset], settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_set = small(entry, tmp_path, monkeypatch, settings)
     data = data_set.load()
     assert isinstance(data, ImageData)
     assert len(data.train) == data_set.num_train_images()
     assert len(set(data.class_names)) == len(data.class_names) == data.num_classes
-    for split in (data.train, data.test):
-        assert split is not None
+    assert data.source
+    splits = [data.train] if data.test is None else [data.train, data.test]
+    for split in splits:
+        assert isinstance(split.images, torch.Tensor)
         assert split.images.dtype == torch.uint8
         assert split.images.shape == (len(split), data_set.num_channels, IMAGE_SIZE, IMAGE_SIZE)
         assert split.images.is_contiguous()
         assert split.images.device.type == "cpu"
+    if " ".join([entry.name, *map(str, settings.values())]) in WITHOUT_LABELS:
+        assert (data.train.labels, data.test, data.class_names) == (None, None, ())
+        return
+    assert data.test is not None
+    for split in splits:
         assert split.labels is not None
         assert split.labels.dtype == torch.int64
         assert split.labels.shape == (len(split),)
         assert split.labels.unique().tolist() == list(range(data.num_classes))
-    assert data.source
 
 
-@every_data_set
-def test_loading_again_gives_the_same_images_and_digest(entry: Entry[ImageDataset], tmp_path: Path) -> None:
+@every_case
+def test_files_are_listed_in_the_order_of_the_images_or_not_at_all(
+    entry: Entry[ImageDataset], settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_set = small(entry, tmp_path, monkeypatch, settings)
+    files, data = data_set.image_files(), data_set.load()
+    if files is None:
+        return
+    assert files.class_names == data.class_names
+    for part, split in ((files.train, data.train), (files.test, data.test)):
+        assert part is not None
+        assert split is not None
+        assert split.labels is not None
+        assert part.labels == tuple(split.labels.tolist())
+        size = files.native_size or IMAGE_SIZE
+        decoded = torch.stack([decode_image(path, size) for path in part.files])
+        assert torch.equal(resize_images(decoded, IMAGE_SIZE), split.images)
+
+
+@every_case
+def test_loading_again_gives_the_same_images_and_digest(
+    entry: Entry[ImageDataset], settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = global_generators()
-    first, second = small(entry, tmp_path).load(), small(entry, tmp_path).load()
+    first, second = (small(entry, tmp_path, monkeypatch, settings).load() for _ in range(2))
     assert global_generators() == before
     assert torch.equal(first.train.images, second.train.images)
     assert first.digest == second.digest

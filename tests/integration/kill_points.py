@@ -46,10 +46,10 @@ def attempt(folder: Path, runs: Path, kill_at: int | None) -> int:
         KillPoint(runs, kill_at)
         loaded = load_tiny(folder)
         found = find_unfinished(runs, loaded.pipeline)
-        if found is None:
-            start_run(loaded, runs, [])
-        else:
+        if found is not None:
             resume_run(found, loaded.pipeline, [])
+        elif not any(runs.glob("*/result.json")):  # or the last kill came when everything was done
+            start_run(loaded, runs, [])
         os._exit(0)
     return os.waitpid(child, 0)[1]
 

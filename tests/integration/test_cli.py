@@ -110,7 +110,7 @@ def test_running_out_of_memory_while_loading_is_exit_code_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     def exhaust(*arguments: object, **keywords: object) -> None:
-        torch.empty(10**15)
+        torch.empty(10**15, device="cpu")
 
     monkeypatch.setattr("jepa_lab.run.prepare_data", exhaust)
     monkeypatch.setattr("jepa_lab.inspection.build_model", exhaust)
@@ -222,3 +222,81 @@ def test_paths_with_spaces_and_other_letters_work(tmp_path: Path) -> None:
     (folder / "tiny.yaml").write_text(TINY)
     result = invoke("run", folder / "tiny.yaml", "training.epochs=1", "--runs", folder / "my runs")
     assert result.exit_code == 0, result.output
+
+
+def test_a_mistake_of_ours_outside_a_run_is_one_sentence_and_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("http://ann:secret@host")
+
+    monkeypatch.setattr("jepa_lab.config.checks.check_pipeline", fail)
+    result = invoke("check", write_tiny(tmp_path))
+    assert result.exit_code == 1
+    assert result.output.startswith("error: jepa-lab failed (ZeroDivisionError). This is a mistake of ours")
+    assert "Traceback" in result.output
+    assert "in fail" in result.output
+    assert "secret" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--nonsense",), ("nonsense",), ("run", "--nonsense"), ("check",), ("masks", "x")]
+)
+def test_unknown_and_missing_options_are_exit_code_2_with_the_usage(arguments: tuple[str, ...]) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_plugin_that_fails_in_the_middle_of_a_run_is_exit_code_1_with_its_traceback_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_loss_plugin.py").write_text(
+        "from jepa_lab.losses.base import LOSSES\n"
+        "from jepa_lab.losses.l2 import L2Loss\n"
+        "@LOSSES.register('fails_at_step_3', summary='fails', source='test')\n"
+        "class Failing(L2Loss):\n"
+        "    'Fails at its third call.'\n"
+        "    calls = 0\n"
+        "    def per_patch(self, *arguments):\n"
+        "        Failing.calls += 1\n"
+        "        if Failing.calls >= 3:\n"
+        "            raise ValueError('the third call')\n"
+        "        return super().per_patch(*arguments)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    plugin = ("plugins=[failing_loss_plugin]", "loss=fails_at_step_3")
+    message = refused("run", write_tiny(tmp_path), *plugin, "--runs", tmp_path / "runs", code=1)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert str(folder / "log.txt") in message
+    log = (folder / "log.txt").read_text()
+    assert "failing_loss_plugin.py" in log
+    assert "the third call" in log
+    assert json.loads((folder / "result.json").read_text())["status"] == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.epochs=many", "must be an integer, got 'many'; write one, as in training.epochs=100. Passes over"),
+        ("optimizer.betas=0.9", "must be a list, got 0.9; write one, as in optimizer.betas=[0.9, 0.999]"),
+        ("context_batching=padd", "must be 'pad', 'subset' or 'prefix', got 'padd'; did you mean 'pad'?"),
+        ("training=3", "must be a section of keys and values, got 3; write its keys below it"),
+        ("training.epochs=0", "greater than or equal to 1, got 0; raise it"),
+        ("data.root=3", "must be text, got 3; put it in quotes"),
+        ("probe.c_grid=[]", "must have at least 1 item"),
+        ("seed=[" + "9, " * 5000 + "]", "must be an integer, got [9, 9"),
+    ],
+)
+def test_messages_end_with_a_remedy(tmp_path: Path, override: str, words: str) -> None:
+    message = refused("check", write_tiny(tmp_path), override)
+    assert words in message
+    assert len(message) < 700
+
+
+def test_of_very_many_problems_the_first_are_told(tmp_path: Path) -> None:
+    file = write_tiny(tmp_path, TINY + "".join(f"k{number}: 1\n" for number in range(500)))
+    message = refused("check", file)
+    assert len(message.splitlines()) == 21
+    assert "and 480 more problems" in message

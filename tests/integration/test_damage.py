@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
 from jepa_lab.resume import resume_run
@@ -156,6 +157,16 @@ def test_a_run_folder_that_was_moved_goes_on_from_another_working_directory(
     monkeypatch.chdir(tmp_path)
     resume_run(RunFolder.open(Path("moved to ö")), None, [])
     assert_same_run(folder, whole)
+
+
+def test_the_number_of_threads_is_that_of_the_checkpoint(stopped: RunFolder, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        resume_run(_copy(stopped, tmp_path / "copy"), None, [])
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_change_of_versions_since_the_run_began_is_said(

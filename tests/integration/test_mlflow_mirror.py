@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,13 +17,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from jepa_lab.errors import ConfigError, RunFolderError
+from jepa_lab.tracking import mlflow_calls
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, TrackerSettings
+from jepa_lab.tracking.environment import describe_environment
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter, read_metrics
-from jepa_lab.tracking.mirror import sync
+from jepa_lab.tracking.mirror import ParentWatch, folders_to_sync, follow, sync
 from jepa_lab.tracking.mirror_cursor import MirrorCursor, mirror_state
+from jepa_lab.tracking.mlflow_calls import TrackerAway
 from jepa_lab.tracking.mlflow_mirror import Mirror
-from jepa_lab.tracking.mlflow_store import TrackerAway, connect
+from jepa_lab.tracking.mlflow_store import connect
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
 
@@ -69,7 +73,7 @@ def client(store: TrackerSettings) -> MlflowClient:
 def folder(tmp_path: Path, store: TrackerSettings) -> RunFolder:
     """A run that has begun and logged nothing yet."""
     made = RunFolder.create(tmp_path / "runs", "digits.v1", "0123456789", 3, "name: digits\n")
-    made.write_environment(["jepa-lab", "run"], "cpu")
+    made.write_environment(describe_environment(["jepa-lab", "run"], "cpu"))
     made.write_description(
         RunDescription(
             params={f"section.key_{number}": str(number) for number in range(110)}
@@ -347,7 +351,12 @@ def test_a_second_sync_changes_nothing_and_a_new_figure_is_added(
     sync(folder.path)
     sent: list[str] = []
     for method in ("create_run", "log_batch", "log_artifact", "create_logged_model", "set_terminated"):
-        monkeypatch.setattr(MlflowClient, method, lambda *_, _name=method, **__: sent.append(_name))
+        real = getattr(MlflowClient, method)
+        monkeypatch.setattr(
+            MlflowClient, method, lambda *given, _real=real, _name=method, **named: (
+                sent.append(_name), _real(*given, **named),
+            )[1],
+        )  # fmt: skip
     assert sync(folder.path).complete
     assert sent == []
     (folder.figures / "later.png").write_bytes(b"png")
@@ -362,13 +371,109 @@ def test_a_metric_row_larger_than_a_batch_arrives(client: MlflowClient, folder: 
     assert len(client.get_run(_run_id(folder)).data.metrics) == 2300
 
 
+def test_a_tracker_that_was_put_back_to_an_older_copy_gets_what_it_lost(
+    client: MlflowClient, folder: RunFolder, store: TrackerSettings
+) -> None:
+    import sqlite3
+
+    _log(folder, range(40))
+    _finish(folder, 39)
+    assert sync(folder.path).complete
+    with sqlite3.connect(store.uri.removeprefix("sqlite:///")) as database:
+        for table in ("metrics", "latest_metrics"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (_run_id(folder),))
+        database.execute("DELETE FROM params WHERE run_uuid = ?", (_run_id(folder),))
+    database.close()
+    assert sync(folder.path).complete
+    _assert_mirrored_exactly(client, folder)
+    assert len(client.get_run(_run_id(folder)).data.params) == 114
+
+
+def test_a_tracker_that_does_not_know_the_run_any_more_gets_a_new_record(
+    client: MlflowClient, folder: RunFolder, store: TrackerSettings
+) -> None:
+    _log(folder, range(20))
+    cursor = MirrorCursor(store.uri, store.experiment, experiment_id="77", run_id="0" * 32, last_steps={"lr": 5})
+    cursor.save(folder)
+    _finish(folder, 19)
+    assert sync(folder.path).complete
+    _assert_mirrored_exactly(client, folder)
+
+
+def test_a_run_that_was_made_twice_is_one_again_at_the_end(client: MlflowClient, folder: RunFolder) -> None:
+    _log(folder, range(5))
+    Mirror(folder).push(ended=False)
+    experiment = client.get_run(_run_id(folder)).info.experiment_id
+    uid = folder.read_description().run_uid
+    client.create_run(experiment, tags={"jepa_lab.run_uid": uid})  # a request that was given up and arrived late
+    _finish(folder, 4)
+    assert sync(folder.path).complete
+    (only,) = client.search_runs([experiment], f"tags.`jepa_lab.run_uid` = '{uid}'")
+    assert only.info.run_id == _run_id(folder)
+
+
+def test_a_deleted_run_is_not_made_a_second_time(client: MlflowClient, folder: RunFolder) -> None:
+    _log(folder, range(5))
+    Mirror(folder).push(ended=False)
+    client.delete_run(_run_id(folder))
+    folder.mirror.unlink()
+    state = sync(folder.path)
+    assert not state.complete
+    assert f"mlflow runs restore --run-id {_run_id(folder)}" in str(state.error)
+
+
+def test_sync_of_a_run_whose_process_is_gone_says_killed_and_of_a_living_one_running(
+    client: MlflowClient, folder: RunFolder
+) -> None:
+    _log(folder, range(5))
+    with FileLock(folder.path / "run.lock", "x") as run:
+        run.acquire(0)
+        assert folders_to_sync(folder.path.parent) == []
+        state = sync(folder.path)
+        assert (state.rows_behind, state.pending, state.still_sending) == (0, ("status",), True)
+        assert client.get_run(_run_id(folder)).info.status == "RUNNING"
+    assert folders_to_sync(folder.path.parent) == [folder.path]
+    assert sync(folder.path).complete
+    assert client.get_run(_run_id(folder)).info.status == "KILLED"
+    assert folders_to_sync(folder.path.parent) == []
+
+
+def test_a_mirror_that_finds_the_run_marked_as_ended_marks_it_as_running(
+    client: MlflowClient, folder: RunFolder
+) -> None:
+    _log(folder, range(5))
+    Mirror(folder).push(ended=False)
+    client.set_terminated(_run_id(folder), "KILLED")  # by a mirror that died before it noted that
+    Mirror(folder).push(ended=False)
+    assert client.get_run(_run_id(folder)).info.status == "RUNNING"
+
+
+def test_a_call_that_never_ends_is_ended(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_calls, "LONGEST_CALL_SECONDS", 0.2)
+    with pytest.raises(TrackerAway, match="no complete answer"), mlflow_calls.tracker_calls():
+        threading.Event().wait(60)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0 or "PYTEST_TIMEOUT" in os.environ
+
+
+def test_a_mirror_that_cannot_get_the_lock_ends_with_its_parent(folder: RunFolder) -> None:
+    class Gone(ParentWatch):
+        def __init__(self) -> None:
+            """A parent that has ended."""
+
+        def ended(self) -> bool:
+            return True
+
+    with FileLock(folder.mirror_lock, "x") as held:
+        held.acquire(0)
+        assert follow(folder, Gone(), grace_seconds=0.1) is False
+
+
 def test_sync_refuses_what_it_cannot_complete(folder: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a run folder"):
         sync(tmp_path)
     with FileLock(folder.mirror_lock, "x") as held:
         held.acquire(0)
-        with pytest.raises(RunFolderError, match="another process is at work"):
-            sync(folder.path, lock_seconds=0)
+        assert sync(folder.path, lock_seconds=0).still_sending
     folder.write_description(RunDescription({}, {}, tracker=None))
     with pytest.raises(ConfigError, match="tracking: none"):
         sync(folder.path)
@@ -426,7 +531,9 @@ def test_the_mirror_process_drains_and_ends_when_the_run_is_killed(
     assert ended_by_itself
     assert mirror_state(folder).complete
     _assert_mirrored_exactly(client, folder)
-    assert client.get_run(_run_id(folder)).info.status == "RUNNING"  # nobody said how it ended
+    run = client.get_run(_run_id(folder))
+    assert run.info.status == "KILLED"  # nobody said how it ended
+    assert run.info.end_time == int(read_metrics(folder.metrics)[-1].time * 1000)
 
 
 # A run that is killed while a worker that it forked lives on and holds the pipe to the mirror open.

@@ -220,6 +220,15 @@ def test_the_command_exits_with_the_code_of_the_signal(tmp_path: Path, number: s
     assert CheckpointStore(folder.checkpoints).steps()[-1] >= 20
 
 
+def test_sigterm_before_anything_is_loaded_ends_with_its_code() -> None:
+    code = (
+        "import os, signal; from jepa_lab import cli; "
+        "cli.main.commands['schema'].callback = lambda: os.kill(os.getpid(), signal.SIGTERM); cli.main(['schema'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == 143
+
+
 def test_resume_auto_finds_the_newest_unfinished_run_of_the_same_pipeline_and_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

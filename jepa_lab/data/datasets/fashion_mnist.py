@@ -23,6 +23,14 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+# MD5 digests of the unpacked files. Published are those of the compressed ones, as the project's page offers them;
+# these were taken from files whose compressed form has the published digest. Debian's are compressed anew.
+CONTENT_MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
 CLASS_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -47,7 +55,10 @@ class FashionMnist(ImageDataset):
 
     They are looked for in `root` and in `root/FashionMNIST/raw` (torchvision's layout); where no `root` is
     given, in the same places under `data/fashion_mnist` and then in the folder of Debian's package
-    dataset-fashion-mnist. If they are nowhere, torchvision downloads them.
+    dataset-fashion-mnist. If they are nowhere, they are downloaded into torchvision's folder.
+
+    The digest of the unpacked content is checked wherever a file comes from, and however it is compressed.
+    Differs: torchvision takes any file of the right name.
     """
 
     class Params(ComponentParams):
@@ -92,10 +103,9 @@ class FashionMnist(ImageDataset):
     def _download(self) -> Path:
         if not self.params.download:
             raise missing_files(self._problem, self._remedy)
-        from torchvision.datasets import FashionMNIST
-
-        download_or_explain(lambda: _fetch(FashionMNIST, self._root), self._problem, self._remedy)
-        return self._root / "FashionMNIST" / "raw"
+        folder = self._root / "FashionMNIST" / "raw"
+        download_or_explain(lambda: _fetch(folder), self._problem, self._remedy)
+        return folder
 
     @property
     def _problem(self) -> str:
@@ -111,8 +121,10 @@ class FashionMnist(ImageDataset):
 
     def _read_split(self, folder: Path, part: str) -> ImageSplit:
         image_path, label_path = (_idx_file(folder, name) for name in FILES[part])
-        images, labels = read_idx(image_path), read_idx(label_path)
-        if images.ndim != 3 or images.shape[1:] != (NATIVE_SIZE, NATIVE_SIZE):
+        images, labels = (
+            read_idx(path, CONTENT_MD5[name]) for path, name in zip((image_path, label_path), FILES[part], strict=True)
+        )
+        if images.ndim != 3 or images.shape[1:] != (NATIVE_SIZE, NATIVE_SIZE) or not len(images):
             raise DataError(
                 f"{image_path} must hold images of {NATIVE_SIZE}x{NATIVE_SIZE}, got shape "
                 f"{tuple(images.shape)}; {REMEDY}"
@@ -131,5 +143,11 @@ def _idx_file(folder: Path, name: str) -> Path:
     return plain if plain.is_file() else folder / f"{name}.gz"
 
 
-def _fetch(torchvision_class: type, root: Path) -> None:
-    torchvision_class(root, download=True)
+def _fetch(folder: Path) -> None:
+    """Download the four compressed files; they stay compressed. A file has its name only once it is complete."""
+    from torchvision.datasets import FashionMNIST
+    from torchvision.datasets.utils import download_url
+
+    for name, md5 in FashionMNIST.resources:
+        download_url(f"{FashionMNIST.mirrors[0]}{name}", str(folder), f"{name}.partial", md5)
+        (folder / f"{name}.partial").rename(folder / name)

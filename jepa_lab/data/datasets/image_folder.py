@@ -5,12 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
-from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageFiles, ImageFileSet, ImageSplit
-from jepa_lab.data.decode import decode_images
+from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageFileSet
+from jepa_lab.data.image_files import load_files
 from jepa_lab.data.image_tree import ImageTree, find_image_tree
-from jepa_lab.data.pixels import data_digest
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import ComponentParams
 
@@ -47,14 +44,8 @@ class ImageFolder(ImageDataset):
         return len(self._tree.train.files)
 
     def image_files(self) -> ImageFileSet:
-        return ImageFileSet(self._tree.train, self._tree.test, self._tree.class_names, str(self.folder))
+        tree = self._tree
+        return ImageFileSet(tree.train, tree.test, tree.class_names, str(self.folder), root=self.folder)
 
     def load(self) -> ImageData:
-        tree = self._tree
-        train = self._decode(tree.train)
-        test = None if tree.test is None else self._decode(tree.test)
-        return ImageData(train, test, tree.class_names, data_digest(train, test), str(self.folder))
-
-    def _decode(self, part: ImageFiles) -> ImageSplit:
-        labels = None if part.labels is None else torch.tensor(part.labels)
-        return ImageSplit(decode_images(part.files, self.image_size), labels)
+        return load_files(self.image_files(), self.image_size)

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import STL10, CelebA
 
 CIFAR_BATCHES = {
     "cifar-10-batches-py": (
@@ -45,10 +47,15 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return header + array.astype(np.uint8).tobytes()
 
 
-def write_fashion(folder: Path, num_train: int = 20, num_test: int = 10, compressed: bool = True) -> None:
-    """The four files of Fashion-MNIST with random images and cyclic labels."""
+def write_fashion(folder: Path, num_train: int = 20, num_test: int = 10, compressed: bool = True) -> dict[str, str]:
+    """The four files of Fashion-MNIST with random images and cyclic labels.
+
+    Returns:
+        MD5 digest of each file, unpacked.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.RandomState(0)
+    digests = {}
     for prefix, count in (("train", num_train), ("t10k", num_test)):
         content = {
             f"{prefix}-images-idx3-ubyte": random.randint(0, 256, (count, 28, 28)),
@@ -57,6 +64,79 @@ def write_fashion(folder: Path, num_train: int = 20, num_test: int = 10, compres
         for name, array in content.items():
             raw = idx_bytes(array)
             (folder / (name + ".gz" * compressed)).write_bytes(gzip.compress(raw) if compressed else raw)
+            digests[name] = hashlib.md5(raw).hexdigest()
+    return digests
+
+
+def publish_fashion(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files that are taken for the published ones."""
+    monkeypatch.setattr("jepa_lab.data.datasets.fashion_mnist.CONTENT_MD5", write_fashion(root))
+
+
+STL10_COUNTS = {"unlabeled": 12, "train": 20, "test": 10}
+
+
+def write_stl10(root: Path) -> dict[str, str]:
+    """Random images and cyclic labels in the binary files of STL-10.
+
+    Returns:
+        MD5 digest of each file.
+    """
+    folder = root / "stl10_binary"
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.RandomState(0)
+    contents = {f"{part}_X.bin": random.bytes(count * 3 * 96 * 96) for part, count in STL10_COUNTS.items()}
+    for part in ("train", "test"):
+        contents[f"{part}_y.bin"] = bytes(1 + number % 10 for number in range(STL10_COUNTS[part]))
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+
+
+def publish_stl10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files that are taken for the published ones."""
+    digests = write_stl10(root)
+    for attribute in ("train_list", "test_list"):
+        files = [[name, digests[name]] for name, _ in getattr(STL10, attribute)]
+        monkeypatch.setattr(STL10, attribute, files)
+
+
+def publish_imagenet(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small tree that is taken for all of ImageNet."""
+    write_tree(root, {"train": 2, "val": 1}, ["n01440764", "n01443537", "n01484850"])
+    monkeypatch.setattr("jepa_lab.data.datasets.imagenet.NUM_CLASSES", 3)
+    monkeypatch.setattr("jepa_lab.data.datasets.imagenet.NUM_IMAGES", {"train": 6, "val": 3})
+
+
+CELEBA_PARTS = (0, 0, 2, 1, 0, 2, 0)
+
+
+def write_celeba(folder: Path) -> None:
+    """Images and the two lists; every second one smiles, the first and the sixth are bald."""
+    names = [f"{number:06d}.jpg" for number in range(1, len(CELEBA_PARTS) + 1)]
+    for seed, name in enumerate(names):
+        write_image(folder / "img_align_celeba" / name, size=(18, 22), seed=seed)
+    rows = [
+        f"{name} {1 if number in (0, 5) else -1:2d} {-1 if number % 2 else 1:2d}" for number, name in enumerate(names)
+    ]
+    (folder / "list_attr_celeba.txt").write_text("\n".join([str(len(names)), "Bald Smiling ", *rows]) + "\n")
+    lines = [f"{name} {part}" for name, part in zip(names, CELEBA_PARTS, strict=True)]
+    (folder / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+
+
+def publish_celeba(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files that are taken for the published ones."""
+    write_celeba(root / "celeba")
+    files = [
+        (
+            number,
+            hashlib.md5((root / "celeba" / name).read_bytes()).hexdigest() if name.startswith("list_") else md5,
+            name,
+        )
+        for number, md5, name in CelebA.file_list
+        if name in ("img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt")
+    ]
+    monkeypatch.setattr(CelebA, "file_list", files)
 
 
 def python2_pickle(entries: dict[str, object]) -> bytes:
@@ -110,11 +190,14 @@ def names(count: int) -> list[str]:
     return [f"class_{number:03d}" for number in range(count)]
 
 
-SMALL_ROOTS: dict[str, Callable[[Path], None]] = {
-    "cifar10": lambda root: write_tree(root, {"train": 2, "test": 1}, names(10)),
-    "cifar100": lambda root: write_tree(root, {"train": 2, "test": 1}, names(100)),
-    "fashion_mnist": write_fashion,
-    "image_folder": lambda root: write_tree(root, {"train": 3, "test": 2}, names(3)),
+SMALL_ROOTS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
+    "celeba": publish_celeba,
+    "cifar10": lambda root, _: write_tree(root, {"train": 2, "test": 1}, names(10)),
+    "cifar100": lambda root, _: write_tree(root, {"train": 2, "test": 1}, names(100)),
+    "fashion_mnist": publish_fashion,
+    "image_folder": lambda root, _: write_tree(root, {"train": 3, "test": 2}, names(3)),
+    "imagenet": publish_imagenet,
+    "stl10": publish_stl10,
 }
 
 

@@ -1,4 +1,3 @@
-import pickle
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -8,7 +7,6 @@ import pytest
 import torch
 import torchvision
 
-from jepa_lab.data.batch_pickles import read_batch
 from jepa_lab.data.cifar import Cifar, CifarParams
 from jepa_lab.data.datasets.cifar10 import Cifar10
 from jepa_lab.data.datasets.cifar100 import Cifar100
@@ -160,26 +158,6 @@ def test_a_damaged_batch_is_named_and_never_read(
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=rf"damaged: .*{name} has another MD5 digest"):
         layout.data_set(OFFLINE, tmp_path, 32).load()
-
-
-class Attack:
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return exec, ("raise SystemExit('executed')",)
-
-
-def test_a_batch_that_would_execute_code_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "data_batch_1"
-    path.write_bytes(pickle.dumps({"data": Attack()}))
-    with pytest.raises(DataError, match=r"data_batch_1 cannot be read \(it refers to builtins.exec"):
-        read_batch(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"\x80", b"hello", pickle.dumps({"a": 1})[:-2]])
-def test_a_file_that_is_no_pickle_is_named(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "data_batch_1"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"data_batch_1 cannot be read"):
-        read_batch(path)
 
 
 def test_labels_are_int64_and_pixels_uint8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

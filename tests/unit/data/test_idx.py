@@ -1,5 +1,7 @@
 import gzip
+import hashlib
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +60,43 @@ def test_a_damaged_header_of_a_compressed_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"images.gz cannot be read"):
         read_idx_shape(path)
+
+
+def test_a_file_with_another_digest_is_named_and_its_own_digest_is_accepted(tmp_path: Path) -> None:
+    raw = idx_bytes(ARRAY)
+    (tmp_path / "plain").write_bytes(raw)
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(raw, mtime=1))
+    for name in ("plain", "packed.gz"):
+        assert np.array_equal(read_idx(tmp_path / name, hashlib.md5(raw).hexdigest()), ARRAY)
+        with pytest.raises(DataError, match=rf"{name} is damaged: its content has another MD5 digest"):
+            read_idx(tmp_path / name, hashlib.md5(raw[:-1]).hexdigest())
+
+
+def test_memory_grows_with_the_content_and_not_with_the_claim(tmp_path: Path) -> None:
+    path = tmp_path / "images"
+    path.write_bytes(b"\x00\x00\x08\x01" + struct.pack(">I", (1 << 32) - 1) + b"few")
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"must hold 4294967295 bytes .* but has only 3 bytes"):
+        read_idx(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 26
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_damaged_files_give_a_data_error_or_an_array_and_nothing_else(tmp_path: Path, compressed: bool) -> None:
+    raw = idx_bytes(ARRAY)
+    whole = np.frombuffer(gzip.compress(raw) if compressed else raw, np.uint8)
+    random = np.random.RandomState(0)
+    path = tmp_path / ("a.gz" if compressed else "a")
+    refused = 0
+    for _ in range(1000):
+        content = whole.copy()
+        content[random.randint(0, len(content), 2)] = random.randint(0, 256, 2)
+        path.write_bytes(content[: random.choice([len(content), random.randint(0, len(content))])].tobytes())
+        try:
+            read_idx(path)
+        except DataError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 400

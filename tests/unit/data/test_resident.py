@@ -59,7 +59,7 @@ def test_the_generator_after_a_restore_is_that_of_the_uninterrupted_order() -> N
     order(source, 6)
     resumed = batches(seed=3)
     resumed.restore(source.position())
-    assert torch.equal(resumed.generator.get_state(), source.generator.get_state())
+    assert torch.equal(resumed.order.generator.get_state(), source.order.generator.get_state())
 
 
 def test_the_position_counts_epochs_and_batches() -> None:

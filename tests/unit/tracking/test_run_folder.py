@@ -47,6 +47,15 @@ def test_a_run_folder_is_never_half_made(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_process_left_unnamed_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".new-run-old", tmp_path / ".new-run-fresh"
+    for folder in (old, fresh):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    made = _create(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [fresh, made.path]
+
+
 def test_runs_of_the_same_config_get_numbers(tmp_path: Path) -> None:
     assert [_create(tmp_path).name for _ in range(3)] == [
         "digits-01234567-s3",

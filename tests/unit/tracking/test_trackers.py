@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from click.testing import CliRunner
 from pydantic import ValidationError
 
 import jepa_lab.tracking
+from jepa_lab.cli import main
 from jepa_lab.errors import ConfigError, RunFolderError
 from jepa_lab.tracking.base import TRACKERS, MirrorState
 from jepa_lab.tracking.credentials import (
@@ -23,11 +29,13 @@ from jepa_lab.tracking.credentials import (
 from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter
+from jepa_lab.tracking.mirror import pause_seconds
 from jepa_lab.tracking.mirror_cursor import MirrorCursor, artifact_digests, load_cursor, mirror_state
-from jepa_lab.tracking.mlflow_names import MAX_PARAM_VALUE, legal_name, legal_params, legal_tags
+from jepa_lab.tracking.mlflow_names import MAX_PARAM_VALUE, batches, legal_name, legal_params, legal_tags
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.ui import serve_ui
+from tests.integration.pipelines import TINY, write_tiny
 
 SETTINGS = TrackerSettings("sqlite:////x/mlflow.db", None, "e", None, 1.0)
 
@@ -37,6 +45,25 @@ def folder(tmp_path: Path) -> RunFolder:
     made = RunFolder.create(tmp_path, "run", "0123456789", 0, "name: run\n")
     made.write_description(RunDescription({}, {}, tracker=SETTINGS))
     return made
+
+
+def test_a_run_that_goes_on_elsewhere_keeps_its_store_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorded = MlflowTracker(MlflowParams()).settings()
+    assert recorded is not None
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    tracker, named = MlflowTracker(MlflowParams()), MlflowTracker(MlflowParams(uri="sqlite:////x/other.db"))
+    for each in (tracker, named):
+        each.keep_place(recorded)
+    assert tracker.settings() == recorded
+    settings = named.settings()
+    assert settings is not None
+    assert settings.uri == "sqlite:////x/other.db"
+    tracker.keep_place(None)
+    assert tracker.settings() == recorded
 
 
 def test_both_trackers_are_registered() -> None:
@@ -74,8 +101,12 @@ def test_a_relative_sqlite_file_is_found_again_from_another_folder(
 
 @pytest.mark.parametrize(
     "uri",
-    ["", "./mlruns", "file:///tmp/mlruns", "ftp://x", "sqlite://", "sqlite:///:memory:", "http://u:p/w@host"],
-)
+    [
+        "", "./mlruns", "file:///tmp/mlruns", "ftp://x", "sqlite://", "sqlite:///:memory:",
+        "http://u:p/w@host", "http://u:1p/w@host", "postgresql://u:1/p/w@host/db", "postgresql://u:1?p/w@host/db",
+        "http://u:p w@host", "http://host?token=p/w", "http://host/#p/w",
+    ],
+)  # fmt: skip
 def test_a_uri_that_is_no_tracker_is_refused_with_a_remedy_and_without_its_password(uri: str) -> None:
     with pytest.raises(ValidationError) as caught:
         MlflowParams(uri=uri)
@@ -96,6 +127,10 @@ def test_a_uri_that_is_no_tracker_is_refused_with_a_remedy_and_without_its_passw
         ("postgresql://host/db?user=ann&password=pa55&sslmode=x", "postgresql://host/db?sslmode=x"),
         ("postgresql://host/db?password=pa55", "postgresql://host/db"),
         ("http://ann:p@a@host/x", "http://host/x"),
+        ("http://ann:p%40%3A%25%2Fpa55'!$@host", "http://host"),
+        ("http://host/x?access_token=pa55", "http://host/x"),
+        ("postgresql://host/db?a=1&X-Amz-Signature=pa55&ssl_pwd=pa55", "postgresql://host/db?a=1"),
+        ("mssql+pyodbc:///?odbc_connect=Server%3Dx%3BPWD%3Dpa55", "mssql+pyodbc:///"),
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
         ("http://host/a@b", "http://host/a@b"),
     ],
@@ -104,6 +139,160 @@ def test_credentials_leave_a_uri_and_nothing_else_does(uri: str, bare: str) -> N
     assert without_credentials(uri) == bare
     assert without_credentials(bare) == bare
     assert scrub(f"error at '{uri}': refused").count("pa55") == 0
+
+
+def test_an_artifact_location_with_a_password_is_refused_without_repeating_it() -> None:
+    with pytest.raises(ValidationError) as caught:
+        MlflowParams(artifact_location="sftp://ann:hunter2@host/artifacts")
+    message = caught.value.errors()[0]["msg"]
+    assert "artifact_location" in message
+    assert "hunter2" not in message
+    assert MlflowParams(artifact_location="sftp://ann@host/artifacts").artifact_location
+
+
+_SECRET = "s%40%3Acr3t'!$"
+_WRONG = {
+    "an invalid uri": "tracking={{name: mlflow, uri: 'http://ann:{secret}@host:99999'}}",
+    "an unknown scheme": "tracking.uri=ftp://ann:{secret}@host",
+    "a key below the uri": "tracking.uri.x=1",
+    "an override without a key": "http://ann:{secret}@host",
+    "an unknown key": "tracking.url=http://ann:{secret}@host",
+    "a value that is no YAML": "tracking.uri={{http://ann:{secret}@host",
+    "a list": "tracking.uri=[http://ann:{secret}@host]",
+}
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("wrong", list(_WRONG))
+def test_no_message_about_a_wrong_setting_repeats_a_password(tmp_path: Path, wrong: str, command: str) -> None:
+    text = TINY.replace("tracking: none", f'tracking: {{name: mlflow, uri: "http://ann:{_SECRET}@host"}}')
+    file = write_tiny(tmp_path, text)
+    result = CliRunner().invoke(main, [command, str(file), _WRONG[wrong].format(secret=_SECRET)])
+    assert result.exit_code == 2, result.output
+    assert "cr3t" not in result.output
+    assert "error:" in result.output
+
+
+def test_no_message_about_a_yaml_file_repeats_its_password(tmp_path: Path) -> None:
+    for value in (f"http://ann:{_SECRET}@host:x", f"{{http://ann:{_SECRET}@host", f"[http://ann:{_SECRET}@host]"):
+        text = TINY.replace("tracking: none", f"tracking: {{name: mlflow, uri: {value}}}")
+        result = CliRunner().invoke(main, ["check", str(write_tiny(tmp_path, text))])
+        assert result.exit_code == 2, result.output
+        assert "cr3t" not in result.output
+
+
+def test_a_crash_tells_no_password_in_any_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise ZeroDivisionError(f"at postgresql://ann:{_SECRET}@host/db")
+
+    monkeypatch.setattr("jepa_lab.run.final_evaluation", crash)
+    result = CliRunner().invoke(main, ["run", str(write_tiny(tmp_path)), "--runs", str(tmp_path / "runs")])
+    assert result.exit_code == 1
+    assert "ZeroDivisionError" in result.output
+    assert "cr3t" not in result.output
+    texts = [path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert any(b"ZeroDivisionError" in text for text in texts)
+    assert not [text for text in texts if b"cr3t" in text]
+
+
+def test_no_message_of_the_ui_repeats_a_password(tmp_path: Path) -> None:
+    uri = f"http://ann:{_SECRET}@host"
+    for arguments in ([uri], ["--uri", f"{uri}:x"], ["--uri", f"ftp{uri}"], ["--port", uri]):
+        result = CliRunner().invoke(main, ["ui", *arguments])
+        assert result.exit_code == 2, result.output
+        assert "cr3t" not in result.output
+
+
+def test_the_ui_gives_its_server_the_store_through_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def start(command: list[str], env: dict[str, str], **_: object) -> NoReturn:
+        started.append((command, env))
+        raise FileNotFoundError
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(FileNotFoundError):
+        serve_ui(f"postgresql://ann:{_SECRET}@host/db", _free_port())
+    ((command, environment),) = started
+    assert "cr3t" not in " ".join(command)
+    assert any("cr3t" in value for value in environment.values())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _tracker_with_mirror(folder: RunFolder, code: str) -> MlflowTracker:
+    """A tracker whose mirror process runs `code`."""
+    tracker = MlflowTracker(MlflowParams(uri="http://ann:secret@host"))
+    tracker._folder = folder
+    tracker._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True)
+    return tracker
+
+
+_MIRROR_THAT_WAITS = "import sys, time; sys.stdin.read(); time.sleep(60)"
+
+
+def test_the_end_of_a_run_says_what_it_waits_for_and_what_to_do_instead(folder: RunFolder) -> None:
+    tracker = _tracker_with_mirror(folder, _MIRROR_THAT_WAITS)
+    assert tracker._process is not None
+    said: list[str] = []
+    state = tracker.close(0.05, say=said.append)
+    assert state.still_sending
+    (line,) = said
+    assert "http://host" in line
+    assert f"jepa-lab sync {folder.path}" in line
+    assert "at most" in line
+    assert "secret" not in line
+    tracker._process.kill()
+    tracker._process.wait()
+
+
+def test_a_run_that_leaves_at_once_does_not_say_that_it_waits(folder: RunFolder) -> None:
+    tracker = _tracker_with_mirror(folder, _MIRROR_THAT_WAITS)
+    assert tracker._process is not None
+    said: list[str] = []
+    assert tracker.close(0.0, say=said.append).still_sending
+    assert said == []
+    tracker._process.kill()
+    tracker._process.wait()
+
+
+def test_ctrl_c_ends_the_wait_for_the_tracker_alone(folder: RunFolder) -> None:
+    tracker = _tracker_with_mirror(folder, _MIRROR_THAT_WAITS)
+    assert tracker._process is not None
+    press = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    state = tracker.close(60.0, say=lambda _: press.start())
+    press.join()
+    assert state.still_sending
+    assert tracker._process.poll() is None  # the mirror goes on
+    tracker._process.kill()
+    tracker._process.wait()
+
+
+def test_a_mirror_that_died_is_reported_with_its_log(folder: RunFolder) -> None:
+    tracker = _tracker_with_mirror(folder, "import os; os._exit(7)")
+    state = tracker.close(60.0, say=lambda _: None)
+    assert "ended with code 7" in str(state.error)
+    assert str(folder.mirror_log) in str(state.error)
+
+
+def test_pauses_between_attempts_grow_up_to_a_bound_that_is_lower_at_the_end() -> None:
+    running = [pause_seconds(failures, ended=False) for failures in range(1, 2000)]
+    assert running[:5] == [1, 2, 4, 8, 16]
+    assert set(running[5:]) == {30}
+    assert max(pause_seconds(failures, ended=True) for failures in range(1, 100)) == 5
+
+
+def test_params_are_sent_in_portions_that_a_server_takes() -> None:
+    entries = {f"key {number}": "é" * 6000 for number in range(250)}
+    portions = list(batches(entries, 100))
+    assert {name: value for portion in portions for name, value in portion.items()} == entries
+    assert max(len(json.dumps(portion)) for portion in portions) < 1_000_000  # the server's limit
+    assert [len(portion) for portion in batches({str(number): "" for number in range(250)}, 100)] == [100, 100, 50]
+    assert len(list(batches({"huge": "x" * 10**7}, 100))) == 1
 
 
 def test_a_tracker_shows_its_password_nowhere(folder: RunFolder) -> None:
@@ -195,6 +384,7 @@ def test_the_state_counts_what_the_tracker_lacks(folder: RunFolder) -> None:
         assert state.pending == ("parameters", "artifacts", "summary metrics", "model", "status")
         assert not state.complete
         assert f"jepa-lab sync {folder.path}" in state.sentence(folder.path)
+        assert f"jepa-lab sync '{folder.path} x'" in state.sentence(Path(f"{folder.path} x"))
         cursor.last_steps = {"a": 4, "test": 4}
         cursor.described, cursor.model, cursor.status = True, "checkpoints/step-4", "FINISHED"
         cursor.artifacts = artifact_digests(folder)

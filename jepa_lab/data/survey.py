@@ -1,0 +1,214 @@
+"""One look at every file before a streaming run: which are broken, what the content is, how channels are distributed.
+
+A resident run learns this from the images in memory. A streaming run decodes each file once for it, by the same
+workers, and keeps the findings in its run folder (`data.json`), so that a resumed run need not look again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from jepa_lab.data.base import ImageFileSet, SkippedImage
+from jepa_lab.data.image_files import (
+    FilePixels,
+    OnBadImage,
+    file_pixels,
+    label_tensor,
+    raise_first,
+    relative_names,
+    skipped_images,
+    without_images,
+)
+from jepa_lab.data.images import READ_AT_ONCE, BadImage, Block
+from jepa_lab.data.long_work import LongWork
+from jepa_lab.data.pixels import ContentDigest
+from jepa_lab.data.splits import add_to_histogram
+from jepa_lab.data.workers import Workers, in_order
+from jepa_lab.errors import RunFolderError
+from jepa_lab.tracking.records import read_record, write_record
+
+KIND = "data"
+VERSION = 1
+DECODE_RULES_VERSION = 1
+"""Raised when `decode_image` or the resizing gives other pixels: what was stored under older rules is then stale."""
+
+TrainingPart = Callable[[Tensor | None, int], Tensor]
+"""Which training images pretraining sees, from the labels [n] and n: their indices [m]."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at all files found.
+
+    Attributes:
+        fingerprint: of the files that were looked at, see `fingerprint_of`.
+        digest: as `data_digest` of the decoded images.
+        skipped: files that were left out.
+        histogram: [C, 256] counts of the pixels that pretraining sees; None where nobody asked for them.
+    """
+
+    fingerprint: str
+    digest: str
+    skipped: tuple[SkippedImage, ...]
+    histogram: tuple[tuple[int, ...], ...] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "fingerprint": self.fingerprint,
+            "digest": self.digest,
+            "skipped": [list(image) for image in self.skipped],
+            "histogram": self.histogram,
+        }
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Survey:
+        """From the JSON values."""
+        counts = record["histogram"]
+        return cls(
+            record["fingerprint"],
+            record["digest"],
+            tuple(SkippedImage(*image) for image in record["skipped"]),
+            None if counts is None else tuple(tuple(row) for row in counts),
+        )
+
+
+def fingerprint_of(files: ImageFileSet, image_size: int) -> str:
+    """Name the files without opening them: their names, sizes, times of change and labels, and how they are decoded.
+
+    A file that is gone only changes the fingerprint; decoding it is what fails.
+    """
+    sha = hashlib.sha256()
+    settings = [DECODE_RULES_VERSION, image_size, files.native_size, files.class_names, len(files.train.files)]
+    sha.update(json.dumps(settings).encode())
+    names = iter(relative_names(files))
+    for part in (files.train, files.test):
+        if part is None:
+            continue
+        for position, file in enumerate(part.files):
+            try:
+                status = file.stat()
+                state = (status.st_size, status.st_mtime_ns)
+            except FileNotFoundError:
+                state = (-1, -1)
+            label = None if part.labels is None else part.labels[position]
+            sha.update(json.dumps([next(names), *state, label]).encode())
+    return sha.hexdigest()
+
+
+def survey_files(
+    files: ImageFileSet,
+    image_size: int,
+    workers: Workers,
+    on_bad_image: OnBadImage,
+    training_part: TrainingPart | None,
+) -> Survey:
+    """Decode every file once.
+
+    With bad files that are skipped it takes a second look at the others: who is left out changes which images are
+    training and which are validation.
+
+    Args:
+        training_part: None where the channel statistics are not needed.
+    Raises:
+        DataError: a file cannot be decoded, or skipping leaves nothing of a class. RunStopped: a worker died.
+    """
+    fingerprint = fingerprint_of(files, image_size)
+    skipped: tuple[SkippedImage, ...] = ()
+    while True:
+        found = _look_at_all(files, file_pixels(files, image_size), workers, on_bad_image, training_part)
+        if not found.bad:
+            histogram = None if found.histogram is None else tuple(map(tuple, found.histogram.tolist()))
+            return Survey(fingerprint, found.digest, skipped, histogram)
+        skipped += skipped_images(files, found.bad)
+        files = without_images(files, found.bad)
+
+
+def without_skipped(files: ImageFileSet, skipped: Sequence[SkippedImage]) -> ImageFileSet:
+    """The data set that a survey was of in the end."""
+    problems = dict(skipped)
+    names = relative_names(files) if problems else []
+    bad = [BadImage(place, problems[name], "") for place, name in enumerate(names) if name in problems]
+    return without_images(files, bad)
+
+
+class _Look(NamedTuple):
+    """What one look found; the digest and the histogram count only if nothing was bad."""
+
+    bad: list[BadImage]
+    digest: str
+    histogram: Tensor | None
+
+
+def _look_at_all(
+    files: ImageFileSet,
+    pixels: FilePixels,
+    workers: Workers,
+    on_bad_image: OnBadImage,
+    training_part: TrainingPart | None,
+) -> _Look:
+    num_images, channels, *size = pixels.shape
+    num_train = len(files.train.files)
+    seen = torch.zeros(num_images, dtype=torch.bool)
+    if training_part is not None:
+        seen[training_part(label_tensor(files.train), num_train)] = True
+    histogram = torch.zeros(channels, 256, dtype=torch.int64)
+    digest, bad = ContentDigest(), list[BadImage]()
+    digest.begin((num_train, channels, *size))
+    work = LongWork("looking at every image once", num_images)
+    for indices, block in _blocks(num_train, num_images, pixels, workers):
+        work.add(len(indices))
+        raise_first(block.bad, on_bad_image)
+        bad += block.bad
+        if bad:
+            continue  # only to find the other bad ones
+        if indices[0] == num_train and files.test is not None:
+            digest.labels(label_tensor(files.train))
+            digest.begin((num_images - num_train, channels, *size))
+        digest.pixels(block.images)
+        add_to_histogram(histogram, block.images[seen[indices]])
+    digest.labels(label_tensor(files.train if files.test is None else files.test))
+    return _Look(bad, digest.hex(files.class_names), None if training_part is None else histogram)
+
+
+def _blocks(num_train: int, num_images: int, pixels: FilePixels, workers: Workers) -> Iterator[tuple[Tensor, Block]]:
+    """Blocks of indices that do not cross from training to test images, with what was read at them."""
+    parts = (torch.arange(num_train), torch.arange(num_train, num_images))
+    blocks = [block for part in parts if len(part) for block in part.split(READ_AT_ONCE)]
+    return zip(blocks, in_order(pixels.read, blocks, replace(workers, pin_memory=False)), strict=True)
+
+
+def save_surveys(path: Path, surveys: dict[str, Survey]) -> None:
+    """Write `data.json`; nothing without surveys.
+
+    Args:
+        surveys: by the section of the pipeline, "data" or "probe.data".
+    Raises:
+        RunStopped: the disk is full.
+    """
+    if surveys:
+        write_record(path, KIND, VERSION, {"surveys": {name: survey.to_dict() for name, survey in surveys.items()}})
+
+
+def load_surveys(path: Path) -> tuple[dict[str, Survey], str | None]:
+    """Read `data.json`.
+
+    Returns:
+        The surveys, none if there is no file; and a sentence if there is one that cannot be trusted.
+    """
+    if not path.exists():
+        return {}, None
+    try:
+        record = read_record(path, KIND, VERSION)["surveys"]
+        return {name: Survey.from_dict(survey) for name, survey in record.items()}, None
+    except RunFolderError as error:
+        problem = str(error).rpartition("; ")[0]
+        return {}, f"{problem}; it is not used, and every image is looked at again"

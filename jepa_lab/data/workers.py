@@ -1,0 +1,148 @@
+"""Reading ahead in other processes: the same blocks in the same order for any number of workers."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from jepa_lab.errors import RunStopped
+
+BLOCKS_AHEAD = 2
+"""Blocks that each worker reads ahead: one more than it is working on."""
+
+Result = TypeVar("Result", bound=tuple)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who reads.
+
+    Attributes:
+        count: worker processes; 0 reads in this process.
+        pin_memory: whether what was read is put into pinned memory, from which a copy to CUDA does not wait.
+    """
+
+    count: int
+    pin_memory: bool = False
+
+
+def default_worker_count() -> int:
+    """The cores that this process may use, less one for the training itself; at least 1."""
+    # Not os.cpu_count(): containers and batch systems give a process few of a machine's cores.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
+
+
+def in_order(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: Workers) -> Iterator[Result]:
+    """`read(block)` for one block after another, read ahead by the workers; `blocks` may be endless.
+
+    Nothing is drawn from global random generators. The workers end with the iterator, and a few seconds after
+    this process, should it be killed.
+
+    Args:
+        read: returns a named tuple of tensors and plain values; errors that it raises are our own mistakes.
+    Raises:
+        RunStopped: a worker died.
+    """
+    if workers.count == 0:
+        for block in blocks:
+            result = read(block)
+            yield _pinned(result) if workers.pin_memory else result
+        return
+    iterator = _start(read, blocks, workers)
+    while True:
+        try:
+            result = next(iterator)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            if not _tells_of_a_dead_worker(error):
+                raise
+            raise RunStopped(
+                f"a process that reads images died ({_first_line(error)}); checkpoints that were written are kept. "
+                "Most often memory ran out, or shared memory (/dev/shm, which containers keep small): lower "
+                f"data.num_workers (now {workers.count}; 0 reads in the training process) or training.batch_size, or "
+                "give the container more (docker run --shm-size). A run goes on with "
+                "`jepa-lab run --resume RUN_FOLDER data.num_workers=NUMBER`"
+            ) from error
+        yield result
+
+
+class _Blocks(Dataset[Result]):
+    """A data set whose items are blocks: the loader's "index" is a tensor of indices."""
+
+    def __init__(self, read: Callable[[Tensor], Result]) -> None:
+        self.read = read
+
+    def __getitem__(self, indices: Tensor) -> Result:
+        return self.read(indices)
+
+
+def _start(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: Workers) -> Iterator[Result]:
+    """Start the workers.
+
+    They are forked on Linux: a spawned one would import torch for seconds. They touch neither the device nor a
+    thread pool of their parent: `torch.set_num_threads(1)` is the first thing that the loader does in them.
+    """
+    with warnings.catch_warnings():
+        # The user chose the number; and Python >= 3.12 warns of every fork of a process that has threads.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        warnings.filterwarnings("ignore", message=".*use of fork\\(\\) may lead to deadlocks")
+        loader = DataLoader(
+            _Blocks(read),
+            batch_size=None,  # an item is a whole block
+            sampler=blocks,
+            num_workers=workers.count,
+            prefetch_factor=BLOCKS_AHEAD,
+            pin_memory=workers.pin_memory,
+            collate_fn=_unchanged,
+            worker_init_fn=_leave_signals_to_the_parent,
+            multiprocessing_context="fork" if sys.platform == "linux" else "spawn",
+            generator=torch.Generator(),  # or the loader would draw a seed from the global one
+        )
+        handler = signal.getsignal(signal.SIGCHLD)
+        iterator = iter(loader)
+        # PyTorch's handler raises wherever the program happens to be when a worker dies; `next` finds it out too.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+        return iterator
+
+
+def _unchanged(result: Result) -> Result:
+    return result
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the parent is the one that ends the work.
+
+    SIGTERM needs nothing: the loader gave it the default action back, whatever the parent's handler is.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _pinned(result: Result) -> Result:
+    return type(result)(*(value.pin_memory() if isinstance(value, Tensor) else value for value in result))
+
+
+def _tells_of_a_dead_worker(error: Exception) -> bool:
+    """Whether an error of the loader means that a worker is gone, rather than that `read` raised in one."""
+    text = str(error)
+    if re.match(r"DataLoader worker \(pid|Pin memory thread", text) or "in pin memory thread" in text:
+        return True
+    # The connection over which a tensor's memory is handed over broke.
+    return isinstance(error, (OSError, EOFError)) and not text.startswith("Caught ")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

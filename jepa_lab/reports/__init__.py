@@ -1,0 +1,1 @@
+"""What a sweep found: statistics, tables, figures, one page."""

@@ -1,0 +1,281 @@
+"""Figures of the arms: means with intervals, learning curves, and what the accuracy costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from jepa_lab.reports import numbers
+from jepa_lab.reports.content import ReportInput
+from jepa_lab.reports.numbers import Scale
+from jepa_lab.reports.statistics import Interval
+from jepa_lab.reports.style import (
+    DASHES,
+    MARKS,
+    WIDTH,
+    Drawing,
+    Theme,
+    empty_figure,
+    label,
+    legend_below,
+    lines_of,
+)
+from jepa_lab.reports.table import Row, Table
+
+_MOST_NAMED = 8
+"""Arms with a colour of their own; more cannot be told apart."""
+_PANELS = {
+    "probe/online_validation_accuracy": "Validation accuracy of the online probe",
+    "validation/loss": "Loss on validation images (arms with another loss or target do not compare)",
+    "monitor/rankme": "RankMe",
+}
+
+
+def means_drawing(table: Table) -> Drawing | None:
+    """Means with intervals and the seeds' values, and the paired differences from the baseline; None without any."""
+    rows = [row for row in table.rows if row.values]
+    arms = [row for row in rows if row.role != "control"]
+    if not arms:
+        return None
+    controls = [row for row in rows if row.role == "control"]
+
+    def draw(theme: Theme) -> Any:
+        names = [label(row.name) for row in arms]
+        figure = empty_figure(1.9 + 0.17 * lines_of(names) + 0.16 * len(names))
+        left, right = figure.subplots(1, 2, sharey=True)
+        _draw_means(left, arms, table.scale, theme)
+        _draw_differences(right, arms, table.scale, theme)
+        handles = _draw_controls(left, controls, table.scale, theme)
+        left.set_yticks(range(len(arms)), names)
+        left.set_ylim(len(arms) - 0.4, -0.6)
+        left.set_title(label(f"{table.content.metric}{_unit(table.scale.unit)}", 44))
+        right.set_title(f"difference from the baseline{_unit(table.scale.difference_unit)}")
+        figure.legend(handles, [handle.get_label() for handle in handles], loc="outside lower center", ncols=4)
+        return figure
+
+    return Drawing("means", "Means and differences from the baseline", _means_alt(table, rows), draw)
+
+
+def _unit(unit: str) -> str:
+    return f", {unit}" if unit else ""
+
+
+def _draw_means(axes: Any, arms: Sequence[Row], scale: Scale, theme: Theme) -> None:
+    for place, row in enumerate(arms):
+        _interval_line(axes, place, row.mean, scale, _colour_of(row, theme))
+        seeds = [scale.factor * value for value in row.values.values()]
+        axes.plot(seeds, [place + 0.22] * len(seeds), "o", color=theme.muted, markersize=3.2, markerfacecolor="none")
+    axes.margins(x=0.08)
+
+
+def _draw_differences(axes: Any, arms: Sequence[Row], scale: Scale, theme: Theme) -> None:
+    axes.axvline(0, color=theme.ink, linewidth=1)
+    for place, row in enumerate(arms):
+        if row.comparison is not None and row.comparison.difference.n:
+            _interval_line(axes, place, row.comparison.difference, scale, _colour_of(row, theme))
+    axes.margins(x=0.08)
+    axes.tick_params(axis="y", length=0)
+
+
+def _colour_of(row: Row, theme: Theme) -> str:
+    return theme.ink if row.role == "baseline" else theme.colours[0]
+
+
+def _interval_line(axes: Any, place: float, interval: Interval, scale: Scale, colour: str) -> None:
+    factor = scale.factor
+    if not math.isnan(interval.low):
+        axes.plot([factor * interval.low, factor * interval.high], [place] * 2, color=colour, linewidth=2)
+    axes.plot([factor * interval.mean], [place], "o", color=colour, markersize=6)
+
+
+def _draw_controls(axes: Any, controls: Sequence[Row], scale: Scale, theme: Theme) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=theme.colours[0], marker="o", linewidth=2, label="mean, 95% interval"),
+        Line2D([], [], color=theme.muted, marker="o", markerfacecolor="none", linestyle="", label="a seed"),
+    ]
+    for row, colour, dashes in zip(controls, theme.colours[1:3], ("--", ":"), strict=False):
+        name = f"control: {row.name}"
+        handles.append(axes.axvline(scale.factor * row.mean.mean, color=colour, linestyle=dashes, label=name))
+    return handles
+
+
+def _means_alt(table: Table, rows: Sequence[Row]) -> str:
+    unit = f" {table.scale.unit}".rstrip()
+    parts = [
+        f"{row.name} {table.scale.interval(row.mean)}{unit}"
+        + (f", difference {table.scale.signed_interval(row.comparison.difference)}" if row.comparison else "")
+        for row in rows
+    ]
+    return f"{table.content.metric} by arm with 95% intervals: {'; '.join(parts)}."
+
+
+def curves_drawing(content: ReportInput, table: Table) -> Drawing | None:
+    """Learning curves: the mean over the seeds, and the range of the seeds as a band; None without any curve."""
+    curves = content.curves[content.curves["arm"].isin(content.arms)]
+    panels = [name for name in _PANELS if (curves["name"] == name).any()]
+    if not panels:
+        return None
+    named = _named_arms(table)
+    others = [arm for arm in content.arms if arm not in named]
+
+    def draw(theme: Theme) -> Any:
+        handles, names = _curve_legend(named, len(others), content.baseline, theme)
+        figure = empty_figure(2.2 * len(panels) + 0.5)
+        height = legend_below(figure, handles, names)
+        figure.set_size_inches(WIDTH, 2.2 * len(panels) + 0.5 + height)
+        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, panel in zip(grid, panels, strict=True):
+            of_panel = curves[curves["name"] == panel]
+            factor = 100.0 if numbers.is_accuracy(panel) else 1.0
+            for arm in others:
+                _draw_curve(axes, of_panel[of_panel["arm"] == arm], factor, theme.muted, "-", 0.6, band=False)
+            for place, arm in enumerate(named):
+                colour, dashes = _line_style(place, theme)
+                _draw_curve(axes, of_panel[of_panel["arm"] == arm], factor, colour, dashes, 1.5, band=True)
+            axes.set_title(_PANELS[panel] + (", %" if factor == 100 else ""))
+        grid[-1].set_xlabel("epoch (0 is before training); lines are means, bands the range over the seeds")
+        return figure
+
+    return Drawing("curves", "Learning curves", _curves_alt(curves, panels, [*named, *others]), draw)
+
+
+def _named_arms(table: Table) -> list[str]:
+    """The arms with a colour of their own: the baseline first, then all, or the best of many."""
+    arms = [row for row in table.rows if row.role != "control"]
+    if len(arms) <= _MOST_NAMED:
+        return [row.name for row in arms]
+    sign = -1 if table.content.higher_is_better else 1
+    measured = sorted((row for row in arms[1:] if row.values), key=lambda row: sign * row.mean.mean)
+    return [arms[0].name, *(row.name for row in measured[: _MOST_NAMED - 1])]
+
+
+def _line_style(place: int, theme: Theme) -> tuple[str, Any]:
+    """Colour and dashes of the arm at this place; the baseline is in ink."""
+    return (theme.ink, "-") if place == 0 else (theme.colours[place - 1], DASHES[place - 1])
+
+
+def _curve_legend(named: Sequence[str], num_others: int, baseline: str, theme: Theme) -> tuple[list[Any], list[str]]:
+    from matplotlib.lines import Line2D
+
+    styles = [_line_style(place, theme) for place in range(len(named))]
+    handles = [Line2D([], [], color=colour, linestyle=dashes, linewidth=1.5) for colour, dashes in styles]
+    names = [label(f"baseline: {arm}" if arm == baseline else arm) for arm in named]
+    if num_others:
+        handles.append(Line2D([], [], color=theme.muted, linewidth=0.6))
+        names.append(f"{num_others} other arms")
+    return handles, names
+
+
+def _draw_curve(
+    axes: Any, curve: pd.DataFrame, factor: float, colour: str, dashes: Any, width: float, band: bool
+) -> None:
+    if curve.empty:
+        return
+    by_step = curve.groupby("step").agg(
+        epoch=("epoch", "mean"), mean=("value", "mean"), low=("value", "min"), high=("value", "max")
+    )
+    axes.plot(by_step["epoch"], factor * by_step["mean"], color=colour, linestyle=dashes, linewidth=width)
+    if band:
+        axes.fill_between(
+            by_step["epoch"], factor * by_step["low"], factor * by_step["high"], color=colour, alpha=0.15, linewidth=0
+        )
+
+
+def _curves_alt(curves: pd.DataFrame, panels: Sequence[str], arms: Sequence[str]) -> str:
+    parts = []
+    for panel in panels:
+        of_panel = curves[curves["name"] == panel]
+        factor, unit = (100.0, "%") if numbers.is_accuracy(panel) else (1.0, "")
+        ends = []
+        for arm in arms[:_MOST_NAMED]:
+            mine = of_panel[of_panel["arm"] == arm]
+            if len(mine):
+                mean = factor * mine.groupby("epoch")["value"].mean()
+                first, last = (numbers.short_number(float(mean.iloc[place])) for place in (0, -1))
+                ends.append(f"{arm} from {first}{unit} to {last}{unit}")
+        parts.append(f"{panel}: {', '.join(ends)}")
+    return f"Mean over the seeds at the first and the last measurement. {'; '.join(parts)}."
+
+
+def cost_drawing(table: Table) -> Drawing | None:
+    """The metric against parameters and against training time; None where neither differs between arms."""
+    arms = [row for row in table.rows if row.role != "control" and row.values]
+    panels = [_parameters_panel(arms), _time_panel(arms)]
+    panels = [panel for panel in panels if len({cost for cost in panel.costs if not math.isnan(cost)}) > 1]
+    if not panels:
+        return None
+
+    def draw(theme: Theme) -> Any:
+        return _draw_costs(arms, panels, table, theme)
+
+    parts = [
+        f"{row.name} {table.scale.value(row.mean.mean)}{table.scale.unit}, {numbers.count(row.parameters)} parameters, "
+        f"{numbers.duration(row.seconds)}"
+        for row in arms
+    ]
+    return Drawing("cost", f"{table.content.metric} against its cost", f"{'; '.join(parts)}.", draw)
+
+
+@dataclass(frozen=True)
+class _CostPanel:
+    """A cost of each arm, the words for its axis, and how its ticks are written."""
+
+    words: str
+    costs: list[float]
+    tick: Callable[[float, int], str]
+
+
+def _parameters_panel(arms: Sequence[Row]) -> _CostPanel:
+    costs = [row.parameters for row in arms]
+    return _CostPanel("parameters of encoder and predictor", costs, lambda cost, _: numbers.count(cost))
+
+
+def _time_panel(arms: Sequence[Row]) -> _CostPanel:
+    longest = max((row.seconds for row in arms if not math.isnan(row.seconds)), default=0.0)
+    size, unit = next(
+        (size, unit)
+        for size, unit in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+        if longest >= 2 * size or size == 1
+    )
+    return _CostPanel(f"training time, {unit}", [row.seconds / size for row in arms], lambda cost, _: f"{cost:.4g}")
+
+
+def _draw_costs(arms: Sequence[Row], panels: Sequence[_CostPanel], table: Table, theme: Theme) -> Any:
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    few = len(arms) <= _MOST_NAMED
+    styles = [
+        _mark_style(place, theme) if few else (theme.colours[0] if place else theme.ink, "o")
+        for place in range(len(arms))
+    ]
+    handles = [Line2D([], [], color=colour, marker=mark, linestyle="") for colour, mark in styles]
+    names = [f"baseline: {row.name}" if row.role == "baseline" else row.name for row in arms]
+    names = [label(name if few else f"{place}: {name}") for place, name in enumerate(names)]
+    figure = empty_figure(4.0)
+    figure.set_size_inches(WIDTH, 3.6 + legend_below(figure, handles, names))
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(grid, panels, strict=True):
+        for place, (row, cost, (colour, mark)) in enumerate(zip(arms, panel.costs, styles, strict=True)):
+            middle = table.scale.factor * row.mean.mean
+            if not math.isnan(row.mean.low):
+                ends = [table.scale.factor * end for end in (row.mean.low, row.mean.high)]
+                axes.plot([cost, cost], ends, color=colour, linewidth=1, alpha=0.6 if few else 0.3)
+            axes.plot([cost], [middle], marker=mark, color=colour, markersize=7 if few else 4)
+            if not few and not math.isnan(cost):
+                axes.annotate(str(place), (cost, middle), (4, 3), textcoords="offset points", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(panel.tick)
+        axes.set_xlabel(panel.words)
+    grid[0].set_ylabel(label(table.content.metric + _unit(table.scale.unit)))
+    return figure
+
+
+def _mark_style(place: int, theme: Theme) -> tuple[str, str]:
+    return (theme.ink, "o") if place == 0 else (theme.colours[place - 1], MARKS[place - 1])

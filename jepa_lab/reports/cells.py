@@ -1,0 +1,46 @@
+"""A table as texts: what Markdown, LaTeX, HTML and the terminal have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, not escaped for any format.
+
+    Attributes:
+        sort: what the column is sorted by; None for the text itself. NaN comes last.
+    """
+
+    text: str
+    sort: float | None = None
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, more words about it, and what the column holds.
+
+    Attributes:
+        essential: whether a narrow terminal shows it.
+    """
+
+    heading: str
+    detail: str = ""
+    numeric: bool = True
+    essential: bool = True
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table to be written down."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def text_columns(*headings: str) -> tuple[Column, ...]:
+    """Columns of words."""
+    return tuple(Column(heading, numeric=False) for heading in headings)

@@ -1,0 +1,146 @@
+"""What a report is made from: a frame of trials, and a few words about the plan they belong to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+Kind = Literal["arms", "grid", "one_at_a_time", "search"]
+
+HAS_RESULT = ("FINISHED", "COLLAPSED")
+"""Statuses of trials whose numbers enter the table. A collapsed run that was probed counts: it is what the arm does."""
+UNFINISHED = ("RUNNING", "WAITING")
+CURVE_COLUMNS = ("arm", "seed", "step", "epoch", "name", "value")
+
+
+@dataclass(frozen=True)
+class SearchInput:
+    """What a search adds.
+
+    Attributes:
+        history: columns `number`, `value`, `best`, one line a trial of the search; value is NaN where a trial has
+            none, best is the best value so far.
+        importances: share of the variation by searched parameter; may be empty.
+        parameters: the searched columns of the frame of trials.
+        winner: the arm of the point that was chosen; None while nothing is chosen.
+    """
+
+    history: pd.DataFrame
+    importances: Mapping[str, float]
+    parameters: tuple[str, ...]
+    winner: str | None
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Everything that a report shows.
+
+    Attributes:
+        arms: the lines of the table, the baseline first; for a search the baseline and the winner.
+        changed: arm -> the keys in which it differs from the baseline, with their values.
+        metric: a column of `trials`; where it is missing no trial has been measured by it.
+        seeds: planned for each arm; for a search the seeds on which winner and baseline are trained again.
+        notes: sentences about conditions: versions, device, commit, pruning.
+        trials: one line a trial: `arm`, `seed`, `status`, optionally `number`, `role`, `run_folder`, `error`, the
+            swept keys, and one column for each number of a result.
+        curves: columns arm, seed, step, epoch, name, value: the metrics of finished trials; may be empty.
+        search: for kind "search".
+    """
+
+    title: str
+    kind: Kind
+    baseline: str
+    arms: tuple[str, ...]
+    changed: Mapping[str, Mapping[str, str]]
+    metric: str
+    higher_is_better: bool
+    seeds: tuple[int, ...]
+    notes: tuple[str, ...]
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+    search: SearchInput | None = None
+
+
+def cleaned(content: ReportInput) -> ReportInput:
+    """The same content with every column that a report reads, and without numbers that it may not show.
+
+    Non-finite numbers become missing ones. In a search the test split belongs to the winner and the baseline alone,
+    so that nothing can be chosen by it: the other trials' test numbers are taken out.
+    """
+    trials = content.trials.reset_index(drop=True)
+    defaults = {
+        "number": range(len(trials)),
+        "role": "arm",
+        "error": None,
+        "run_folder": None,
+        content.metric: math.nan,
+    }
+    missing = {name: value for name, value in defaults.items() if name not in trials}
+    trials = trials.assign(**missing)
+    for name in metric_columns(trials, content):
+        values = pd.to_numeric(trials[name]).astype(float)
+        trials[name] = values.where(np.isfinite(values))
+    if content.search is not None:
+        shown = (trials["role"] != "search") & trials["arm"].isin([content.baseline, content.search.winner])
+        hidden = [name for name in metric_columns(trials, content) if is_test_metric(name)]
+        trials.loc[~shown, hidden] = math.nan
+    curves = content.curves if len(content.curves) else pd.DataFrame(columns=list(CURVE_COLUMNS))
+    return replace(content, trials=trials, curves=curves[np.isfinite(curves["value"].astype(float))])
+
+
+def metric_columns(trials: pd.DataFrame, content: ReportInput) -> list[str]:
+    """The columns that hold measured numbers; a swept key may be a number too, but it was chosen."""
+    swept = {key for keys in content.changed.values() for key in keys} | set(swept_parameters(content))
+    others = {"number", "seed", "arm", "role", "status", "error", "run_folder"} | swept
+    return [
+        name
+        for name in trials.columns
+        if name not in others and (name == content.metric or pd.api.types.is_numeric_dtype(trials[name]))
+    ]
+
+
+def swept_parameters(content: ReportInput) -> tuple[str, ...]:
+    """The searched columns; none outside a search."""
+    return content.search.parameters if content.search is not None else ()
+
+
+def is_test_metric(name: str) -> bool:
+    """Whether a number comes from the test split, such as `probe/knn_test_accuracy`."""
+    return "test_" in name.rsplit("/", maxsplit=1)[-1]
+
+
+def table_trials(content: ReportInput) -> pd.DataFrame:
+    """The trials of the table's arms, whatever became of them.
+
+    In a search the points it tried are no part of the table: there the chosen point and the baseline are compared on
+    the seeds on which both are trained again (role "final", or "confirm" where nothing is final).
+    """
+    trials = content.trials[content.trials["role"] != "search"]
+    if (trials["role"] == "final").any():
+        trials = trials[trials["role"] == "final"]
+    return trials[trials["arm"].isin(content.arms)]
+
+
+def measured_trials(content: ReportInput) -> pd.DataFrame:
+    """The trials of the table that have a result, one for each arm and seed; a later try replaces an earlier one."""
+    trials = table_trials(content)
+    trials = trials[trials["status"].isin(HAS_RESULT)]
+    return trials.drop_duplicates(["arm", "seed"], keep="last")
+
+
+def test_split_metric_of(metric: str) -> str:
+    """The same number on the test split; that of the probe for a metric that is no accuracy on validation images."""
+    if "validation_accuracy" in metric and not metric.startswith("probe/online"):
+        return metric.replace("validation_accuracy", "test_accuracy")
+    return "probe/test_accuracy"
+
+
+def control_metric_of(metric: str, control: str) -> str | None:
+    """The metric's name for a control such as `random_encoder`; None where controls do not have it."""
+    family, slash, name = metric.partition("/")
+    return f"{control}/{name}" if family == "probe" and slash else None

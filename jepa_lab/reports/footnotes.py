@@ -1,0 +1,187 @@
+"""The sentences below a table: what its numbers are, what they can show, and what became of every trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from jepa_lab.reports.content import (
+    HAS_RESULT,
+    UNFINISHED,
+    ReportInput,
+    control_metric_of,
+    is_test_metric,
+    measured_trials,
+    table_trials,
+    test_split_metric_of,
+)
+from jepa_lab.reports.numbers import Scale
+from jepa_lab.reports.statistics import ALPHA, MAX_EXACT_FLIPS, POWER, ArmSummary, minimum_detectable_effect
+
+_MOST_NAMES = 12
+
+
+def footnotes_of(content: ReportInput, summaries: Sequence[ArmSummary], scale: Scale) -> tuple[str, ...]:
+    """All footnotes of a table, as plain sentences."""
+    return (
+        *_fates(content),
+        *_intervals(content, summaries),
+        *_tests(summaries),
+        *_power(summaries, scale),
+        *_measures(content),
+    )
+
+
+def _fates(content: ReportInput) -> list[str]:
+    """What became of the trials; a trial without a result is counted and named."""
+    trials = table_trials(content)
+    collapsed = _is_collapsed(trials)
+    notes = []
+    for status, words in (
+        ("FAILED", "failed"),
+        ("PRUNED", "pruned (ended early because of its intermediate values)"),
+        ("KILLED", "killed before the end"),
+    ):
+        chosen = trials[(trials["status"] == status) & ~collapsed]
+        if len(chosen):
+            notes.append(f"{_counted(len(chosen), 'trial')} {words}: {_names(chosen)}.")
+    if collapsed.any():
+        with_number = int(trials.loc[collapsed & trials["status"].isin(HAS_RESULT), content.metric].notna().sum())
+        notes.append(
+            f"{_counted(int(collapsed.sum()), 'trial')} collapsed (features that stopped depending on the image): "
+            f"{_names(trials[collapsed])}. With a result, and therefore in the means: {with_number}."
+        )
+    finished = measured_trials(content)
+    unmeasured = finished[finished[content.metric].isna()]
+    if len(unmeasured):
+        notes.append(f"{_counted(len(unmeasured), 'trial')} ended without a {content.metric}: {_names(unmeasured)}.")
+    waiting = int(trials["status"].isin(UNFINISHED).sum())
+    if waiting:
+        notes.append(f"{_counted(waiting, 'trial')} still running or waiting: this table is not final.")
+    return notes
+
+
+def _is_collapsed(trials: pd.DataFrame) -> pd.Series:
+    is_marked = trials["collapsed"] == 1 if "collapsed" in trials else pd.Series(False, index=trials.index)
+    return is_marked | (trials["status"] == "COLLAPSED")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _names(trials: pd.DataFrame) -> str:
+    """Arm and seeds, such as: wide (seeds 0, 3), deep (seed 1)."""
+    groups = [
+        f"{arm} (seed{'' if len(mine) == 1 else 's'} {', '.join(str(seed) for seed in mine['seed'])})"
+        for arm, mine in trials.groupby("arm", sort=False)
+    ]
+    return _at_most(groups, _MOST_NAMES, "arms")
+
+
+def _at_most(names: Sequence[str], most: int, what: str) -> str:
+    rest = f" and {len(names) - most} more {what}" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[str]:
+    if len(content.seeds) == 1:
+        return [
+            "One seed: there are no intervals and no p, and nothing is bold, because a single number does not tell an "
+            "effect from the luck of a seed. Plan three seeds or more (five for a table to be published)."
+        ]
+    if all(math.isnan(summary.mean.low) for summary in summaries):
+        return ["No arm has two trials with a result yet: there are no intervals and no p, and nothing is bold."]
+    notes = [
+        "Brackets are 95% intervals of Student's t over the seeds, not standard deviations. Those of differences are "
+        "paired by seed. They are per comparison: with many arms some will miss the truth."
+    ]
+    planned = len(content.seeds)
+    incomplete = [summary.arm for summary in summaries if summary.mean.n < planned]
+    if incomplete:
+        notes.append(
+            f"n is the number of seeds with a result of the {planned} planned; fewer: "
+            f"{_at_most(incomplete, _MOST_NAMES, 'arms')}. Differences use the seeds that both arms have."
+        )
+    return notes
+
+
+def _tests(summaries: Sequence[ArmSummary]) -> list[str]:
+    compared = {
+        each.arm: each.comparison for each in summaries if each.comparison and not math.isnan(each.comparison.p)
+    }
+    notes = []
+    if any(each.is_best_or_tied for each in summaries):
+        notes.append(
+            "Bold: the best arm by the metric, and every arm whose paired t test against it has a p (Holm) above "
+            f"{ALPHA}. Controls and arms with fewer than two seeds are never bold."
+        )
+    if not compared:
+        return notes
+    notes.append(
+        f"p: two-sided paired t test against the baseline, adjusted by Holm over {_counted(len(compared), 'arm')}."
+    )
+    pairs = {each.difference.n for each in compared.values()}
+    floors = ", ".join(f"{min(1.0, 2.0 ** (1 - n)):.3g} with {n} seeds" for n in sorted(pairs) if n <= MAX_EXACT_FLIPS)
+    if floors:
+        exact = ", ".join(
+            f"{arm} {each.sign_flip_p:.3g}" for arm, each in compared.items() if not math.isnan(each.sign_flip_p)
+        )
+        notes.append(f"Exact two-sided sign-flip p, not adjusted: {exact}. It cannot be lower than {floors}.")
+    same = [arm for arm, each in compared.items() if each.sd <= 1e-12 and each.p == 0]
+    if same:
+        notes.append(
+            f"The difference is the same with every seed for {_at_most(same, _MOST_NAMES, 'arms')}: there is no spread "
+            "to judge by, and the p of 0 and the interval without width say less than they seem to."
+        )
+    return notes
+
+
+def _power(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
+    compared = [each.comparison for each in summaries if each.comparison and each.comparison.difference.n >= 2]
+    if not compared:
+        return []
+    sd = float(np.median([each.sd for each in compared]))
+    pairs = int(np.median([each.difference.n for each in compared]))
+    effect = minimum_detectable_effect(sd, pairs, len(compared))
+    if effect == 0:
+        return ["The paired differences have no spread, so that no minimum detectable effect can be given."]
+    unit = f" {scale.difference_unit}" if scale.difference_unit else ""
+    return [
+        f"Minimum detectable effect: a true difference of {scale.value(effect)}{unit} is found with a power of {POWER} "
+        f"({pairs} seeds, the median paired standard deviation of {scale.value(sd)}{unit}, Holm over "
+        f"{_counted(len(compared), 'arm')}). Smaller differences can be real and go unnoticed here."
+    ]
+
+
+def _measures(content: ReportInput) -> list[str]:
+    notes = []
+    if content.metric not in content.trials or content.trials[content.metric].isna().all():
+        notes.append(
+            f"No trial has a {content.metric}. Images without labels are not probed: name labelled ones under "
+            "probe.data, or choose another metric."
+        )
+    if is_test_metric(content.metric):
+        notes.append(
+            f"The metric {content.metric} is of the test split: choosing by it makes every number here optimistic. "
+            "Choose by the validation split."
+        )
+    elif test_split_metric_of(content.metric) in content.trials:
+        notes.append("Test accuracy stands beside the table's metric: order, bold and p never use it.")
+    if any(control_metric_of(content.metric, each) in content.trials for each in ("random_encoder", "raw_pixels")):
+        notes.append(
+            "Controls: the same probe on a randomly initialised encoder and on raw pixels, of the baseline's trials."
+        )
+    notes.append(
+        "Numbers are those of the encoder after the last epoch; the best epoch by the online probe is not used. "
+        "Parameters are those of encoder and predictor; parameters, training time and RankMe are means over the seeds."
+    )
+    if content.search is not None:
+        notes.append(
+            "The winner was chosen on other trials than these: the values of the search itself are optimistic. The "
+            "test split is scored for the winner and the baseline alone."
+        )
+    return notes

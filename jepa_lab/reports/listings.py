@@ -1,0 +1,93 @@
+"""The smaller tables of a report: the plan, every trial with its fate, the best points of a search."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from jepa_lab.reports import numbers
+from jepa_lab.reports.cells import Cell, Column, TextTable, text_columns
+from jepa_lab.reports.content import HAS_RESULT, ReportInput
+from jepa_lab.reports.numbers import scale_for
+from jepa_lab.reports.statistics import mean_interval
+from jepa_lab.reports.table import changes_text
+
+_TOP_POINTS = 10
+
+
+def plan_table(content: ReportInput) -> TextTable:
+    """Every arm and what it changes."""
+    rows = [
+        (Cell(arm), Cell("baseline" if arm == content.baseline else changes_text(content.changed.get(arm, {}))))
+        for arm in content.arms
+    ]
+    return TextTable("Plan", text_columns("arm", "differs from the baseline in"), tuple(rows))
+
+
+def trials_table(content: ReportInput) -> TextTable:
+    """Every trial, whatever became of it."""
+    scale = scale_for(content.metric, [mean_interval([value]) for value in content.trials[content.metric].dropna()])
+    columns = (
+        Column("trial"),
+        *text_columns("arm"),
+        Column("seed"),
+        *text_columns("role", "status"),
+        Column(content.metric, scale.unit),
+        *text_columns("error", "run folder"),
+    )
+    rows = tuple(
+        (
+            Cell(str(trial["number"]), float(trial["number"])),
+            Cell(str(trial["arm"])),
+            Cell(str(trial["seed"]), float(trial["seed"])),
+            Cell(str(trial["role"])),
+            Cell(str(trial["status"])),
+            Cell(scale.value(trial[content.metric]), trial[content.metric]),
+            Cell(_text(trial["error"])),
+            Cell(_text(trial["run_folder"])),
+        )
+        for trial in content.trials.to_dict("records")
+    )
+    return TextTable("Trials", columns, rows)
+
+
+def top_points_table(content: ReportInput) -> TextTable | None:
+    """The best points that a search tried; None outside a search, and before its first result."""
+    if content.search is None:
+        return None
+    trials = content.trials
+    tried = trials[(trials["role"] == "search") & trials["status"].isin(HAS_RESULT)].dropna(subset=[content.metric])
+    if tried.empty:
+        return None
+    best = tried.sort_values(content.metric, ascending=not content.higher_is_better, kind="stable").head(_TOP_POINTS)
+    scale = scale_for(content.metric, [mean_interval([value]) for value in best[content.metric]])
+    columns = (
+        Column("trial"),
+        Column("seed"),
+        Column(content.metric, scale.unit),
+        *(Column(name, numeric=pd.api.types.is_numeric_dtype(best[name])) for name in content.search.parameters),
+    )
+    rows = tuple(
+        (
+            Cell(str(trial["number"]), float(trial["number"])),
+            Cell(str(trial["seed"]), float(trial["seed"])),
+            Cell(scale.value(trial[content.metric]), trial[content.metric]),
+            *(_parameter_cell(trial[name]) for name in content.search.parameters),
+        )
+        for trial in best.to_dict("records")
+    )
+    caption = (
+        f"Best points of the search, {len(best)} of {len(tried)}; chosen by these values, which makes them optimistic"
+    )
+    return TextTable(caption, columns, rows)
+
+
+def _parameter_cell(value: object) -> Cell:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Cell(numbers.MISSING if math.isnan(value) else f"{value:.6g}", float(value))
+    return Cell(_text(value) or numbers.MISSING)
+
+
+def _text(value: object) -> str:
+    return "" if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)) else str(value)

@@ -1,0 +1,272 @@
+"""The statistics of an ablation table: pure functions over a frame of trials.
+
+Paired by seed against one declared baseline: t intervals, paired t tests, Holm over the arms. With a handful of seeds
+a percentile bootstrap covers 75 to 85% instead of 95%, so there is none here. Intervals are per comparison.
+
+Source: Holm 1979, A simple sequentially rejective multiple test procedure; Student's paired t; Fisher's sign flips.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+CONFIDENCE = 0.95
+ALPHA = 0.05
+POWER = 0.8
+MAX_EXACT_FLIPS = 40  # two halves of 2^20 sums; a table has a handful of seeds
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its t interval.
+
+    Attributes:
+        n: numbers it is the mean of.
+        mean: NaN for n = 0. low, high: NaN for n < 2, where there is no interval.
+    """
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against the baseline, paired by seed.
+
+    Attributes:
+        difference: arm - baseline over the seeds that both have.
+        sd: standard deviation of the paired differences; NaN for fewer than two pairs.
+        p: of the two-sided paired t test; NaN for fewer than two pairs.
+        sign_flip_p: of the exact sign-flip test; NaN without pairs, or for more than can be enumerated.
+        sign_flip_floor: the smallest p that this number of pairs can give.
+    """
+
+    difference: Interval
+    sd: float
+    p: float
+    sign_flip_p: float
+    sign_flip_floor: float
+
+
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Mean with a two-sided t interval.
+
+    Args:
+        values: finite numbers, one a seed.
+    """
+    n = len(values)
+    if n == 0:
+        return Interval(0, math.nan, math.nan, math.nan)
+    mean = float(np.mean(values))
+    if n < 2:
+        return Interval(n, mean, math.nan, math.nan)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    return Interval(n, mean, mean - half, mean + half)
+
+
+def paired_comparison(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
+    """Compare an arm with the baseline over the seeds that both have.
+
+    Args:
+        arm, baseline: value by seed.
+    """
+    differences = [arm[seed] - baseline[seed] for seed in sorted(set(arm) & set(baseline))]
+    n = len(differences)
+    sd = float(np.std(differences, ddof=1)) if n >= 2 else math.nan
+    floor = min(1.0, 2.0 ** (1 - n)) if n else math.nan
+    flips = sign_flip_p(differences) if n <= MAX_EXACT_FLIPS else math.nan
+    return Comparison(mean_interval(differences), sd, paired_t_p(differences), flips, floor)
+
+
+def paired_t_p(differences: Sequence[float]) -> float:
+    """Two-sided p of Student's t test that the mean difference is zero.
+
+    Differences that are all the same have no spread to judge by: p is 1 where they are zero and 0 otherwise.
+    """
+    n = len(differences)
+    if n < 2:
+        return math.nan
+    mean, sd = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    # Differences of equal accuracies carry rounding errors of their own size.
+    if sd <= 1e-12 * max(1.0, abs(mean)):
+        return 1.0 if abs(mean) <= 1e-12 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / sd * math.sqrt(n), n - 1))
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Two-sided p of the exact sign-flip test: the share of sign patterns whose mean is at least as far from zero.
+
+    Raises:
+        ValueError: for more differences than can be enumerated.
+    """
+    n = len(differences)
+    if n == 0:
+        return math.nan
+    if n > MAX_EXACT_FLIPS:
+        raise ValueError(
+            f"the exact sign-flip test enumerates 2^n patterns, n must be at most {MAX_EXACT_FLIPS}, got {n}"
+        )
+    values = np.asarray(differences, dtype=float)
+    observed = abs(float(values.sum()))
+    threshold = observed - 1e-12 * max(1.0, observed)
+    # Every pattern is one of the first half with one of the second: counting pairs by bisection is exact, and takes
+    # the square root of the memory of an enumeration.
+    first, second = _signed_sums(values[: n // 2]), np.sort(_signed_sums(values[n // 2 :]))
+    above = len(second) - np.searchsorted(second, threshold - first, side="left")
+    below = np.searchsorted(second, -threshold - first, side="right")
+    extreme = np.minimum(above + below, len(second))  # both, where the observed sum is zero
+    return float(extreme.sum() / 2.0**n)
+
+
+def _signed_sums(values: np.ndarray) -> np.ndarray:
+    """The sums of all 2^n sign patterns of n values."""
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjusted p of each comparison; NaN stays NaN and is not counted."""
+    known = sorted((name for name in p_values if not math.isnan(p_values[name])), key=lambda name: p_values[name])
+    adjusted, running = {}, 0.0
+    for index, name in enumerate(known):
+        running = max(running, min(1.0, (len(known) - index) * p_values[name]))
+        adjusted[name] = running
+    return {name: adjusted.get(name, math.nan) for name in p_values}
+
+
+def detection_power(effect: float, sd: float, n: int, comparisons: int) -> float:
+    """Power to find a mean difference at Holm's first and strictest step, alpha / comparisons.
+
+    Args:
+        effect: true mean difference. sd: of the paired differences. n: pairs.
+    """
+    degrees, shift = n - 1, effect / sd * math.sqrt(n)
+    critical = stats.t.ppf(1 - ALPHA / comparisons / 2, degrees)
+    # The noncentral t as a mean over the spread that the seeds happen to show; scipy.stats.nct gives NaN in its tail.
+    shares, weights = _quadrature()
+    spread = np.sqrt(stats.chi2.ppf((shares + 1) / 2, degrees) / degrees)
+    found = stats.norm.sf(critical * spread - shift) + stats.norm.cdf(-critical * spread - shift)
+    return float(np.sum(weights * found) / 2)
+
+
+@functools.cache
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    """Gauss and Legendre's nodes in (-1, 1) and their weights."""
+    return np.polynomial.legendre.leggauss(256)
+
+
+def minimum_detectable_effect(sd: float, n: int, comparisons: int, power: float = POWER) -> float:
+    """The smallest true difference that is found with this power; NaN where n < 2 or the spread is not known."""
+    if n < 2 or math.isnan(sd) or comparisons < 1:
+        return math.nan
+    if sd == 0:
+        return 0.0
+    high = sd
+    while detection_power(high, sd, n, comparisons) < power:
+        high *= 2
+    return float(optimize.brentq(lambda effect: detection_power(effect, sd, n, comparisons) - power, 0.0, high))
+
+
+def values_by_seed(trials: pd.DataFrame, arm: str, metric: str) -> dict[int, float]:
+    """The arm's values of a metric by seed; trials without one are left out.
+
+    Args:
+        trials: columns `arm`, `seed` and the metrics, one line a trial.
+    """
+    chosen = trials[trials["arm"] == arm].dropna(subset=[metric])
+    return {int(seed): float(value) for seed, value in zip(chosen["seed"], chosen[metric], strict=True)}
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """A line of the table.
+
+    Attributes:
+        mean: of the metric over the arm's seeds.
+        comparison: with the baseline; None for the baseline itself.
+        holm_p: p adjusted over all arms; NaN where there is none.
+        is_best_or_tied: the best arm, or one that its paired t test (Holm) does not tell apart from it.
+    """
+
+    arm: str
+    mean: Interval
+    comparison: Comparison | None
+    holm_p: float
+    is_best_or_tied: bool
+
+
+def summarise_arms(
+    trials: pd.DataFrame, arms: Sequence[str], baseline: str, metric: str, higher_is_better: bool = True
+) -> list[ArmSummary]:
+    """The lines of an ablation table, in the order of `arms`.
+
+    Args:
+        trials: columns `arm`, `seed` and `metric`, one line a trial that finished.
+        arms: all, the baseline among them.
+    """
+    values = {arm: values_by_seed(trials, arm, metric) for arm in arms}
+    comparisons = {arm: paired_comparison(values[arm], values[baseline]) for arm in arms if arm != baseline}
+    adjusted = holm({arm: comparison.p for arm, comparison in comparisons.items()})
+    tied = _best_and_tied(values, baseline, higher_is_better)
+    return [
+        ArmSummary(
+            arm,
+            mean_interval(list(values[arm].values())),
+            comparisons.get(arm),
+            adjusted.get(arm, math.nan),
+            arm in tied,
+        )
+        for arm in arms
+    ]
+
+
+def _best_and_tied(values: Mapping[str, Mapping[int, float]], baseline: str, higher_is_better: bool) -> set[str]:
+    """The best arm, and every arm that a paired t test against it (Holm) does not find to be worse.
+
+    Arms with fewer than two seeds are not judged: one lucky seed would be "the best" and nothing could be tied
+    with it. Where seeds failed, arms are ranked by the difference from the baseline over the seeds that both have,
+    since means over unequal seeds differ by the seeds as well; with all seeds that is the order of the means.
+    """
+    judged = {arm: found for arm, found in values.items() if len(found) >= 2}
+    if not judged:
+        return set()
+    sign = 1 if higher_is_better else -1
+    paired = {arm: set(found) & set(values[baseline]) for arm, found in judged.items()}
+    complete = all(len(seeds) >= 2 for seeds in paired.values())
+
+    def score(arm: str) -> float:
+        found, of_baseline = judged[arm], values[baseline]
+        differences = [found[seed] - of_baseline[seed] for seed in paired[arm]] if complete else list(found.values())
+        return sign * float(np.mean(differences))
+
+    best = max(judged, key=score)
+    against_best = {arm: paired_comparison(judged[arm], judged[best]) for arm in judged if arm != best}
+    adjusted = holm({arm: comparison.p for arm, comparison in against_best.items()})
+    return {best} | {arm for arm, p in adjusted.items() if p > ALPHA or sign * against_best[arm].difference.mean > 0}
+
+
+def rank_correlations(trials: pd.DataFrame, monitors: Sequence[str], metric: str) -> pd.DataFrame:
+    """Spearman's rank correlation of each label-free monitor with the probe over all trials.
+
+    Returns:
+        Columns `monitor`, `n`, `rho`, `p`; rho is NaN for fewer than three trials or a constant column.
+    """
+    rows = []
+    for monitor in monitors:
+        both = trials[[monitor, metric]].dropna() if monitor in trials else pd.DataFrame(columns=[monitor, metric])
+        rho = p = math.nan
+        if len(both) >= 3 and both[monitor].nunique() > 1 and both[metric].nunique() > 1:
+            rho, p = stats.spearmanr(both[monitor], both[metric])
+        rows.append((monitor, len(both), float(rho), float(p)))
+    return pd.DataFrame(rows, columns=["monitor", "n", "rho", "p"])

@@ -1,0 +1,174 @@
+"""How figures look: two themes, colours that survive colour blindness, marks and dashes that survive grey print."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (2, 1)))
+MARKS = ("s", "^", "D", "v", "P", "X", "o")
+DOTS_PER_INCH = 200  # twice what a screen shows at the figures' size
+WIDTH = 8.0  # inches
+_WRAP = 34
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of paper and ink, and of arms.
+
+    Attributes:
+        colours: seven that can be told apart with any kind of colour blindness; the baseline is in ink.
+        scale: the part of the cividis colour map that can be seen on this paper.
+    """
+
+    paper: str
+    ink: str
+    muted: str
+    grid: str
+    colours: tuple[str, ...]
+    scale: tuple[float, float]
+
+
+# Okabe and Ito's colours; without black, and with a darker yellow that can be seen on white.
+LIGHT = Theme(
+    "#ffffff",
+    "#1b1f24",
+    "#6a737d",
+    "#d9dde2",
+    ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8C6BB1"),
+    (0.0, 0.9),
+)
+DARK = Theme(
+    "#15191e",
+    "#e6eaee",
+    "#9aa4af",
+    "#343b44",
+    ("#56B4E9", "#F0883E", "#2BC59B", "#E39BC6", "#E6C229", "#2F81C7", "#B79CE6"),
+    (0.3, 1.0),
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that can be drawn in either theme.
+
+    Attributes:
+        name: of its file, without ending.
+        alt: what it shows, in words and numbers, for readers who do not see it.
+        draw: makes the matplotlib figure.
+    """
+
+    name: str
+    title: str
+    alt: str
+    draw: Callable[[Theme], Any]
+
+
+def png(drawing: Drawing, theme: Theme) -> bytes:
+    """The drawing as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    out = io.BytesIO()
+    with _themed(theme):  # while it is drawn as well: ticks are made then
+        figure = drawing.draw(theme)
+        FigureCanvasAgg(figure)
+        figure.savefig(out, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    # 256 colours are enough for lines and letters, and make the file a third as large.
+    with Image.open(out) as picture:
+        few_colours = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    few_colours.save(small, format="png")
+    return small.getvalue()
+
+
+@contextlib.contextmanager
+def _themed(theme: Theme) -> Iterator[None]:
+    import matplotlib
+
+    settings: Any = {
+        "text.parse_math": False,  # a dollar in a name is a dollar
+        "font.family": ["DejaVu Sans"],
+        "font.size": 9.0,
+        "axes.titlesize": 10.0,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.linewidth": 0.6,
+        "grid.color": theme.grid,
+        "figure.facecolor": theme.paper,
+        "savefig.facecolor": theme.paper,
+        "axes.facecolor": theme.paper,
+        "axes.edgecolor": theme.muted,
+        "legend.frameon": False,
+        "axes.unicode_minus": True,
+    }
+    settings |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.ink)
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def empty_figure(height: float, width: float = WIDTH) -> Any:
+    """A figure of this size in inches, whose parts keep clear of each other."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def label(text: str, width: int = _WRAP) -> str:
+    """A name as a figure can show it: whole, wrapped, with only characters that its font has.
+
+    A character that the font lacks is written as its code point, so that two names stay two names.
+    """
+    known = _font_characters()
+    shown = "".join(
+        character if ord(character) in known else f"(U+{ord(character):04X})" for character in " ".join(text.split())
+    )
+    # A leading underscore would keep a line out of matplotlib's legend.
+    return "\n".join(f" {line}" if line.startswith("_") else line for line in _wrap(shown, width))
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width` characters, broken behind spaces and the joints of keys where there are any."""
+    lines = [""]
+    for piece in re.findall(r".*?[ \-_./,=]|.+$", text):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return [line.strip() for line in lines]
+
+
+@functools.cache
+def _font_characters() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap())
+
+
+def lines_of(names: list[str]) -> int:
+    """How many lines the wrapped names take together."""
+    return sum(name.count("\n") + 1 for name in names)
+
+
+def legend_below(figure: Any, handles: list[Any], names: list[str]) -> float:
+    """A legend under the axes; the names stay whole.
+
+    Returns:
+        Its height in inches, to be added to the figure's.
+    """
+    longest = max((len(line) for name in names for line in name.split("\n")), default=1)
+    columns = max(1, min(len(names), int(WIDTH / (0.075 * longest + 0.6))))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, handlelength=3.2)
+    rows = [
+        names[start : start + -(-len(names) // columns)] for start in range(0, len(names), -(-len(names) // columns))
+    ]
+    return 0.19 * max((lines_of(row) for row in rows), default=0) + 0.1

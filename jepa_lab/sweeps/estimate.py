@@ -1,0 +1,70 @@
+"""`jepa-lab sweep --dry-run`: the plan, and how long its training would take, from a few measured steps."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from rich.console import Console
+
+from jepa_lab.build import build_augmentation, build_dataset, build_model, build_sampler, build_step
+from jepa_lab.config.loading import LoadedPipeline
+from jepa_lab.data.resident import normalize, to_float
+from jepa_lab.inspection import inspect_pipeline
+from jepa_lab.randomness import build_generator
+from jepa_lab.registry import ComponentParams
+from jepa_lab.sweeps.executors.base import EXECUTORS
+from jepa_lab.sweeps.plan import Plan
+from jepa_lab.sweeps.plan_table import describe_plan
+from jepa_lab.sweeps.watch import duration
+from jepa_lab.training.devices import memory_errors, resolve_compute
+
+_WARM_STEPS = 2
+_TIMED_STEPS = 4
+
+
+def print_plan(plan: Plan, executor: ComponentParams) -> None:
+    """Print the plan and the estimate; nothing is written.
+
+    Raises:
+        DataError: the data set's files are missing. RunStopped: out of memory.
+    """
+    console = Console(highlight=False)
+    console.print(describe_plan(plan))
+    slots = EXECUTORS.entry_of(executor).component.planned_slots(executor)
+    seconds = {arm.name: training_seconds(plan.pipeline(arm, plan.seeds[0])) for arm in plan.arms}
+    if plan.search is None:
+        trials, total = plan.num_trials, len(plan.seeds) * sum(seconds.values())
+    else:
+        trials = plan.search.budget.trials or 0
+        total = trials * seconds[plan.baseline]
+    console.print(
+        f"training takes about {duration(total)} of {trials} trials one after another, {duration(total / slots)} on "
+        f"{slots} slots, by {_TIMED_STEPS} measured steps of each arm; loading and probing come on top"
+    )
+
+
+def training_seconds(loaded: LoadedPipeline) -> float:
+    """Seconds that the training steps of a pipeline would take here, from a few steps on random pixels."""
+    pipeline = loaded.pipeline
+    with loaded.located("training"):
+        compute = resolve_compute(pipeline.training)
+    inspection = inspect_pipeline(loaded)
+    channels, size = build_dataset(pipeline.data, pipeline.data.image_size).num_channels, pipeline.data.image_size
+    batch_size, device = pipeline.training.batch_size, compute.device
+    with memory_errors(pipeline.training):
+        model = build_model(pipeline, channels).to(device)
+        step = build_step(pipeline, model, compute, inspection.steps_per_epoch)
+        augmentation, sampler = build_augmentation(pipeline), build_sampler(pipeline)
+        augmenting, masking = (build_generator(0, name, device) for name in ("augmentation", "masks"))
+        pixels = torch.randint(256, (batch_size, channels, size, size), dtype=torch.uint8, device=device)
+        mean, std = torch.full((channels,), 0.5, device=device), torch.full((channels,), 0.25, device=device)
+        started = 0.0
+        for number in range(1, _WARM_STEPS + _TIMED_STEPS + 1):
+            masks = sampler.sample(batch_size, masking, compiled=compute.compile)
+            step(normalize(augmentation(to_float(pixels), augmenting), mean, std), masks, number)
+            if number == _WARM_STEPS:
+                compute.synchronize()
+                started = time.perf_counter()
+        compute.synchronize()
+    return (time.perf_counter() - started) / _TIMED_STEPS * inspection.total_steps

@@ -1,0 +1,117 @@
+"""What an executor is: it performs trials somewhere, several at once; their run folders tell how they are doing."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from jepa_lab.registry import ComponentParams, Registry
+
+Outcome = Literal["finished", "failed", "pruned", "interrupted", "out_of_memory", "died"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial for a worker.
+
+    Attributes:
+        number: of the trial in the study.
+        config: YAML of the resolved pipeline.
+        runs: run root; an unfinished run of this pipeline there is gone on with.
+        tags, params: what the tracker is told beside the run's own.
+    """
+
+    number: int
+    config: Path
+    runs: Path
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps({**asdict(self), "config": str(self.config), "runs": str(self.runs)})
+
+    @classmethod
+    def from_json(cls, line: str) -> Task:
+        """The task that `to_json` wrote."""
+        content = json.loads(line)
+        return cls(**{**content, "config": Path(content["config"]), "runs": Path(content["runs"])})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How a task ended.
+
+    Attributes:
+        outcome: "died" where the worker itself was killed or crashed.
+        message: why, in words; empty for a trial that finished.
+    """
+
+    number: int
+    outcome: Outcome
+    message: str
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Reply:
+        """The reply that `to_json` wrote."""
+        return cls(**json.loads(line))
+
+
+class Executor(ABC):
+    """Performs tasks.
+
+    Args:
+        params: the executor's own `Params`.
+        logs: folder for the workers' logs.
+    """
+
+    Params: type[ComponentParams] = ComponentParams
+
+    def __init__(self, params: ComponentParams, logs: Path) -> None:
+        self.params = params
+        self.logs = logs
+
+    @staticmethod
+    @abstractmethod
+    def planned_slots(params: ComponentParams) -> int:
+        """How many tasks would run at once, without starting anything."""
+
+    @property
+    @abstractmethod
+    def num_slots(self) -> int:
+        """How many tasks run at once."""
+
+    @abstractmethod
+    def num_idle(self) -> int:
+        """How many more tasks can be started now."""
+
+    @abstractmethod
+    def start(self, task: Task) -> int:
+        """Begin a task; the number of its slot."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> list[Reply]:
+        """The replies that have come; at most `seconds` are waited for the first."""
+
+    @abstractmethod
+    def reduce_slots(self) -> bool:
+        """Run one task less at once from now on; False if there is one slot only."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask all runs to save their state and to stop; their replies say "interrupted"."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers, whatever they do; what they have saved stays."""
+
+
+EXECUTORS: Registry[Executor] = Registry("executor", Executor)

@@ -1,0 +1,44 @@
+"""The numbers of a run's result that an ablation may be decided by."""
+
+from __future__ import annotations
+
+import re
+
+from jepa_lab.registry import did_you_mean
+from jepa_lab.sweeps.ablation import Direction
+
+PRUNING_METRIC = "probe/online_validation_accuracy"
+"""What a pruner looks at while a trial runs. Never the pretraining loss: it also falls in a collapse."""
+
+OBJECTIVES: dict[str, Direction] = {
+    "probe/validation_accuracy": "maximize",
+    "probe/knn_validation_accuracy": "maximize",
+    "rankme_start": "maximize",
+    "rankme_end": "maximize",
+    "training_seconds": "minimize",
+    "images_per_second": "maximize",
+    "collapsed": "minimize",
+    "encoder_parameters": "minimize",
+    "predictor_parameters": "minimize",
+}
+"""Name in result.json -> which way is better. tests/unit/sweeps/test_plan_objectives.py compares it with a run's."""
+
+_TEST = re.compile(r"(^|[/_])test_")
+_CONTROL = re.compile(r"(random_encoder|raw_pixels)/")
+
+
+def refuse_objective(metric: str) -> str | None:
+    """Why an ablation cannot be decided by this metric, or None where it can."""
+    if _TEST.search(metric):
+        return (
+            f"metric {metric!r} is of the test split, which chooses nothing: it is scored once, at the end; "
+            "use probe/validation_accuracy, the table has a column of test accuracies all the same"
+        )
+    if _CONTROL.match(metric):
+        return (
+            f"metric {metric!r} is that of a control, which no arm improves; use probe/validation_accuracy, "
+            "the table has the controls all the same"
+        )
+    if metric not in OBJECTIVES:
+        return f"no run has a metric {metric!r} in its result{did_you_mean(metric, OBJECTIVES)}"
+    return None

@@ -1,0 +1,224 @@
+"""The plan of an ablation: every arm's pipeline validated, before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa_lab.config.explanations import first_lines
+from jepa_lab.config.loading import LoadedPipeline, config_digest, flat_items
+from jepa_lab.errors import ConfigError, JepaLabError
+from jepa_lab.sweeps.ablation import AblationFile, Direction, Kind, load_ablation
+from jepa_lab.sweeps.base import load_base, with_seed
+from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_sources
+from jepa_lab.sweeps.labels import Scalar, resolved_value
+from jepa_lab.sweeps.objectives import OBJECTIVES
+from jepa_lab.sweeps.presets import apply_ablation_preset
+from jepa_lab.sweeps.rules import fixed_key, kind_of, problems_of, refuse_overrides
+from jepa_lab.sweeps.search import Search, build_search
+from jepa_lab.sweeps.validation import search_problems, validate_arms
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One setting that is trained with every seed.
+
+    Attributes:
+        overrides: dotted key -> plain YAML value, beyond the base and what all arms have in common.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an ablation will do.
+
+    Attributes:
+        name: of the sweep and of every trial's pipeline.
+        arms: the baseline first; for a search the baseline alone.
+        baseline: name of the arm that all are compared with.
+        seeds: of every arm; for a search of its winner and its baseline.
+        metric: name in result.json. direction: which way it is better.
+        retries: attempts after the first that a crashing trial gets.
+        swept_keys: every dotted key that an arm or a search changes, in order of appearance.
+        notes: sentences for the user and the report.
+        pipelines: the validated pipeline of each arm, with the first seed.
+    """
+
+    name: str
+    kind: Kind
+    arms: tuple[Arm, ...]
+    baseline: str
+    seeds: tuple[int, ...]
+    metric: str
+    direction: Direction
+    retries: int
+    search: Search | None
+    swept_keys: tuple[str, ...]
+    notes: tuple[str, ...]
+    pipelines: Mapping[str, LoadedPipeline]
+
+    def pipeline(self, arm: Arm, seed: int) -> LoadedPipeline:
+        """The pipeline of a trial; it has been checked."""
+        return with_seed(self.pipelines[arm.name], seed)
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def flat_values(self, arm: Arm) -> dict[str, Scalar]:
+        """Every swept key with this arm's value, read from its pipeline.
+
+        Lists and components are labels, `multi_block(num_targets=2)`; None where the arm has no such key.
+        """
+        pipeline = self.pipelines[arm.name].pipeline
+        return {key: resolved_value(pipeline, key) for key in self.swept_keys}
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of a table: arms x seeds."""
+        return len(self.arms) * len(self.seeds)
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digest of all that can change a result, or which trials there are.
+
+        Retries and the budget of a search are not in it: more of them go on with the same sweep.
+        """
+        record = self.to_record()
+        content = {key: record[key] for key in _DIGESTED}
+        content["arms"] = {name: arm["config_digest"] for name, arm in record["arms"].items()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_record(self) -> dict[str, Any]:
+        """The plan as JSON values, for plan.json and for `differences`."""
+        fixed = flat_items(self.pipelines[self.baseline].pipeline)
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "metric": self.metric,
+            "direction": self.direction,
+            "seeds": list(self.seeds),
+            "baseline": self.baseline,
+            "baseline_config": {key: value for key, value in fixed.items() if not _is_no_result(key)},
+            "arms": {
+                arm.name: {
+                    "overrides": dict(arm.overrides),
+                    "values": self.flat_values(arm),
+                    "config_digest": config_digest(self.pipelines[arm.name].pipeline),
+                }
+                for arm in self.arms
+            },
+            "search": None if self.search is None else self.search.to_record(),
+            "budget": None if self.search is None else self.search.budget.model_dump(mode="json"),
+            "retries": self.retries,
+        }
+
+
+_DIGESTED = ("name", "kind", "metric", "direction", "seeds", "baseline", "search")
+
+
+def _is_no_result(key: str) -> bool:
+    """Keys that tell trials apart, or change no result."""
+    return key == "seed" or key.partition(".")[0] == "tracking"
+
+
+def differences(before: Mapping[str, Any], now: Plan) -> list[str]:
+    """What changed since a plan was recorded; empty where its sweep can go on.
+
+    Args:
+        before: what `to_record` returned, perhaps read from JSON.
+    """
+    old, new = _comparable(before), _comparable(json.loads(json.dumps(now.to_record())))
+    return [
+        f"{key}: {_shown(old, key)} before, {_shown(new, key)} now"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key) or (key in old) != (key in new)
+    ]
+
+
+def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's content by readable names, without what may change."""
+    flat = {key: record[key] for key in ("name", "kind", "metric", "direction", "seeds", "baseline")}
+    flat |= record["baseline_config"]
+    for name, arm in record["arms"].items():
+        flat[f"arm {name!r}"] = arm["values"]
+    search = record["search"] or {}
+    flat |= {f"search {key}": value for key, value in search.items() if key != "parameters"}
+    flat |= {f"search {key}": value for key, value in search.get("parameters", {}).items()}
+    return flat
+
+
+def _shown(record: Mapping[str, Any], key: str) -> str:
+    return json.dumps(record[key], ensure_ascii=False) if key in record else "absent"
+
+
+def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = None) -> Plan:
+    """Read an ablation file and validate every arm.
+
+    Args:
+        overrides: `key=value` for all arms, after the file's own `overrides` and before those of an arm.
+        preset: overlay on every arm's pipeline, and fewer seeds.
+    Raises:
+        ConfigError: every problem on a line of its own.
+    """
+    file = load_ablation(path)
+    if preset is not None:
+        file = apply_ablation_preset(preset, file)
+    kind = kind_of(file)
+    problems = [*problems_of(file, kind), *refuse_overrides(file, kind, tuple(overrides))]
+    drafts = draft_arms(file, kind)
+    baseline = baseline_name(file.ablation, kind)
+    try:
+        base = load_base(file, overrides, preset)
+    except JepaLabError as error:
+        raise ConfigError(first_lines([*problems, *str(error).splitlines()])) from error
+    # Without those that a rule has refused already: they would also be told to equal the baseline.
+    sound = [draft for draft in drafts if draft.name == baseline or _may_differ(draft)]
+    pipelines, broken = validate_arms(sound, base)
+    problems += broken
+    search = build_search(file, base) if kind == "search" and not problems else None
+    problems += search_problems(search) if search is not None else []
+    if problems:
+        raise ConfigError(first_lines(problems))
+    return _plan(file, kind, drafts, pipelines, search)
+
+
+def _may_differ(draft: Draft) -> bool:
+    return bool(draft.changes) and not any(fixed_key(change.key) for change in draft.changes)
+
+
+def _plan(
+    file: AblationFile,
+    kind: Kind,
+    drafts: Sequence[Draft],
+    pipelines: Mapping[str, LoadedPipeline],
+    search: Search | None,
+) -> Plan:
+    ablation = file.ablation
+    return Plan(
+        name=file.name,
+        kind=kind,
+        arms=tuple(Arm(draft.name, {change.key: change.value for change in draft.changes}) for draft in drafts),
+        baseline=baseline_name(ablation, kind),
+        seeds=ablation.seeds,
+        metric=ablation.metric,
+        direction=ablation.direction or OBJECTIVES[ablation.metric],
+        retries=ablation.retries,
+        search=search,
+        swept_keys=tuple(dict.fromkeys(key for _, key, _ in swept_sources(ablation, kind))),
+        notes=_notes(ablation.seeds),
+        pipelines={name: with_seed(loaded, ablation.seeds[0]) for name, loaded in pipelines.items()},
+    )
+
+
+def _notes(seeds: Sequence[int]) -> tuple[str, ...]:
+    if len(seeds) > 1:
+        return ()
+    return ("one seed: differences cannot be told from noise, so the report has no intervals and no p-values",)

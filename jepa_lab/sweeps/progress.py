@@ -1,0 +1,112 @@
+"""What a person sees while a sweep runs: a line a slot and one for the sweep, or plain lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from jepa_lab.sweeps.watch import duration
+
+_PLAIN_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """How far a sweep is.
+
+    Attributes:
+        slots: what is going on in each: "arm seed 3: epoch 1.0/20 ...".
+        seconds_left: of the whole sweep, estimated from the trials that finished; None before the first.
+    """
+
+    slots: Mapping[int, str]
+    finished: int
+    failed: int
+    total: int
+    seconds_left: float | None
+
+    def sentence(self) -> str:
+        """The line for the sweep."""
+        parts = [f"{self.finished} of {self.total} trials finished"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.seconds_left is not None and self.finished + self.failed < self.total:
+            parts.append(f"about {duration(self.seconds_left)} left")
+        return ", ".join(parts)
+
+
+class SweepDisplay(ABC):
+    """Shows the state of a sweep; a context manager."""
+
+    @abstractmethod
+    def update(self, state: SweepState) -> None:
+        """Show how far it is now."""
+
+    @abstractmethod
+    def message(self, text: str) -> None:
+        """Print a line that stays."""
+
+    def __enter__(self) -> SweepDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the display; errors pass through."""
+        return None
+
+
+class LiveDisplay(SweepDisplay):
+    """Lines that are redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def update(self, state: SweepState) -> None:
+        lines = [f"slot {slot}  {text}" for slot, text in sorted(state.slots.items())]
+        self._live.update(
+            Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines), Text(state.sentence(), "bold"))
+        )
+
+    def message(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def __enter__(self) -> SweepDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+
+class PlainDisplay(SweepDisplay):
+    """The slots and the sweep every half minute."""
+
+    def __init__(self) -> None:
+        self._printed = time.monotonic()
+
+    def update(self, state: SweepState) -> None:
+        if time.monotonic() - self._printed < _PLAIN_SECONDS:
+            return
+        self._printed = time.monotonic()
+        for slot, text in sorted(state.slots.items()):
+            self.message(f"slot {slot}  {text}")
+        self.message(state.sentence())
+
+    def message(self, text: str) -> None:
+        print(text, flush=True)
+
+
+def build_sweep_display() -> SweepDisplay:
+    """The display that suits the standard output."""
+    return LiveDisplay(Console()) if sys.stdout.isatty() else PlainDisplay()

@@ -1,0 +1,236 @@
+"""Runs planned trials to their ends: starts them on free slots, tries again what failed, tells the study."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from jepa_lab.config.loading import LoadedPipeline, dump_pipeline
+from jepa_lab.errors import RunFolderError
+from jepa_lab.interruption import StopSignals
+from jepa_lab.resume import find_runs, is_finished
+from jepa_lab.sweeps.executors.base import Executor, Reply, Task
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.progress import SweepDisplay, SweepState
+from jepa_lab.sweeps.study import PlannedTrial, TableStudy
+from jepa_lab.sweeps.watch import TrialWatch
+from jepa_lab.tracking.atomic import write_text_atomically
+from jepa_lab.tracking.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+_MAX_DEATHS = 5
+"""Workers that one trial may lose: whatever kills it each time would do so for ever."""
+
+
+@dataclass
+class Trial:
+    """A trial that is not over.
+
+    Attributes:
+        pipeline: its resolved pipeline.
+        tags, params: what the tracker is told beside the run's own.
+        failures: attempts that failed. deaths: workers that it lost. slot: where it runs now.
+    """
+
+    number: int
+    planned: PlannedTrial
+    pipeline: LoadedPipeline
+    tags: dict[str, str]
+    params: dict[str, str]
+    failures: int = 0
+    deaths: int = 0
+    slot: int | None = None
+    watch: TrialWatch | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def label(self) -> str:
+        """Arm and seed."""
+        return f"{self.planned.arm} seed {self.planned.seed}"
+
+
+class TrialQueue:
+    """Performs trials with an executor.
+
+    Args:
+        metric: name in result.json of the value that the study is told.
+        retries: attempts after the first that a failing trial gets.
+        stop: asked between two looks at the workers.
+        observe: called with each trial that runs, after its watch has been updated.
+    """
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        study: TableStudy,
+        executor: Executor,
+        metric: str,
+        retries: int,
+        stop: StopSignals,
+        display: SweepDisplay,
+        observe: Callable[[Trial], None] = lambda trial: None,
+    ) -> None:
+        self.folder, self.study, self.executor = folder, study, executor
+        self.metric, self.retries, self.stop, self.display, self.observe = metric, retries, stop, display, observe
+        self._waiting: deque[Trial] = deque()
+        self._running: dict[int, Trial] = {}
+        self._seconds: list[float] = []
+        self._over = {"finished": 0, "failed": 0}
+        self._stopping = False
+
+    def perform(self, trials: Iterable[Trial], already: int = 0) -> bool:
+        """Run the trials to their ends.
+
+        Args:
+            already: trials that were over before, for the display.
+        Returns:
+            False if a signal stopped the sweep; trials that ran have saved their state.
+        """
+        self._waiting.extend(trials)
+        self._over["finished"] += already
+        total = already + len(self._waiting)
+        while self._running or (self._waiting and not self._stopping):
+            self._start_waiting()
+            for reply in self.executor.wait(_POLL_SECONDS):
+                self._handle(self._running.pop(reply.number), reply)
+            self._look(total)
+            if self.stop.received is not None and not self._stopping:
+                self.display.message("stopping: the trials that run save their state; Ctrl-C again leaves at once")
+                self._stopping = True
+                self.executor.stop()
+        return not self._stopping
+
+    def _start_waiting(self) -> None:
+        while self._waiting and not self._stopping and self.executor.num_idle() > 0:
+            trial = self._waiting.popleft()
+            finished = self._finished_run(trial)
+            self.study.begin(trial.number)
+            if finished is not None:  # the parent died before it told the study
+                self._finish(trial, finished)
+                continue
+            config = self.folder.configs / f"trial-{trial.number:04d}.yaml"
+            write_text_atomically(config, dump_pipeline(trial.pipeline.pipeline))
+            trial.began, trial.watch = time.monotonic(), None
+            trial.slot = self.executor.start(Task(trial.number, config, self.folder.trials, trial.tags, trial.params))
+            self._running[trial.number] = trial
+
+    def _finished_run(self, trial: Trial) -> RunFolder | None:
+        runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
+        return next((run for run in runs if is_finished(run)), None)
+
+    def _handle(self, trial: Trial, reply: Reply) -> None:
+        handlers: dict[str, Callable[[Trial, str], None]] = {
+            "finished": self._on_finished,
+            "failed": self._on_failed,
+            "pruned": self._on_pruned,
+            "out_of_memory": self._on_out_of_memory,
+            "interrupted": self._on_interrupted,
+            "died": self._on_died,
+        }
+        if reply.message:
+            logger.info("trial %d (%s) %s: %s", trial.number, trial.label, reply.outcome, reply.message)
+        handlers[reply.outcome](trial, reply.message)
+
+    def _on_finished(self, trial: Trial, message: str) -> None:
+        finished = self._finished_run(trial)
+        if finished is None:
+            self._on_failed(trial, "the worker said that it had finished, but no finished run folder is there")
+            return
+        self._seconds.append(time.monotonic() - trial.began)
+        self._finish(trial, finished)
+
+    def _on_failed(self, trial: Trial, message: str) -> None:
+        trial.failures += 1
+        self.study.note(trial.number, "failures", trial.failures)
+        again = trial.failures <= self.retries and not self._stopping
+        self.display.message(f"{trial.label} failed{', and is tried again' if again else ''}: {message}")
+        if again:
+            self._waiting.appendleft(trial)
+        else:
+            self._fail(trial, message)
+
+    def _on_pruned(self, trial: Trial, message: str) -> None:
+        self._note_folder(trial)
+        self.study.prune(trial.number)
+        self._over["finished"] += 1
+
+    def _on_out_of_memory(self, trial: Trial, message: str) -> None:
+        if not self.executor.reduce_slots():
+            self._on_failed(trial, message)
+            return
+        self.display.message(f"out of memory with {self.executor.num_slots + 1} slots; going on with one less")
+        self._waiting.appendleft(trial)
+
+    def _on_interrupted(self, trial: Trial, message: str) -> None:
+        if not self._stopping:  # somebody else stopped it
+            self._waiting.appendleft(trial)
+
+    def _on_died(self, trial: Trial, message: str) -> None:
+        trial.deaths += 1
+        if self._stopping:
+            return
+        if trial.deaths >= _MAX_DEATHS:
+            self._fail(trial, f"{message}; it has lost {trial.deaths} workers")
+            return
+        self.display.message(f"{trial.label}: {message}; another one goes on with it")
+        self._waiting.appendleft(trial)
+
+    def _finish(self, trial: Trial, run: RunFolder) -> None:
+        """Tell the study the value of a run that has finished."""
+        result = run.read_result()
+        assert result is not None, "checked by is_finished"
+        value = result["metrics"].get(self.metric)
+        if value is None:
+            self._fail(trial, f"its result has no {self.metric}")
+            return
+        self._note_folder(trial)
+        self.study.note(trial.number, "collapsed", bool(result.get("collapsed")))
+        self.study.finish(trial.number, float(value))
+        self._over["finished"] += 1
+
+    def _fail(self, trial: Trial, message: str) -> None:
+        self._note_folder(trial)
+        self.study.note(trial.number, "error", message)
+        self.study.finish(trial.number, None)
+        self._over["failed"] += 1
+
+    def _note_folder(self, trial: Trial) -> None:
+        runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
+        if runs:
+            self.study.note(trial.number, "run_folder", runs[-1].path.relative_to(self.folder.path).as_posix())
+
+    def _look(self, total: int) -> None:
+        slots = {}
+        for trial in self._running.values():
+            text = f"{trial.label}: starting"
+            watch = self._watch(trial)
+            if watch is not None:
+                try:
+                    watch.update()
+                except RunFolderError as error:
+                    logger.warning("%s", error)
+                self.observe(trial)
+                text = f"{trial.label}: {watch.sentence()}"
+            assert trial.slot is not None
+            slots[trial.slot] = text
+        left = self._seconds_left()
+        self.display.update(SweepState(slots, self._over["finished"], self._over["failed"], total, left))
+
+    def _watch(self, trial: Trial) -> TrialWatch | None:
+        if trial.watch is None:
+            runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
+            if runs:
+                trial.watch = TrialWatch(runs[-1].metrics, trial.pipeline.pipeline.training.epochs)
+        return trial.watch
+
+    def _seconds_left(self) -> float | None:
+        """From the mean time of the trials that finished; those that run count half."""
+        if not self._seconds:
+            return None
+        mean = sum(self._seconds) / len(self._seconds)
+        return mean * (len(self._waiting) + len(self._running) / 2) / self.executor.num_slots

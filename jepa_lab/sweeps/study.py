@@ -1,0 +1,167 @@
+"""Optuna's study of a sweep: what is planned, what is done, and the numbers of the trials.
+
+The parent alone asks and tells. A trial of a table is an arm with a seed, enqueued beforehand; its parameters in the
+study are just these two. Optuna's heartbeat does not work with ask and tell, so an interrupted trial is one that is
+still RUNNING when the parent, which holds the sweep's lock, starts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from jepa_lab.errors import ConfigError
+from jepa_lab.tracking.credentials import scrub
+
+Direction = Literal["maximize", "minimize"]
+_LOCK_SUFFIX = ".lock"
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """An arm with a seed.
+
+    Attributes:
+        role: "arm" in a table; "confirm" or "final" after a search.
+    """
+
+    arm: str
+    seed: int
+    role: str = "arm"
+
+
+def open_storage(journal: Path, url: str | None) -> BaseStorage:
+    """Optuna's storage: the sweep's journal, or any database that Optuna knows.
+
+    The caller holds the sweep's lock: a lock file or a torn last line was left by a process that was killed.
+
+    Raises:
+        ConfigError: if the URL cannot be opened.
+    """
+    if url is None:
+        _mend_journal(journal)
+        return JournalStorage(JournalFileBackend(str(journal)))
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:  # whatever SQLAlchemy, its driver or Optuna raise
+        raise ConfigError(
+            f"--storage cannot be opened ({scrub(str(error)).splitlines()[0]}); give an Optuna URL"
+        ) from error
+
+
+def _mend_journal(journal: Path) -> None:
+    """Remove the lock of a dead owner, and cut off a line that it did not finish."""
+    for left in journal.parent.glob(f"{journal.name}{_LOCK_SUFFIX}*"):
+        left.unlink()
+    if journal.exists():
+        content = journal.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            with open(journal, "r+b") as file:
+                file.truncate(end)
+
+
+def quiet_optuna() -> None:
+    """Only warnings: the sweep has its own progress."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class TableStudy:
+    """The study of a table: every arm with every seed, once.
+
+    Args:
+        storage: see `open_storage`.
+        name: study name in the storage.
+        direction: of the metric.
+        arms, seeds: all that may be planned.
+    """
+
+    def __init__(
+        self, storage: BaseStorage, name: str, direction: Direction, arms: Iterable[str], seeds: Iterable[int]
+    ) -> None:
+        quiet_optuna()
+        self._study = optuna.create_study(
+            storage=storage, study_name=name, direction=direction, load_if_exists=True, sampler=RandomSampler(seed=0)
+        )
+        self._distributions: dict[str, BaseDistribution] = {
+            "arm": CategoricalDistribution(tuple(arms)),
+            "seed": CategoricalDistribution(tuple(seeds)),
+        }
+
+    def recorded_plan(self) -> dict[str, Any] | None:
+        """The plan that the study was made for; None for a new study."""
+        return self._study.user_attrs.get("plan")
+
+    def record_plan(self, plan: dict[str, Any]) -> None:
+        """Keep the plan (JSON values)."""
+        self._study.set_user_attr("plan", plan)
+
+    def enqueue(self, planned: Iterable[PlannedTrial]) -> None:
+        """Add the trials that are not in the study yet."""
+        present = {_identity(trial) for trial in self._study.get_trials(deepcopy=False)}
+        for each in planned:
+            if each not in present:
+                self._study.enqueue_trial({"arm": each.arm, "seed": each.seed}, user_attrs={"role": each.role})
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as they are now."""
+        return list(self._study.get_trials(deepcopy=False))
+
+    def to_run(self) -> list[tuple[int, PlannedTrial]]:
+        """Numbers and content of the trials that are not over: interrupted ones first, then waiting ones."""
+        over = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+        left = [trial for trial in self.trials() if trial.state not in over]
+        left.sort(key=lambda trial: (trial.state != TrialState.RUNNING, trial.number))
+        return [(trial.number, _identity(trial)) for trial in left]
+
+    def planned(self, trial: FrozenTrial) -> PlannedTrial:
+        """Arm, seed and role of a trial."""
+        return _identity(trial)
+
+    def begin(self, number: int) -> None:
+        """Mark a trial as running; one that is running already (it was interrupted) stays so."""
+        if self._frozen(number).state == TrialState.RUNNING:
+            return
+        trial = self._study.ask(self._distributions)  # enqueued trials come in the order of their numbers
+        if trial.number != number:
+            raise AssertionError(f"Optuna gave trial {trial.number} instead of {number}")
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Keep a user attribute (a JSON value)."""
+        trial = self._live(number)
+        if trial.user_attrs.get(key) != value:
+            trial.set_user_attr(key, value)
+
+    def report(self, number: int, value: float, step: int) -> None:
+        """Keep an intermediate value; one that is there already stays."""
+        if step not in self._frozen(number).intermediate_values:
+            self._live(number).report(value, step)
+
+    def finish(self, number: int, value: float | None) -> None:
+        """The trial is over, with its value or (None) failed."""
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        self._study.tell(number, value, state)
+
+    def prune(self, number: int) -> None:
+        """The trial was ended early."""
+        self._study.tell(number, state=TrialState.PRUNED)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.trials()[number]
+
+    def _live(self, number: int) -> Trial:
+        return Trial(self._study, self._frozen(number)._trial_id)
+
+
+def _identity(trial: FrozenTrial) -> PlannedTrial:
+    params = trial.params or trial.system_attrs["fixed_params"]
+    return PlannedTrial(params["arm"], params["seed"], trial.user_attrs.get("role", "arm"))

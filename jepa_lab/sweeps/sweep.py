@@ -1,0 +1,211 @@
+"""`jepa-lab sweep`: every arm with every seed, then the report."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa_lab.errors import RunFolderError, RunInterrupted
+from jepa_lab.interruption import StopSignals
+from jepa_lab.registry import ComponentParams
+from jepa_lab.reports.content import ReportInput
+from jepa_lab.reports.report import write_report
+from jepa_lab.run import build_tracker
+from jepa_lab.sweeps.executors.base import EXECUTORS, Executor
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.plan import Arm, Plan, differences
+from jepa_lab.sweeps.progress import build_sweep_display
+from jepa_lab.sweeps.queue import Trial, TrialQueue
+from jepa_lab.sweeps.results import open_study, report_input
+from jepa_lab.sweeps.study import PlannedTrial, open_storage
+from jepa_lab.tracking.base import MirrorState, Tracker
+from jepa_lab.tracking.description import RunDescription, RunStatus, flat_params
+from jepa_lab.tracking.environment import describe_environment
+
+_TRACKER_SECONDS = 60.0
+_LOCK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """How a sweep is performed; nothing here changes a result.
+
+    Attributes:
+        root: folder of the sweep folders.
+        storage: Optuna URL; None for a journal in the sweep's folder.
+        executor: parameters of the executor.
+        command: the command line.
+    """
+
+    root: Path
+    storage: str | None
+    executor: ComponentParams
+    command: Sequence[str]
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What the end of a sweep tells.
+
+    Attributes:
+        stopped_by: the signal that stopped it, or None; the same command goes on.
+        report: what the report was made from.
+        tracker: where the tracker's copy is. mirror: how complete it is.
+    """
+
+    folder: SweepFolder
+    stopped_by: signal.Signals | None
+    report: ReportInput
+    tracker: str
+    mirror: MirrorState
+
+
+def sweep_folder(plan: Plan, ablation: str, root: Path) -> SweepFolder:
+    """The folder of a plan's sweep, made if it is not there.
+
+    Raises:
+        RunFolderError: another plan is in it, or it cannot be written.
+    """
+    folder = SweepFolder.open_or_create(root, f"{plan.name}-{plan.digest[:8]}", ablation, plan.to_record())
+    refuse_other_plan(folder.read_plan(), plan, str(folder.path))
+    return folder
+
+
+def refuse_other_plan(recorded: dict[str, Any], plan: Plan, where: str) -> None:
+    """A sweep goes on with the plan it began with.
+
+    Raises:
+        RunFolderError: naming what differs.
+    """
+    changed = differences(recorded, plan)
+    if changed:
+        raise RunFolderError(
+            f"{where} holds another plan under the name {plan.name!r}: {'; '.join(changed)}. "
+            "Give the ablation another name, or put the plan back"
+        )
+
+
+class Sweep:
+    """A plan that is being carried out.
+
+    Only the holder of the folder's lock may make one.
+
+    Args:
+        stop: set by signals.
+    Raises:
+        RunFolderError: the storage holds another plan under this name.
+    """
+
+    def __init__(self, plan: Plan, folder: SweepFolder, settings: SweepSettings, stop: StopSignals) -> None:
+        self.plan, self.folder, self.settings, self.stop = plan, folder, settings, stop
+        storage = open_storage(folder.journal, settings.storage)
+        self.study = open_study(storage, plan.to_record())
+        recorded = self.study.recorded_plan()
+        if recorded is None:
+            self.study.record_plan(plan.to_record())
+        else:
+            refuse_other_plan(recorded, plan, "the storage")
+
+    def perform(self) -> bool:
+        """Run what is left of the plan; False if a signal stopped it."""
+        self.study.enqueue(PlannedTrial(arm.name, seed) for seed in self.plan.seeds for arm in self.plan.arms)
+        left = self.study.to_run()
+        over = len(self.study.trials()) - len(left)
+        trials = [self._trial(number, planned) for number, planned in left]
+        with self._executor() as executor, build_sweep_display() as display, self.stop.held():
+            queue = TrialQueue(
+                self.folder, self.study, executor, self.plan.metric, self.plan.retries, self.stop, display
+            )
+            return queue.perform(trials, over)
+
+    @contextmanager
+    def _executor(self) -> Iterator[Executor]:
+        params = self.settings.executor
+        executor = EXECUTORS.entry_of(params).component(params, self.folder.path)
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+    def _trial(self, number: int, planned: PlannedTrial) -> Trial:
+        arm = self.plan.arm(planned.arm)
+        pipeline = self.plan.pipeline(arm, planned.seed)
+        return Trial(number, planned, pipeline, self._tags(planned), self._params(arm))
+
+    def _tags(self, planned: PlannedTrial) -> dict[str, str]:
+        return {
+            "sweep": self.plan.name,
+            "sweep_folder": str(self.folder.path.resolve()),
+            "arm": planned.arm,
+            "role": planned.role,
+            "is_baseline": str(planned.arm == self.plan.baseline).lower(),
+        }
+
+    def _params(self, arm: Arm) -> dict[str, str]:
+        """Every swept key, the baseline's value too, so that the tracker can draw all trials beside each other."""
+        return flat_params(dict(self.plan.flat_values(arm)))
+
+
+class SweepRecord:
+    """The sweep's own entry in the tracker, parent of its trials: written like a run, and followed by one mirror."""
+
+    def __init__(self, plan: Plan, folder: SweepFolder, command: Sequence[str]) -> None:
+        self.folder = folder
+        record = folder.record
+        baseline = plan.pipeline(plan.arm(plan.baseline), plan.seeds[0]).pipeline
+        self.tracker: Tracker = build_tracker(baseline, record)
+        record.figures.mkdir(exist_ok=True)
+        record.write_environment(describe_environment(command, baseline.training.device))
+        record.write_description(self._description(plan))
+        record.remove_result()
+        record.metrics.touch()
+        self.tracker.start(record)
+
+    def _description(self, plan: Plan) -> RunDescription:
+        content = {
+            "kind": plan.kind,
+            "baseline": plan.baseline,
+            "metric": plan.metric,
+            "direction": plan.direction,
+            "seeds": list(plan.seeds),
+            "arms": [arm.name for arm in plan.arms],
+            "swept_keys": list(plan.swept_keys),
+        }
+        tags = {"sweep": plan.name, "role": "sweep", "sweep_folder": str(self.folder.path.resolve())}
+        return RunDescription(flat_params(content, "plan."), tags, None, self.tracker.settings())
+
+    def end(self, status: RunStatus, metrics: Mapping[str, float]) -> MirrorState:
+        """Write how the sweep ended, and let the tracker catch up."""
+        self.folder.record.write_result(status, metrics, 0)
+        return self.tracker.close(_TRACKER_SECONDS)
+
+
+def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcome:
+    """Carry out a plan, or go on with it; the same command may be given again and again.
+
+    Args:
+        ablation: text of the ablation file.
+    Raises:
+        RunFolderError: another process is at work on the sweep, or another plan is in its place.
+        RunInterrupted, RunTerminated: a second Ctrl-C; what the trials had saved stays.
+    """
+    folder = sweep_folder(plan, ablation, settings.root)
+    with StopSignals() as stop, folder.lock() as lock:
+        lock.acquire(_LOCK_SECONDS)
+        sweep = Sweep(plan, folder, settings, stop)
+        record = SweepRecord(plan, folder, settings.command)
+        try:
+            complete = sweep.perform()
+        except KeyboardInterrupt:
+            record.end("KILLED", {})
+            raise RunInterrupted(f"interrupted; the same command goes on with {folder.path}") from None
+        report = report_input(folder, sweep.study)
+        counts = report.trials["status"].value_counts()
+        metrics = {f"trials/{str(status).lower()}": float(count) for status, count in counts.items()}
+        write_report(report, folder.report)
+        mirror = record.end("FINISHED" if complete else "KILLED", metrics)
+        return SweepOutcome(folder, stop.received, report, record.tracker.describe(), mirror)

@@ -1,0 +1,80 @@
+"""The trials of a sweep as a frame: what was planned, how each ended, and its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from jepa_lab.errors import RunFolderError
+from jepa_lab.tracking.metrics import metrics_frame
+from jepa_lab.tracking.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial of the study.
+
+    Attributes:
+        number: in the study.
+        status: FINISHED, COLLAPSED (finished or ended, marked as collapsed), FAILED, PRUNED, RUNNING or WAITING.
+        role: "arm"; "search", "confirm" or "final" in a search.
+        values: of every swept key.
+        folder: its run folder, where it has one. error: why it failed.
+    """
+
+    number: int
+    arm: str
+    seed: int
+    status: str
+    role: str
+    values: Mapping[str, Any]
+    folder: RunFolder | None
+    error: str | None
+
+
+def trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """One line a trial: the record's fields, a column for each swept key and one for each number of its result.
+
+    Numbers that only some trials have are NaN elsewhere.
+    """
+    lines = []
+    for record in records:
+        line: dict[str, Any] = {
+            "number": record.number,
+            "arm": record.arm,
+            "seed": record.seed,
+            "status": record.status,
+            "role": record.role,
+            "run_folder": None if record.folder is None else str(record.folder.path),
+            "error": record.error,
+            **record.values,
+        }
+        lines.append({**line, **_metrics(record)})
+    columns = ["number", "arm", "seed", "status", "role", "run_folder", "error"]
+    return pd.DataFrame(lines) if lines else pd.DataFrame(columns=columns)
+
+
+def _metrics(record: TrialRecord) -> dict[str, float | None]:
+    """The numbers of a trial that finished; those of another one mean nothing yet."""
+    if record.folder is None or record.status not in ("FINISHED", "COLLAPSED"):
+        return {}
+    try:
+        result = record.folder.read_result()
+    except RunFolderError:
+        return {}
+    return {} if result is None else dict(result["metrics"])
+
+
+def curves_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """Learning curves of the trials that finished, in long form: arm, seed, step, epoch, name, value."""
+    parts = []
+    for record in records:
+        if record.folder is None or record.status not in ("FINISHED", "COLLAPSED"):
+            continue
+        rows = metrics_frame(record.folder.metrics).drop(columns="time")
+        parts.append(rows.assign(arm=record.arm, seed=record.seed))
+    columns = ["arm", "seed", "step", "epoch", "name", "value"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

@@ -1,0 +1,82 @@
+"""A worker of the local executor: `python -m jepa_lab.sweeps.worker REPLIES THREADS`.
+
+It reads a task a line (JSON) from its standard input, trains and probes it, and writes a reply a line to the file
+descriptor REPLIES. What runs print goes to its standard output, the worker's log. When the standard input ends, the
+parent is gone or done: a run that is going on saves its state and stops.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+
+import torch
+
+from jepa_lab.config.loading import load_pipeline
+from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunOutOfMemory, RunPruned
+from jepa_lab.resume import find_unfinished, resume_run
+from jepa_lab.run import Membership, start_run
+from jepa_lab.sweeps.executors.base import Outcome, Reply, Task
+from jepa_lab.tracking.credentials import scrub
+
+_OUTCOMES: tuple[tuple[type[JepaLabError], Outcome], ...] = (
+    (RunInterrupted, "interrupted"),
+    (RunPruned, "pruned"),
+    (RunOutOfMemory, "out_of_memory"),
+    (RunCrashed, "failed"),
+)
+
+
+def perform(task: Task) -> Reply:
+    """Run a trial, or go on with it."""
+    try:
+        loaded = load_pipeline(task.config)
+        member = Membership(task.tags, task.params)
+        found = find_unfinished(task.runs, loaded.pipeline)
+        if found is None:
+            start_run(loaded, task.runs, sys.argv, member)
+        else:
+            resume_run(found, None, sys.argv, member)
+    except JepaLabError as error:
+        outcome: Outcome = next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), "failed")
+        return Reply(task.number, outcome, scrub(str(error)))
+    except Exception as error:  # before the run has a log of its own
+        traceback.print_exc()
+        return Reply(task.number, "failed", scrub(f"{type(error).__name__}: {error}"))
+    return Reply(task.number, "finished", "")
+
+
+def _read_tasks(tasks: queue.SimpleQueue[Task | None]) -> None:
+    """Pass on tasks until the parent closes the pipe or is gone; then end the run that is going on."""
+    for line in sys.stdin:
+        tasks.put(Task.from_json(line))
+    tasks.put(None)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Perform tasks until there are no more."""
+    replies, threads = os.fdopen(int(sys.argv[1]), "w"), int(sys.argv[2])
+    # Between two runs, a SIGTERM means that there will be no other; Ctrl-C is the parent's to pass on.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+    threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
+    while (task := tasks.get()) is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        torch.set_num_threads(threads)  # the trial before may have asked for another number
+        reply = perform(task)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        gc.collect()
+        torch.cuda.empty_cache()
+        replies.write(reply.to_json() + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Whole sweeps: every trial once, whatever is killed, and the same numbers as runs of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from jepa_lab.errors import RunFolderError
+from jepa_lab.run import start_run
+from jepa_lab.sweeps.executors import EXECUTORS
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.plan import Plan, load_plan
+from jepa_lab.sweeps.results import open_study, report_input
+from jepa_lab.sweeps.study import open_storage
+from jepa_lab.sweeps.sweep import SweepOutcome, SweepSettings, run_sweep
+from jepa_lab.tracking.metrics import read_metrics
+from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.training.checkpoint import CheckpointStore
+from tests.integration.pipelines import write_tiny
+
+ABLATION = """\
+name: loss_test
+base: tiny.yaml
+baseline: smooth
+arms:
+  smooth: {}
+  l2: {loss: l2}
+seeds: [0, 1]
+"""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TIMES = ("training_seconds", "images_per_second")
+
+
+def write_ablation(folder: Path, text: str = ABLATION) -> Path:
+    write_tiny(folder)
+    file = folder / "ablation.yaml"
+    file.write_text(text)
+    return file
+
+
+def settings(root: Path, slots: int = 2, storage: str | None = None) -> SweepSettings:
+    return SweepSettings(root, storage, EXECUTORS.get("local").config_type.model_validate({"slots": slots}), ["test"])
+
+
+def sweep(file: Path, root: Path, slots: int = 2) -> tuple[Plan, SweepOutcome]:
+    plan = load_plan(file)
+    return plan, run_sweep(plan, file.read_text(), settings(root, slots))
+
+
+def numbers(trials: pd.DataFrame) -> pd.DataFrame:
+    """What must not depend on how often a sweep was killed."""
+    measured = trials.drop(columns=["run_folder", "number", *TIMES]).sort_values(["arm", "seed"])
+    return measured.reset_index(drop=True)
+
+
+def trials_in(folder: Path) -> pd.DataFrame:
+    """The trials of a sweep folder."""
+    opened = SweepFolder.open(folder)
+    return report_input(opened, open_study(open_storage(opened.journal, None), opened.read_plan())).trials
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, SweepOutcome, Path]:
+    folder = tmp_path_factory.mktemp("finished sweep ö")
+    file = write_ablation(folder)
+    return *sweep(file, folder / "sweeps"), file
+
+
+def test_every_arm_is_trained_with_every_seed_once_and_reported(finished: tuple[Plan, SweepOutcome, Path]) -> None:
+    _, outcome, _ = finished
+    trials = outcome.report.trials
+    assert sorted(zip(trials["arm"], trials["seed"], trials["status"], strict=True)) == [
+        (arm, seed, "FINISHED") for arm in ("l2", "smooth") for seed in (0, 1)
+    ]
+    assert len(list((outcome.folder.trials).iterdir())) == 4
+    assert trials["probe/validation_accuracy"].between(0, 1).all()
+    for name in ("table.md", "table.tex", "trials.csv", "report.html"):
+        assert (outcome.folder.report / name).stat().st_size > 0
+    description = RunFolder(Path(trials["run_folder"][0])).read_description()
+    assert description.tags["arm"] == trials["arm"][0]
+    assert "loss" in description.params
+
+
+def test_a_trial_is_bitwise_the_run_of_its_pipeline_whatever_its_worker_ran_before(
+    finished: tuple[Plan, SweepOutcome, Path], tmp_path: Path
+) -> None:
+    plan, outcome, _ = finished
+    before = torch.get_num_threads()
+    for _, trial in outcome.report.trials.iterrows():
+        alone = start_run(plan.pipeline(plan.arm(trial["arm"]), trial["seed"]), tmp_path / "runs", []).folder
+        folders = (alone, RunFolder(Path(trial["run_folder"])))
+        first, second = (CheckpointStore(folder.checkpoints).load().model for folder in folders)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    torch.set_num_threads(before)
+
+
+def test_the_same_command_runs_nothing_again(finished: tuple[Plan, SweepOutcome, Path]) -> None:
+    _, outcome, file = finished
+    before = {path: path.stat().st_mtime_ns for path in outcome.folder.trials.rglob("*")}
+    _, again = sweep(file, outcome.folder.path.parent)
+    assert again.folder.path == outcome.folder.path
+    assert {path: path.stat().st_mtime_ns for path in outcome.folder.trials.rglob("*")} == before
+    pd.testing.assert_frame_equal(numbers(again.report.trials), numbers(outcome.report.trials))
+
+
+def test_a_second_process_on_the_same_sweep_is_refused(finished: tuple[Plan, SweepOutcome, Path]) -> None:
+    plan, outcome, file = finished
+    with outcome.folder.lock() as lock:
+        assert lock.try_acquire()
+        with pytest.raises(RunFolderError, match="another process is at work on the sweep"):
+            run_sweep(plan, file.read_text(), settings(outcome.folder.path.parent))
+
+
+def test_a_storage_that_holds_another_plan_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    file = write_ablation(tmp_path, ABLATION.replace("l2: {loss: l2}", "rare: {training.log_every_steps: 5}"))
+    plan = load_plan(file, ["training.epochs=1"])
+    run_sweep(plan, file.read_text(), settings(tmp_path / "sweeps", storage=storage))
+    other = load_plan(write_ablation(tmp_path), ["training.epochs=1"])
+    with pytest.raises(RunFolderError, match=r"the storage holds another plan under the name 'loss_test'.*'l2'"):
+        run_sweep(other, file.read_text(), settings(tmp_path / "sweeps", storage=storage))
+
+
+def test_a_trial_that_fails_is_tried_again_then_counted_and_shown(tmp_path: Path) -> None:
+    text = ABLATION.replace("l2: {loss: l2}", "hot: {optimizer.learning_rate: 1.0e+30, loss: l2}")
+    _, outcome = sweep(write_ablation(tmp_path, text.replace("[0, 1]", "[0]")), tmp_path / "sweeps", slots=1)
+    trials = outcome.report.trials.set_index("arm")
+    assert trials["status"].to_dict() == {"smooth": "FINISHED", "hot": "FAILED"}
+    assert "not finite" in trials.loc["hot", "error"]
+    assert "not finite" in (outcome.folder.report / "report.html").read_text()
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_kills_of_parent_and_workers_change_nothing_but_times(tmp_path: Path, kills: int) -> None:
+    file = write_ablation(tmp_path, ABLATION.replace("[0, 1]", "[0, 1, 2]"))
+    overrides = [f"training.epochs={20 * kills}", "probe.every_epochs=10"]
+    chance = random.Random(kills)
+    command = [sys.executable, "-m", "jepa_lab", "sweep", str(file), *overrides, "--slots", "2"]
+    killed = [*command, "--sweeps", str(tmp_path / "killed")]
+    for _ in range(kills):
+        process = subprocess.Popen(killed, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + chance.uniform(8, 20)
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(chance.uniform(0.5, 3))
+            _kill_a_worker(process.pid, chance)
+        process.kill()
+        process.communicate()
+    done = subprocess.run(killed, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole = subprocess.run(
+        [*command, "--sweeps", str(tmp_path / "whole")], env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert whole.returncode == 0
+    (first,), (second,) = (tmp_path / "killed").iterdir(), (tmp_path / "whole").iterdir()
+    assert len(trials_in(first)) == 6
+    pd.testing.assert_frame_equal(numbers(trials_in(first)), numbers(trials_in(second)))
+
+
+def _kill_a_worker(parent: int, chance: random.Random) -> None:
+    """SIGKILL to one child of a process, if it has one."""
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        found = children.read_text().split()
+        if found and chance.random() < 0.5:
+            os.kill(int(chance.choice(found)), signal.SIGKILL)
+
+
+def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    file = write_ablation(tmp_path, ABLATION.replace("[0, 1]", "[0]"))
+    command = [sys.executable, "-m", "jepa_lab", "sweep", str(file), "training.epochs=400", "probe.every_epochs=400"]
+    command += ["training.checkpoint_every_steps=100000", "--sweeps", str(tmp_path / "sweeps"), "--slots", "2"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def training() -> int:
+        files = (tmp_path / "sweeps").glob("*/trials/*/metrics.jsonl")
+        return sum(any(row.step > 0 for row in read_metrics(file)) for file in files)
+
+    while training() < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said
+    results = [json.loads(path.read_text()) for path in (tmp_path / "sweeps").glob("*/trials/*/result.json")]
+    assert [result["status"] for result in results] == ["KILLED", "KILLED"]
+    assert all(result["last_step"] > 0 for result in results)
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert process.wait(300) == 0
+    (folder,) = (tmp_path / "sweeps").iterdir()
+    assert trials_in(folder)["status"].tolist() == ["FINISHED", "FINISHED"]
+    assert len(list((folder / "trials").iterdir())) == 2

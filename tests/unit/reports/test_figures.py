@@ -1,0 +1,102 @@
+"""Figures: whole labels, both themes, and words for those who do not see them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from jepa_lab.reports.arm_figures import cost_drawing, curves_drawing, means_drawing
+from jepa_lab.reports.content import ReportInput, cleaned
+from jepa_lab.reports.monitor_figure import monitor_correlations, monitors_drawing, with_last_monitors
+from jepa_lab.reports.search_figures import search_drawings
+from jepa_lab.reports.style import DARK, LIGHT, Drawing, label, png
+from jepa_lab.reports.table import build_table
+from tests.unit.reports.frames import METRIC, NASTY_NAMES, make_content, make_search, set_trial
+
+LONG = tuple(f"arm-{i:02d}-with-a-rather-long-name-of-sixty-characters-in-all-{i:02d}" for i in range(20))
+
+
+def drawings_of(content: ReportInput) -> dict[str, Drawing]:
+    """All that the content has data for, by name."""
+    content = cleaned(content)
+    table = build_table(content)
+    found = [means_drawing(table), curves_drawing(content, table), cost_drawing(table), monitors_drawing(content)]
+    return {each.name: each for each in [*found, *search_drawings(content)] if each is not None}
+
+
+def edges_are_paper(picture: Image.Image) -> bool:
+    """Whether the outermost pixels are all of one colour: nothing is cut by the edge."""
+    image = np.asarray(picture.convert("L")).astype(int)
+    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    return bool(edge.max() - edge.min() <= 8)
+
+
+@pytest.mark.parametrize("arms", [NASTY_NAMES, LONG], ids=["odd characters", "long names"])
+def test_no_label_is_cut_at_the_edge(arms: tuple[str, ...]) -> None:
+    for drawing in drawings_of(make_content(arms, num_seeds=2)).values():
+        with Image.open(io.BytesIO(png(drawing, LIGHT))) as picture:
+            assert edges_are_paper(picture), drawing.name
+
+
+def test_a_search_has_figures_of_its_own_in_both_themes() -> None:
+    drawings = drawings_of(make_search())
+    for name in ("history", "importances", "parallel"):
+        with (
+            Image.open(io.BytesIO(png(drawings[name], LIGHT))) as light,
+            Image.open(io.BytesIO(png(drawings[name], DARK))) as dark,
+        ):
+            assert light.size == dark.size
+            assert light.convert("L").getpixel((2, 2)) > 240  # type: ignore[operator]
+            assert dark.convert("L").getpixel((2, 2)) < 40  # type: ignore[operator]
+            assert edges_are_paper(light)
+
+
+def test_names_are_wrapped_and_never_shortened() -> None:
+    for name in LONG:
+        assert label(name).replace("\n", "") == name
+        assert max(map(len, label(name).split("\n"))) <= 34
+    assert label("x" * 100).replace("\n", "") == "x" * 100
+    assert label("基") == "(U+57FA)"
+    assert label("") == ""
+
+
+def test_alt_texts_hold_the_numbers() -> None:
+    drawings = drawings_of(make_content())
+    assert "wide 80.43 [80.11, 80.74] %, difference +0.45 [+0.12, +0.78]" in drawings["means"].alt
+    assert "random encoder 60.11" in drawings["means"].alt
+    assert "probe/online_validation_accuracy: base from 29.9% to 86.7%" in drawings["curves"].alt
+    assert "wide 80.43%, 1.65M parameters, 92 s" in drawings["cost"].alt
+
+
+def test_the_best_point_of_the_history_is_named_in_either_direction() -> None:
+    content = make_search()
+    values = content.search.history["value"]  # type: ignore[union-attr]
+    assert f"is trial {values.idxmax()}." in drawings_of(content)["history"].alt
+    lower = dataclasses.replace(content, higher_is_better=False)
+    assert f"is trial {values.idxmin()}." in drawings_of(lower)["history"].alt
+
+
+def test_monitors_are_correlated_by_their_last_value_over_the_trials_with_a_result() -> None:
+    content = cleaned(set_trial(make_content(), "wide", 1, status="FAILED"))
+    found = monitor_correlations(content).set_index("monitor")
+    curves = content.curves.query("name == 'validation/loss' and step == 120").set_index(["arm", "seed"])["value"]
+    measured = content.trials.query("status == 'FINISHED'")
+    last = [curves[key] for key in zip(measured["arm"], measured["seed"], strict=True)]
+    expected = stats.spearmanr(last, measured[METRIC]).statistic
+    assert found.loc["validation/loss", "n"] == 14
+    assert found.loc["validation/loss", "rho"] == pytest.approx(expected)
+    assert len(with_last_monitors(content)) == 14
+
+
+def test_a_figure_without_data_is_left_out() -> None:
+    content = make_content()
+    assert (
+        drawings_of(dataclasses.replace(content, trials=content.trials.iloc[:0], curves=content.curves.iloc[:0])) == {}
+    )
+    same = content.trials.assign(training_seconds=60.0, predictor_parameters=1.0)
+    assert set(drawings_of(dataclasses.replace(content, trials=same))) == {"means", "curves", "monitors"}

@@ -1,0 +1,253 @@
+"""The lines of the table and the sentences below it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from jepa_lab.reports.content import ReportInput, cleaned
+from jepa_lab.reports.numbers import count, duration, p_value, scale_for
+from jepa_lab.reports.statistics import Interval, mean_interval
+from jepa_lab.reports.table import Table, build_table
+from tests.unit.reports.frames import METRIC, make_content, make_search, set_trial
+
+
+def table_of(content: ReportInput) -> Table:
+    """As a report makes it."""
+    return build_table(cleaned(content))
+
+
+def texts(table: Table) -> list[list[str]]:
+    """The cells' texts, line by line."""
+    return [[cell.text for cell in row] for row in table.as_text().rows]
+
+
+def footnotes(content: ReportInput) -> str:
+    """All footnotes in one text."""
+    return "\n".join(table_of(content).footnotes)
+
+
+def test_the_baseline_comes_first_then_the_controls_then_the_arms_in_the_order_of_the_plan() -> None:
+    rows = table_of(make_content(("base", "zebra", "ant"))).rows
+    assert [row.name for row in rows] == ["base", "random encoder", "raw pixels", "zebra", "ant"]
+    assert [row.role for row in rows] == ["baseline", "control", "control", "arm", "arm"]
+
+
+def test_a_line_holds_mean_difference_and_p_as_scipy_computes_them() -> None:
+    content = make_content()
+    base, wide = (content.trials[content.trials["arm"] == arm][METRIC].to_numpy() for arm in ("base", "wide"))
+    other = content.trials[content.trials["arm"] == "random masks"][METRIC].to_numpy()
+    line = texts(table_of(content))[3]
+    test = stats.ttest_rel(wide, base)
+    low, high = test.confidence_interval(0.95)
+    mean_low, mean_high = stats.t.interval(0.95, 4, wide.mean(), stats.sem(wide))
+    assert line[:3] == ["wide", "predictor.embed_dim=128, masker.name=random", "5/5"]
+    assert line[3] == f"{100 * wide.mean():.2f} [{100 * mean_low:.2f}, {100 * mean_high:.2f}]"
+    assert line[4] == f"{100 * (wide - base).mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+    holm = max(test.pvalue, min(1, 2 * stats.ttest_rel(other, base).pvalue))
+    assert line[5] == f"{holm:.3f}"
+    assert line[7:9] == ["1.65M", "92 s"]
+
+
+def test_controls_are_those_of_the_baseline_s_trials_and_never_bold_or_tested() -> None:
+    content = make_content()
+    content.trials.loc[content.trials["arm"] != "base", "random_encoder/validation_accuracy"] = 0.99
+    control = table_of(content).rows[1]
+    assert control.mean.mean == pytest.approx(0.6, abs=0.01)
+    assert math.isnan(control.holm_p)
+    assert not control.bold
+    best = content.trials.assign(**{"raw_pixels/validation_accuracy": 0.999})
+    assert not any(
+        row.bold for row in table_of(dataclasses.replace(content, trials=best)).rows if row.role == "control"
+    )
+
+
+def test_test_accuracy_has_a_column_and_decides_nothing() -> None:
+    content = make_content()
+    turned = content.trials.assign(**{"probe/test_accuracy": -content.trials["probe/test_accuracy"]})
+    before, after = table_of(content), table_of(dataclasses.replace(content, trials=turned))
+    assert [row.name for row in before.rows] == [row.name for row in after.rows]
+    assert [row.bold for row in before.rows] == [row.bold for row in after.rows]
+    assert [row[5] for row in texts(before)] == [row[5] for row in texts(after)]
+    assert before.as_text().columns[6].heading == "probe/test_accuracy"
+    assert texts(before)[0][6].startswith("78.78 [")
+
+
+def test_the_best_and_its_ties_are_bold() -> None:
+    bold = {
+        row.name for row in table_of(make_content(("base", "good", "same"), effects=(0.0, 0.05, 0.05))).rows if row.bold
+    }
+    assert bold == {"good", "same"}
+
+
+def test_where_lower_is_better_the_lowest_arm_is_bold() -> None:
+    content = make_content(effects=(0.0, 0.05, -0.05), higher_is_better=False)
+    assert [row.name for row in table_of(content).rows if row.bold] == ["random masks"]
+
+
+def test_a_failed_a_pruned_and_a_killed_trial_are_counted_and_named() -> None:
+    content = set_trial(make_content(), "wide", 1, status="FAILED", error="out of memory")
+    content = set_trial(content, "random masks", 2, status="PRUNED")
+    content = set_trial(content, "random masks", 3, status="KILLED")
+    notes = footnotes(content)
+    assert "1 trial failed: wide (seed 1)." in notes
+    assert "1 trial pruned (ended early because of its intermediate values): random masks (seed 2)." in notes
+    assert "1 trial killed before the end: random masks (seed 3)." in notes
+    assert "fewer: wide, random masks" in notes
+    assert [row[2] for row in texts(table_of(content))] == ["5/5", "5/5", "5/5", "4/5", "3/5"]
+
+
+def test_a_pruned_trial_s_number_is_not_in_the_mean() -> None:
+    content = set_trial(make_content(), "wide", 1, status="PRUNED", **{METRIC: 0.1})
+    assert table_of(content).rows[3].mean.low > 0.7
+
+
+@pytest.mark.parametrize("mark", [{"status": "COLLAPSED"}, {"collapsed": 1.0}])
+def test_a_collapsed_trial_counts_in_the_mean_and_is_named(mark: dict[str, object]) -> None:
+    content = set_trial(make_content(), "wide", 1, **mark)
+    assert len(table_of(content).rows[3].values) == 5
+    notes = footnotes(content)
+    assert "1 trial collapsed" in notes
+    assert "wide (seed 1). With a result, and therefore in the means: 1." in notes
+
+
+def test_a_later_try_replaces_a_failed_one_and_the_failure_is_still_counted() -> None:
+    content = set_trial(make_content(), "wide", 1, status="FAILED")
+    again = make_content().trials.query("arm == 'wide' and seed == 1").assign(number=99)
+    content = dataclasses.replace(content, trials=pd.concat([content.trials, again], ignore_index=True))
+    assert len(table_of(content).rows[3].values) == 5
+    assert "1 trial failed: wide (seed 1)." in footnotes(content)
+
+
+def test_an_unfinished_sweep_says_that_its_table_is_not_final() -> None:
+    content = set_trial(set_trial(make_content(), "wide", 3, status="RUNNING"), "wide", 4, status="WAITING")
+    assert "2 trials still running or waiting: this table is not final." in footnotes(content)
+
+
+def test_an_arm_without_any_result_keeps_its_line() -> None:
+    content = make_content()
+    for seed in range(5):
+        content = set_trial(content, "wide", seed, status="FAILED")
+    line = texts(table_of(content))[3]
+    assert line[2:] == ["0/5", "–", "–", "–", "–", "–", "–", "–"]
+    assert "5 trials failed: wide (seeds 0, 1, 2, 3, 4)." in footnotes(content)
+    assert "over 1 arm." in footnotes(content)  # the other arm
+
+
+def test_without_any_trial_the_table_still_has_its_lines() -> None:
+    content = make_content()
+    empty = dataclasses.replace(content, trials=content.trials.iloc[:0], curves=content.curves.iloc[:0])
+    table = table_of(empty)
+    assert [row.name for row in table.rows if row.role != "control"] == ["base", "wide", "random masks"]
+    assert "No arm has two trials with a result yet" in "\n".join(table.footnotes)
+
+
+def test_one_seed_gives_no_intervals_no_p_no_bold_and_says_why() -> None:
+    content = make_content(num_seeds=1)
+    table = table_of(content)
+    assert not any(row.bold for row in table.rows)
+    assert "[" not in "".join(texts(table)[3])
+    assert texts(table)[3][4].startswith("+")
+    assert any(note.startswith("One seed: there are no intervals and no p") for note in table.footnotes)
+    assert "Minimum detectable effect" not in "\n".join(table.footnotes)
+
+
+def test_unlabelled_images_have_no_metric_and_the_table_says_so() -> None:
+    content = make_content()
+    labels = [name for name in content.trials if "accuracy" in name]
+    table = table_of(dataclasses.replace(content, trials=content.trials.drop(columns=labels)))
+    assert [row.role for row in table.rows] == ["baseline", "arm", "arm"]
+    assert "No trial has a probe/validation_accuracy" in "\n".join(table.footnotes)
+    assert texts(table)[0][9] == "9.88"  # RankMe needs no labels
+
+
+def test_numbers_that_are_not_finite_are_missing_ones() -> None:
+    content = set_trial(set_trial(make_content(), "wide", 0, **{METRIC: np.nan}), "wide", 1, **{METRIC: np.inf})
+    assert sorted(table_of(content).rows[3].values) == [2, 3, 4]
+    assert "2 trials ended without a probe/validation_accuracy: wide (seeds 0, 1)." in footnotes(content)
+
+
+def test_equal_values_are_all_bold_and_have_no_detectable_effect() -> None:
+    content = make_content()
+    table = table_of(dataclasses.replace(content, trials=content.trials.assign(**{METRIC: 0.5})))
+    assert [row.bold for row in table.rows if row.role != "control"] == [True] * 3
+    assert texts(table)[3][3:6] == ["50.00 [50.00, 50.00]", "0.00 [0.00, 0.00]", "1.00"]
+    assert "no minimum detectable effect" in "\n".join(table.footnotes)
+
+
+def test_a_difference_without_spread_is_pointed_out() -> None:
+    content = make_content()
+    values = content.trials["arm"].map({"base": 0.5, "wide": 0.75, "random masks": 0.5})
+    assert "there is no spread to judge by" in footnotes(
+        dataclasses.replace(content, trials=content.trials.assign(**{METRIC: values}))
+    )
+
+
+def test_the_footnotes_say_what_the_brackets_the_bold_and_the_p_are() -> None:
+    notes = footnotes(make_content())
+    assert "95% intervals of Student's t over the seeds, not standard deviations" in notes
+    assert "paired by seed. They are per comparison" in notes
+    assert "adjusted by Holm over 2 arms" in notes
+    assert "It cannot be lower than 0.0625 with 5 seeds." in notes
+    assert "is found with a power of 0.8 (5 seeds" in notes
+    assert "the best epoch by the online probe is not used" in notes
+    assert "cannot be lower than 0.25 with 3 seeds" in footnotes(make_content(num_seeds=3))
+
+
+def test_a_metric_of_the_test_split_is_warned_about() -> None:
+    assert "choosing by it makes every number here optimistic" in footnotes(make_content(metric="probe/test_accuracy"))
+
+
+def test_the_winner_of_a_search_meets_the_baseline_on_its_final_trials_alone() -> None:
+    rows = table_of(make_search()).rows
+    assert [row.name for row in rows] == ["base", "random encoder", "raw pixels", "winner"]
+    assert [len(row.values) for row in rows] == [3, 3, 3, 3]
+    assert "The winner was chosen on other trials" in footnotes(make_search())
+
+
+def test_only_winner_and_baseline_of_a_search_have_test_numbers_anywhere() -> None:
+    trials = cleaned(make_search()).trials
+    shown = trials.dropna(subset=["probe/test_accuracy"])
+    assert set(shown["arm"]) == {"base", "winner"}
+    assert set(shown["role"]) == {"final"}
+    assert trials["random_encoder/test_accuracy"].notna().sum() == len(shown)
+
+
+def test_many_seeds_are_no_error() -> None:
+    assert "adjusted by Holm" in footnotes(make_content(num_seeds=60))
+
+
+def test_digits_follow_the_uncertainty() -> None:
+    def scale(metric: str, low: float, high: float) -> str:
+        interval = Interval(3, (low + high) / 2, low, high)
+        return scale_for(metric, [interval]).interval(interval)
+
+    assert scale("probe/validation_accuracy", 0.7, 0.9) == "80.0 [70.0, 90.0]"
+    assert scale("probe/validation_accuracy", 0.79, 0.80) == "79.50 [79.00, 80.00]"
+    assert scale("validation/loss", 0.0123, 0.0125) == "0.01240 [0.01230, 0.01250]"
+    assert scale("rankme_end", -250.0, 150.0) == "−50 [−250, 150]"
+    assert scale_for("rankme_end", [mean_interval([0.0])]).value(0.0) == "0.00"
+
+
+def test_sizes_times_and_p_are_short() -> None:
+    assert [count(n) for n in (950.0, 830_123.0, 1_234_567.0, 86_000_000.0, 999_900.0)] == [
+        "950",
+        "830k",
+        "1.23M",
+        "86M",
+        "1M",
+    ]
+    assert [duration(s) for s in (4.26, 45.0, 203.0, 5400.0, 90000.0)] == [
+        "4.3 s",
+        "45 s",
+        "3.4 min",
+        "90.0 min",
+        "25.0 h",
+    ]
+    assert [p_value(p) for p in (0.0, 0.0004, 0.0123, 0.25, 1.0)] == ["<0.001", "<0.001", "0.012", "0.25", "1.00"]
+    assert (count(math.nan), duration(math.nan), p_value(math.nan)) == ("–", "–", "–")

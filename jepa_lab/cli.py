@@ -320,11 +320,12 @@ def report(sweep_folder: Path, storage: str | None) -> None:
     """Write the tables, figures and page of a sweep anew."""
     from jepa_lab.reports.report import print_table, write_report
     from jepa_lab.sweeps.folder import SweepFolder
-    from jepa_lab.sweeps.results import open_study, report_input
+    from jepa_lab.sweeps.results import report_input
+    from jepa_lab.sweeps.studies import Studies
     from jepa_lab.sweeps.study import open_storage
 
     folder = SweepFolder.open(sweep_folder)
-    content = report_input(folder, open_study(open_storage(folder.journal, storage), folder.read_plan()))
+    content = report_input(folder, Studies(open_storage(folder.journal, storage), folder.read_plan()))
     print_table(content)
     for path in write_report(content, folder.report):
         click.echo(f"wrote {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ class OnlineEvaluation:
 def final_evaluation(
     pipeline: Pipeline, model: IJepa, probe_data: PreparedData, compute: Compute, figures: Path
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Probe the trained encoder and the controls; the test split is scored once each.
+    """Probe the trained encoder and the controls; the test split is scored once each, or not at all.
 
     Args:
         figures: folder for the confusion matrix.
@@ -161,6 +162,8 @@ def final_evaluation(
         reason = "the probe was skipped: the images have no labels; name labelled ones under probe.data"
         logger.info(reason)
         return {}, {"probe": None, "probe_skipped": reason}
+    if not pipeline.probe.score_test:
+        splits = replace(splits, test=None)
     untrained = build_model(pipeline, probe_data.train.images.shape[1]).to(compute.device)
     rows: dict[str, EncoderEvaluation] = {
         "trained": evaluate_encoder(probed_encoder(model, pipeline), splits, pipeline.probe, compute.device),

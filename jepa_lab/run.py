@@ -33,7 +33,7 @@ from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.survey import load_surveys, save_surveys
-from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunTerminated
+from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated
 from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probe_splits
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.randomness import build_generator
@@ -231,7 +231,8 @@ class Run:
                     self._train_and_probe()
             except Exception as error:
                 message = str(error) if isinstance(error, JepaLabError) else repr(error)
-                self._record_end("FAILED", message, collapsed=isinstance(error, RunCollapsed))
+                status: RunStatus = "KILLED" if isinstance(error, RunPruned) else "FAILED"
+                self._record_end(status, message, collapsed=isinstance(error, RunCollapsed))
                 self._close_after_error(tracker, _TRACKER_TIMEOUT_SECONDS)
                 if isinstance(error, JepaLabError):
                     raise
@@ -320,6 +321,7 @@ class Run:
             config_digest=config_digest(pipeline),
             config=dump_pipeline(pipeline),
             stop=self.stop,
+            stop_file=self.folder.stop_file,
         )
 
     def _training_summary(self, pretraining: Pretraining, online: OnlineEvaluation) -> dict[str, float | None]:

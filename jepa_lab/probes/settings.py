@@ -33,6 +33,9 @@ class ProbeSettings(ComponentParams):
     online_max_images: int = Field(
         10_000, ge=1, strict=True, description="Most training images of the cheap probe (a fixed stratified subset)."
     )
+    score_test: bool = Field(
+        True, strict=True, description="Score the test split at the end; a search does so for its winner alone."
+    )
     batch_size: int = Field(512, ge=1, strict=True, description="Images that features are extracted from at once.")
 
     @model_validator(mode="after")

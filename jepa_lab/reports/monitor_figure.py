@@ -23,7 +23,7 @@ MONITORS = {
 def with_last_monitors(content: ReportInput) -> pd.DataFrame:
     """The trials with a result, and the last value of each monitor's curve as a column."""
     trials = content.trials[content.trials["status"].isin(HAS_RESULT)]
-    curves = content.curves[content.curves["name"].isin(MONITORS)]
+    curves = content.curves[content.curves["name"].isin(_monitors_of(content))]
     if curves.empty:
         return trials
     last = curves.sort_values("step", kind="stable").groupby(["arm", "seed", "name"])["value"].last().unstack("name")
@@ -32,9 +32,14 @@ def with_last_monitors(content: ReportInput) -> pd.DataFrame:
     )
 
 
+def _monitors_of(content: ReportInput) -> list[str]:
+    """All but the metric, which may be one of them."""
+    return [name for name in MONITORS if name != content.metric]
+
+
 def monitor_correlations(content: ReportInput) -> pd.DataFrame:
     """Spearman's rho of each monitor with the metric over all trials: columns monitor, n, rho, p."""
-    found = rank_correlations(with_last_monitors(content), list(MONITORS), content.metric)
+    found = rank_correlations(with_last_monitors(content), _monitors_of(content), content.metric)
     return found[found["rho"].notna()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,7 +99,7 @@ def parallel_drawing(content: ReportInput, search: SearchInput) -> Drawing | Non
         return _draw_parallel(tried, content, search.parameters, theme)
 
     best = tried.iloc[-1]
-    parts = [f"{name} {_written(best[name])}" for name in search.parameters]
+    parts = [f"{name} {_written(best[name])}" for name in search.parameters if _is_known(best[name])]
     alt = f"{len(tried)} trials of the search; the best has {', '.join(parts)}."
     return Drawing("parallel", "Parameters of the search and their results", alt, draw)
 
@@ -149,23 +150,35 @@ def _place_axis(axes: Any, index: int, column: pd.Series, theme: Theme) -> np.nd
 
 
 def _heights(column: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """The column's values between 0 and 1, and some of them as ticks."""
+    """The column's values between 0 and 1, and some of them as ticks.
+
+    A parameter that a trial does not have is NaN: its line has a gap there.
+    """
+    known = column.dropna()
+    if known.empty:
+        return np.full(len(column), math.nan), []
     if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
-        names = sorted({_written(value) for value in column})
+        names = sorted({_written(value) for value in known})
         place = {name: _between(index, len(names)) for index, name in enumerate(names)}
         every = -(-len(names) // _MOST_VALUES)
         ticks = [(place[name], label(name, 18)) for name in names[::every]]
-        return np.array([place[_written(value)] for value in column]), ticks
-    numeric = column.to_numpy(dtype=float)
-    low, high = float(np.nanmin(numeric)), float(np.nanmax(numeric))
+        is_known = column.notna()
+        return np.array(
+            [place[_written(value)] if there else math.nan for value, there in zip(column, is_known, strict=True)]
+        ), ticks
+    return _numeric_heights(column.to_numpy(dtype=float), sorted(set(known.astype(float))))
+
+
+def _numeric_heights(values: np.ndarray, different: Sequence[float]) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """The same for numbers, of which `different` are those that occur, in order."""
+    low, high = different[0], different[-1]
     if low == high:
-        return np.full(len(numeric), 0.5), [(0.5, _written(low))]
+        return np.where(np.isnan(values), math.nan, 0.5), [(0.5, _written(low))]
     if low > 0 and high / low > _LOG_RATIO:
         marks = np.geomspace(low, high, 5)
-        return np.log(numeric / low) / np.log(high / low), [(_between(i, 5), _written(m)) for i, m in enumerate(marks)]
-    whole = sorted(set(numeric[~np.isnan(numeric)]))
-    marks = np.array(whole) if len(whole) <= 5 else np.linspace(low, high, 5)
-    return (numeric - low) / (high - low), [(float((m - low) / (high - low)), _written(m)) for m in marks]
+        return np.log(values / low) / np.log(high / low), [(_between(i, 5), _written(m)) for i, m in enumerate(marks)]
+    marks = np.array(different) if len(different) <= 5 else np.linspace(low, high, 5)
+    return (values - low) / (high - low), [(float((m - low) / (high - low)), _written(m)) for m in marks]
 
 
 def _between(index: int, number: int) -> float:
@@ -174,3 +187,8 @@ def _between(index: int, number: int) -> float:
 
 def _written(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+def _is_known(value: Any) -> bool:
+    """Whether the trial has the parameter."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from jepa_lab.config.loading import LoadedPipeline, dump_pipeline
@@ -15,7 +15,7 @@ from jepa_lab.resume import find_runs, is_finished
 from jepa_lab.sweeps.executors.base import Executor, Reply, Task
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.progress import SweepDisplay, SweepState
-from jepa_lab.sweeps.study import PlannedTrial, TableStudy
+from jepa_lab.sweeps.study import PlannedTrial, Study
 from jepa_lab.sweeps.watch import TrialWatch
 from jepa_lab.tracking.atomic import write_text_atomically
 from jepa_lab.tracking.run_folder import RunFolder
@@ -67,7 +67,7 @@ class TrialQueue:
     def __init__(
         self,
         folder: SweepFolder,
-        study: TableStudy,
+        study: Study,
         executor: Executor,
         metric: str,
         retries: int,
@@ -77,47 +77,53 @@ class TrialQueue:
     ) -> None:
         self.folder, self.study, self.executor = folder, study, executor
         self.metric, self.retries, self.stop, self.display, self.observe = metric, retries, stop, display, observe
-        self._waiting: deque[Trial] = deque()
+        self._again: deque[Trial] = deque()
+        self._total = 0
         self._running: dict[int, Trial] = {}
         self._seconds: list[float] = []
         self._over = {"finished": 0, "failed": 0}
         self._stopping = False
 
-    def perform(self, trials: Iterable[Trial], already: int = 0) -> bool:
-        """Run the trials to their ends.
+    def perform(self, trials: Iterator[Trial], already: int, total: int) -> bool:
+        """Run trials to their ends.
 
         Args:
-            already: trials that were over before, for the display.
+            trials: asked for the next one when a slot is free, so that a search can learn from those before it.
+            already: trials that were over before. total: with these, how many there will be; for the display.
         Returns:
             False if a signal stopped the sweep; trials that ran have saved their state.
         """
-        self._waiting.extend(trials)
         self._over["finished"] += already
-        total = already + len(self._waiting)
-        while self._running or (self._waiting and not self._stopping):
-            self._start_waiting()
+        self._total = total
+        while self._start_next(trials) or self._running:
             for reply in self.executor.wait(_POLL_SECONDS):
                 self._handle(self._running.pop(reply.number), reply)
-            self._look(total)
+            self._look()
             if self.stop.received is not None and not self._stopping:
                 self.display.message("stopping: the trials that run save their state; Ctrl-C again leaves at once")
                 self._stopping = True
                 self.executor.stop()
         return not self._stopping
 
-    def _start_waiting(self) -> None:
-        while self._waiting and not self._stopping and self.executor.num_idle() > 0:
-            trial = self._waiting.popleft()
+    def _start_next(self, trials: Iterator[Trial]) -> bool:
+        """Fill the free slots; whether trials are left to start, as far as is known."""
+        while not self._stopping and self.executor.num_idle() > 0:
+            trial = self._again.popleft() if self._again else next(trials, None)
+            if trial is None:
+                return False
             finished = self._finished_run(trial)
-            self.study.begin(trial.number)
             if finished is not None:  # the parent died before it told the study
                 self._finish(trial, finished)
-                continue
-            config = self.folder.configs / f"trial-{trial.number:04d}.yaml"
-            write_text_atomically(config, dump_pipeline(trial.pipeline.pipeline))
-            trial.began, trial.watch = time.monotonic(), None
-            trial.slot = self.executor.start(Task(trial.number, config, self.folder.trials, trial.tags, trial.params))
-            self._running[trial.number] = trial
+            else:
+                self._start(trial)
+        return not self._stopping
+
+    def _start(self, trial: Trial) -> None:
+        config = self.folder.configs / f"{trial.planned.role}-{trial.number:04d}.yaml"
+        write_text_atomically(config, dump_pipeline(trial.pipeline.pipeline))
+        trial.began, trial.watch = time.monotonic(), None
+        trial.slot = self.executor.start(Task(trial.number, config, self.folder.trials, trial.tags, trial.params))
+        self._running[trial.number] = trial
 
     def _finished_run(self, trial: Trial) -> RunFolder | None:
         runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
@@ -141,7 +147,9 @@ class TrialQueue:
         if finished is None:
             self._on_failed(trial, "the worker said that it had finished, but no finished run folder is there")
             return
-        self._seconds.append(time.monotonic() - trial.began)
+        seconds = time.monotonic() - trial.began
+        self._seconds.append(seconds)
+        self.study.note(trial.number, "seconds", seconds)
         self._finish(trial, finished)
 
     def _on_failed(self, trial: Trial, message: str) -> None:
@@ -150,7 +158,7 @@ class TrialQueue:
         again = trial.failures <= self.retries and not self._stopping
         self.display.message(f"{trial.label} failed{', and is tried again' if again else ''}: {message}")
         if again:
-            self._waiting.appendleft(trial)
+            self._again.appendleft(trial)
         else:
             self._fail(trial, message)
 
@@ -164,11 +172,11 @@ class TrialQueue:
             self._on_failed(trial, message)
             return
         self.display.message(f"out of memory with {self.executor.num_slots + 1} slots; going on with one less")
-        self._waiting.appendleft(trial)
+        self._again.appendleft(trial)
 
     def _on_interrupted(self, trial: Trial, message: str) -> None:
         if not self._stopping:  # somebody else stopped it
-            self._waiting.appendleft(trial)
+            self._again.appendleft(trial)
 
     def _on_died(self, trial: Trial, message: str) -> None:
         trial.deaths += 1
@@ -178,7 +186,7 @@ class TrialQueue:
             self._fail(trial, f"{message}; it has lost {trial.deaths} workers")
             return
         self.display.message(f"{trial.label}: {message}; another one goes on with it")
-        self._waiting.appendleft(trial)
+        self._again.appendleft(trial)
 
     def _finish(self, trial: Trial, run: RunFolder) -> None:
         """Tell the study the value of a run that has finished."""
@@ -204,7 +212,7 @@ class TrialQueue:
         if runs:
             self.study.note(trial.number, "run_folder", runs[-1].path.relative_to(self.folder.path).as_posix())
 
-    def _look(self, total: int) -> None:
+    def _look(self) -> None:
         slots = {}
         for trial in self._running.values():
             text = f"{trial.label}: starting"
@@ -219,7 +227,7 @@ class TrialQueue:
             assert trial.slot is not None
             slots[trial.slot] = text
         left = self._seconds_left()
-        self.display.update(SweepState(slots, self._over["finished"], self._over["failed"], total, left))
+        self.display.update(SweepState(slots, self._over["finished"], self._over["failed"], self._total, left))
 
     def _watch(self, trial: Trial) -> TrialWatch | None:
         if trial.watch is None:
@@ -233,4 +241,5 @@ class TrialQueue:
         if not self._seconds:
             return None
         mean = sum(self._seconds) / len(self._seconds)
-        return mean * (len(self._waiting) + len(self._running) / 2) / self.executor.num_slots
+        left = self._total - sum(self._over.values()) - len(self._running) / 2
+        return mean * max(0.0, left) / self.executor.num_slots

@@ -1,64 +1,112 @@
-"""What a sweep has found so far, read from its folder and its study: the input of its report."""
+"""What a sweep has found so far, read from its folder and its studies: the input of its report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from optuna.storages import BaseStorage
+import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from jepa_lab.errors import RunFolderError
-from jepa_lab.reports.content import ReportInput
+from jepa_lab.reports.content import ReportInput, SearchInput
 from jepa_lab.sweeps.folder import SweepFolder
-from jepa_lab.sweeps.study import TableStudy
+from jepa_lab.sweeps.search_sweep import fresh_seeds, point_name
+from jepa_lab.sweeps.studies import Studies
+from jepa_lab.sweeps.study import PlannedTrial, TableStudy
 from jepa_lab.sweeps.trials import TrialRecord, curves_frame, trials_frame
 from jepa_lab.tracking.run_folder import RunFolder
 
 
-def open_study(storage: BaseStorage, plan: Mapping[str, Any]) -> TableStudy:
-    """The study of a plan.
-
-    Args:
-        plan: content of plan.json.
-    """
-    return TableStudy(storage, plan["name"], plan["direction"], tuple(plan["arms"]), plan["seeds"])
-
-
-def report_input(folder: SweepFolder, study: TableStudy) -> ReportInput:
+def report_input(folder: SweepFolder, studies: Studies) -> ReportInput:
     """Everything that the report of a sweep shows.
 
     Raises:
         RunFolderError: a file of the sweep or of a trial is damaged.
     """
     plan = folder.read_plan()
-    records = [_record(folder, plan, study, trial) for trial in study.trials()]
-    baseline = plan["arms"][plan["baseline"]]["values"]
+    if plan["search"] is not None:
+        return _search_input(folder, plan, studies)
+    arms = {name: arm["values"] for name, arm in plan["arms"].items()}
+    return _input(folder, plan, arms, list(_records_of_table(folder, studies.table, arms)), tuple(plan["seeds"]), None)
+
+
+def _input(
+    folder: SweepFolder,
+    plan: Mapping[str, Any],
+    arms: Mapping[str, Mapping[str, Any]],
+    records: list[TrialRecord],
+    seeds: tuple[int, ...],
+    search: SearchInput | None,
+) -> ReportInput:
+    """The input of a report.
+
+    Args:
+        arms: the lines of the table with the value of every swept key.
+    """
+    baseline = arms[plan["baseline"]]
     changed = {
-        name: {key: _shown(value) for key, value in arm["values"].items() if value != baseline[key]}
-        for name, arm in plan["arms"].items()
+        name: {key: _shown(value) for key, value in values.items() if value != baseline[key]}
+        for name, values in arms.items()
     }
     return ReportInput(
         title=plan["name"],
         kind=plan["kind"],
         baseline=plan["baseline"],
-        arms=tuple(plan["arms"]),
+        arms=tuple(arms),
         changed=changed,
         metric=plan["metric"],
         higher_is_better=plan["direction"] == "maximize",
-        seeds=tuple(plan["seeds"]),
+        seeds=seeds,
         notes=_notes(folder),
         trials=trials_frame(records),
         curves=curves_frame(records),
+        search=search,
     )
 
 
-def _shown(value: object) -> str:
-    return "absent" if value is None else str(value)
+def _search_input(folder: SweepFolder, plan: Mapping[str, Any], studies: Studies) -> ReportInput:
+    """The input for a search: its points, the best on the other seeds, winner and baseline on fresh ones."""
+    search = studies.search
+    parameters = tuple(plan["search"]["parameters"])
+    arms: dict[str, Mapping[str, Any]] = {plan["baseline"]: plan["arms"][plan["baseline"]]["values"]}
+    arms |= {point_name(trial.number): {key: trial.params.get(key) for key in parameters} for trial in search.trials()}
+    records = [
+        _record(folder, trial, PlannedTrial(point_name(trial.number), plan["seeds"][0], "search"), arms)
+        for trial in search.trials()
+    ]
+    winner = None
+    if studies.has("confirm"):
+        records += _records_of_table(folder, studies.after_any("confirm"), arms)
+    if studies.has("final"):
+        final = studies.after_any("final")
+        winner = next(name for name in final.arms() if name != plan["baseline"])
+        records += _records_of_table(folder, final, arms)
+    shown = {name: arms[name] for name in (plan["baseline"], winner) if name is not None}
+    content = SearchInput(_history(plan, search.trials()), search.importances(), parameters, winner)
+    return _input(folder, plan, shown, records, fresh_seeds(plan["seeds"]), content)
 
 
-def _record(folder: SweepFolder, plan: Mapping[str, Any], study: TableStudy, trial: FrozenTrial) -> TrialRecord:
-    planned = study.planned(trial)
+def _history(plan: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> pd.DataFrame:
+    """Number, value and best value so far of each trial of a search."""
+    frame = pd.DataFrame(
+        [(trial.number, trial.value if trial.state == TrialState.COMPLETE else None) for trial in trials],
+        columns=["number", "value"],
+    ).astype({"value": float})
+    best = frame["value"].cummax() if plan["direction"] == "maximize" else frame["value"].cummin()
+    return frame.assign(best=best.ffill())
+
+
+def _records_of_table(
+    folder: SweepFolder, study: TableStudy, arms: Mapping[str, Mapping[str, Any]]
+) -> Iterable[TrialRecord]:
+    for trial in study.trials():
+        yield _record(folder, trial, study.planned(trial), arms)
+
+
+def _record(
+    folder: SweepFolder, trial: FrozenTrial, planned: PlannedTrial, arms: Mapping[str, Mapping[str, Any]]
+) -> TrialRecord:
     found = trial.user_attrs.get("run_folder")
     return TrialRecord(
         number=trial.number,
@@ -66,7 +114,7 @@ def _record(folder: SweepFolder, plan: Mapping[str, Any], study: TableStudy, tri
         seed=planned.seed,
         status=_status(trial),
         role=planned.role,
-        values=plan["arms"][planned.arm]["values"],
+        values=arms[planned.arm],
         folder=None if found is None else RunFolder(folder.path / found),
         error=trial.user_attrs.get("error"),
     )
@@ -76,6 +124,10 @@ def _status(trial: FrozenTrial) -> str:
     if trial.state == TrialState.COMPLETE:
         return "COLLAPSED" if trial.user_attrs.get("collapsed") else "FINISHED"
     return {"FAIL": "FAILED"}.get(trial.state.name, trial.state.name)
+
+
+def _shown(value: object) -> str:
+    return "absent" if value is None else str(value)
 
 
 def _notes(folder: SweepFolder) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ class SearchParameter:
         if self.kind == "categorical":
             return self.changes[self.choices.index(value)]
         assert isinstance(value, int | float), f"{self.key} is a number, got {value!r}"
-        return Change(self.key, int(value) if self.kind == "int" else float(value), self.place, {})
+        return Change(self.key, value, self.place, {})
 
     def extremes(self) -> tuple[Scalar, ...]:
         """Every choice, or the lowest and highest value."""

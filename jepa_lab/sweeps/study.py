@@ -75,65 +75,15 @@ def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class TableStudy:
-    """The study of a table: every arm with every seed, once.
+class Study:
+    """What the parent tells Optuna about trials, of tables and of searches alike."""
 
-    Args:
-        storage: see `open_storage`.
-        name: study name in the storage.
-        direction: of the metric.
-        arms, seeds: all that may be planned.
-    """
-
-    def __init__(
-        self, storage: BaseStorage, name: str, direction: Direction, arms: Iterable[str], seeds: Iterable[int]
-    ) -> None:
-        quiet_optuna()
-        self._study = optuna.create_study(
-            storage=storage, study_name=name, direction=direction, load_if_exists=True, sampler=RandomSampler(seed=0)
-        )
-        self._distributions: dict[str, BaseDistribution] = {
-            "arm": CategoricalDistribution(tuple(arms)),
-            "seed": CategoricalDistribution(tuple(seeds)),
-        }
-
-    def recorded_plan(self) -> dict[str, Any] | None:
-        """The plan that the study was made for; None for a new study."""
-        return self._study.user_attrs.get("plan")
-
-    def record_plan(self, plan: dict[str, Any]) -> None:
-        """Keep the plan (JSON values)."""
-        self._study.set_user_attr("plan", plan)
-
-    def enqueue(self, planned: Iterable[PlannedTrial]) -> None:
-        """Add the trials that are not in the study yet."""
-        present = {_identity(trial) for trial in self._study.get_trials(deepcopy=False)}
-        for each in planned:
-            if each not in present:
-                self._study.enqueue_trial({"arm": each.arm, "seed": each.seed}, user_attrs={"role": each.role})
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
 
     def trials(self) -> list[FrozenTrial]:
         """All trials as they are now."""
         return list(self._study.get_trials(deepcopy=False))
-
-    def to_run(self) -> list[tuple[int, PlannedTrial]]:
-        """Numbers and content of the trials that are not over: interrupted ones first, then waiting ones."""
-        over = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
-        left = [trial for trial in self.trials() if trial.state not in over]
-        left.sort(key=lambda trial: (trial.state != TrialState.RUNNING, trial.number))
-        return [(trial.number, _identity(trial)) for trial in left]
-
-    def planned(self, trial: FrozenTrial) -> PlannedTrial:
-        """Arm, seed and role of a trial."""
-        return _identity(trial)
-
-    def begin(self, number: int) -> None:
-        """Mark a trial as running; one that is running already (it was interrupted) stays so."""
-        if self._frozen(number).state == TrialState.RUNNING:
-            return
-        trial = self._study.ask(self._distributions)  # enqueued trials come in the order of their numbers
-        if trial.number != number:
-            raise AssertionError(f"Optuna gave trial {trial.number} instead of {number}")
 
     def note(self, number: int, key: str, value: Any) -> None:
         """Keep a user attribute (a JSON value)."""
@@ -155,6 +105,14 @@ class TableStudy:
         """The trial was ended early."""
         self._study.tell(number, state=TrialState.PRUNED)
 
+    def recorded_plan(self) -> dict[str, Any] | None:
+        """The plan that the study was made for; None for a new study."""
+        return self._study.user_attrs.get("plan")
+
+    def record_plan(self, plan: dict[str, Any]) -> None:
+        """Keep the plan (JSON values)."""
+        self._study.set_user_attr("plan", plan)
+
     def _frozen(self, number: int) -> FrozenTrial:
         return self.trials()[number]
 
@@ -162,6 +120,57 @@ class TableStudy:
         return Trial(self._study, self._frozen(number)._trial_id)
 
 
-def _identity(trial: FrozenTrial) -> PlannedTrial:
-    params = trial.params or trial.system_attrs["fixed_params"]
-    return PlannedTrial(params["arm"], params["seed"], trial.user_attrs.get("role", "arm"))
+class TableStudy(Study):
+    """The study of a table: every arm with every seed, once.
+
+    Args:
+        storage: see `open_storage`.
+        name: study name in the storage.
+        direction: of the metric.
+        arms, seeds: all that may be planned.
+    """
+
+    def __init__(
+        self, storage: BaseStorage, name: str, direction: Direction, arms: Iterable[str], seeds: Iterable[int]
+    ) -> None:
+        quiet_optuna()
+        sampler = RandomSampler(seed=0)  # never asked: every trial is enqueued with its parameters
+        super().__init__(
+            optuna.create_study(
+                storage=storage, study_name=name, direction=direction, load_if_exists=True, sampler=sampler
+            )
+        )
+        self._distributions: dict[str, BaseDistribution] = {
+            "arm": CategoricalDistribution(tuple(arms)),
+            "seed": CategoricalDistribution(tuple(seeds)),
+        }
+
+    def enqueue(self, planned: Iterable[PlannedTrial]) -> None:
+        """Add the trials that are not in the study yet."""
+        present = {self.planned(trial) for trial in self.trials()}
+        for each in planned:
+            if each not in present:
+                self._study.enqueue_trial({"arm": each.arm, "seed": each.seed}, user_attrs={"role": each.role})
+
+    def arms(self) -> list[str]:
+        """All that have a trial."""
+        return list(dict.fromkeys(self.planned(trial).arm for trial in self.trials()))
+
+    def planned(self, trial: FrozenTrial) -> PlannedTrial:
+        """Arm, seed and role of a trial."""
+        params = trial.params or trial.system_attrs["fixed_params"]
+        return PlannedTrial(params["arm"], params["seed"], trial.user_attrs["role"])
+
+    def to_run(self) -> list[tuple[int, PlannedTrial]]:
+        """Numbers and content of the trials that are not over: interrupted ones first, then waiting ones."""
+        left = [trial for trial in self.trials() if not trial.state.is_finished()]
+        left.sort(key=lambda trial: (trial.state != TrialState.RUNNING, trial.number))
+        return [(trial.number, self.planned(trial)) for trial in left]
+
+    def begin(self, number: int) -> None:
+        """Mark a trial as running; one that is running already (it was interrupted) stays so."""
+        if self._frozen(number).state == TrialState.RUNNING:
+            return
+        trial = self._study.ask(self._distributions)  # enqueued trials come in the order of their numbers
+        if trial.number != number:
+            raise AssertionError(f"Optuna gave trial {trial.number} instead of {number}")

@@ -17,11 +17,13 @@ from jepa_lab.reports.report import write_report
 from jepa_lab.run import build_tracker
 from jepa_lab.sweeps.executors.base import EXECUTORS, Executor
 from jepa_lab.sweeps.folder import SweepFolder
-from jepa_lab.sweeps.plan import Arm, Plan, differences
+from jepa_lab.sweeps.plan import Plan, differences
 from jepa_lab.sweeps.progress import build_sweep_display
-from jepa_lab.sweeps.queue import Trial, TrialQueue
-from jepa_lab.sweeps.results import open_study, report_input
-from jepa_lab.sweeps.study import PlannedTrial, open_storage
+from jepa_lab.sweeps.results import report_input
+from jepa_lab.sweeps.search_sweep import perform_search
+from jepa_lab.sweeps.studies import Studies
+from jepa_lab.sweeps.study import open_storage
+from jepa_lab.sweeps.workshop import Workshop
 from jepa_lab.tracking.base import MirrorState, Tracker
 from jepa_lab.tracking.description import RunDescription, RunStatus, flat_params
 from jepa_lab.tracking.environment import describe_environment
@@ -102,25 +104,20 @@ class Sweep:
 
     def __init__(self, plan: Plan, folder: SweepFolder, settings: SweepSettings, stop: StopSignals) -> None:
         self.plan, self.folder, self.settings, self.stop = plan, folder, settings, stop
-        storage = open_storage(folder.journal, settings.storage)
-        self.study = open_study(storage, plan.to_record())
-        recorded = self.study.recorded_plan()
+        self.studies = Studies(open_storage(folder.journal, settings.storage), plan.to_record())
+        recorded = self.studies.first.recorded_plan()
         if recorded is None:
-            self.study.record_plan(plan.to_record())
+            self.studies.first.record_plan(plan.to_record())
         else:
             refuse_other_plan(recorded, plan, "the storage")
 
     def perform(self) -> bool:
         """Run what is left of the plan; False if a signal stopped it."""
-        self.study.enqueue(PlannedTrial(arm.name, seed) for seed in self.plan.seeds for arm in self.plan.arms)
-        left = self.study.to_run()
-        over = len(self.study.trials()) - len(left)
-        trials = [self._trial(number, planned) for number, planned in left]
         with self._executor() as executor, build_sweep_display() as display, self.stop.held():
-            queue = TrialQueue(
-                self.folder, self.study, executor, self.plan.metric, self.plan.retries, self.stop, display
-            )
-            return queue.perform(trials, over)
+            workshop = Workshop(self.plan, self.folder, executor, self.stop, display)
+            if self.plan.search is None:
+                return workshop.perform_table(self.studies.table, self.plan.arms, self.plan.seeds, "arm")
+            return perform_search(self.plan, self.plan.search, self.studies, workshop)
 
     @contextmanager
     def _executor(self) -> Iterator[Executor]:
@@ -130,24 +127,6 @@ class Sweep:
             yield executor
         finally:
             executor.close()
-
-    def _trial(self, number: int, planned: PlannedTrial) -> Trial:
-        arm = self.plan.arm(planned.arm)
-        pipeline = self.plan.pipeline(arm, planned.seed)
-        return Trial(number, planned, pipeline, self._tags(planned), self._params(arm))
-
-    def _tags(self, planned: PlannedTrial) -> dict[str, str]:
-        return {
-            "sweep": self.plan.name,
-            "sweep_folder": str(self.folder.path.resolve()),
-            "arm": planned.arm,
-            "role": planned.role,
-            "is_baseline": str(planned.arm == self.plan.baseline).lower(),
-        }
-
-    def _params(self, arm: Arm) -> dict[str, str]:
-        """Every swept key, the baseline's value too, so that the tracker can draw all trials beside each other."""
-        return flat_params(dict(self.plan.flat_values(arm)))
 
 
 class SweepRecord:
@@ -203,7 +182,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         except KeyboardInterrupt:
             record.end("KILLED", {})
             raise RunInterrupted(f"interrupted; the same command goes on with {folder.path}") from None
-        report = report_input(folder, sweep.study)
+        report = report_input(folder, sweep.studies)
         counts = report.trials["status"].value_counts()
         metrics = {f"trials/{str(status).lower()}": float(count) for status, count in counts.items()}
         write_report(report, folder.report)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jepa_lab.tracking.metrics import iter_lines, parse_row
+from jepa_lab.tracking.run_folder import STOP_FILE
 
 ONLINE_PROBE = "probe/online_validation_accuracy"
 
@@ -19,7 +20,7 @@ class TrialWatch:
         path: its metrics.jsonl, which may not be there yet.
         epochs: of the whole run.
         epoch, loss, online_probe: the last ones seen.
-        intermediate: online probe by step.
+        intermediate: online probe by (whole) epoch.
     """
 
     path: Path
@@ -41,9 +42,13 @@ class TrialWatch:
             self.loss = row.metrics.get("train/loss", self.loss)
             probe = row.metrics.get(ONLINE_PROBE)
             if probe is not None:
-                self.online_probe = self.intermediate[row.step] = probe
+                self.online_probe = self.intermediate[round(row.epoch)] = probe
         if self.epoch > 0 and self._first is None:
             self._first = (time.monotonic(), self.epoch)
+
+    def ask_to_stop(self) -> None:
+        """Let the run end at its next probe."""
+        self.path.with_name(STOP_FILE).touch()
 
     def seconds_left(self) -> float | None:
         """Of training, at the speed since this process first saw it move; None before that."""

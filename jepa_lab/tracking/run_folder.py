@@ -11,6 +11,7 @@
   log.txt            messages and tracebacks
   data.json          what was found about image files that stream, so that a resumed run need not look again
   run.lock           held while a process works on the run
+  STOP               asks the run to end at its next probe (a search has given it up)
   mirror.json        how far the tracker's copy is; mirror.log what the mirror said
 ```
 """
@@ -41,6 +42,7 @@ from jepa_lab.tracking.run_log import RunLog
 RESULT_VERSION = 1
 ENVIRONMENT_VERSION = 1
 CONFIG_VERSION = 1
+STOP_FILE = "STOP"
 _UNFINISHED = ".new-run-"
 _LEFTOVER_SECONDS = 3600
 _CONFIG_HEADER = f"# jepa-lab resolved pipeline, format version {CONFIG_VERSION}\n"
@@ -191,6 +193,11 @@ class RunFolder:
     def log(self) -> Path:
         """log.txt"""
         return self.path / "log.txt"
+
+    @property
+    def stop_file(self) -> Path:
+        """STOP"""
+        return self.path / STOP_FILE
 
     @property
     def mirror(self) -> Path:

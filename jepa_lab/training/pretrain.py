@@ -14,7 +14,7 @@ from torch import Tensor
 from jepa_lab.data.augmentations.base import Augmentation
 from jepa_lab.data.order import Batches, BatchPosition
 from jepa_lab.data.resident import normalize, to_float
-from jepa_lab.errors import RunStopped
+from jepa_lab.errors import RunPruned, RunStopped
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.sampling import MaskSampler
@@ -86,6 +86,7 @@ class Pretraining:
         augmentation_generator, mask_generator: on the device; the data order has its own, in `batches`.
         evaluation: measures the model at a probe epoch.
         config: resolved YAML. stop: asked between two steps whether the run shall stop.
+        stop_file: where it exists, the run ends at its next probe epoch.
     """
 
     step: TrainingStep
@@ -104,6 +105,7 @@ class Pretraining:
     config_digest: str
     config: str
     stop: StopSignals
+    stop_file: Path
 
     def __post_init__(self) -> None:
         self.display: ProgressDisplay = PlainDisplay(self.total_steps, 0)
@@ -179,6 +181,7 @@ class Pretraining:
             self._checkpoint(step)
             if evaluation is not None:
                 self._stop_if_collapsed(step, evaluation.collapsed, evaluation.warning)
+                self._stop_if_given_up(step)
             self.stopwatch.start()
 
     def _stop_if_asked(self, step: int) -> None:
@@ -223,6 +226,12 @@ class Pretraining:
                 "the run ends because training.stop_on_collapse is on: "
                 "lower optimizer.learning_rate, or let ema_momentum start higher"
             )
+
+    def _stop_if_given_up(self, step: int) -> None:
+        """At a probe epoch: leave, if the search that the run belongs to has given it up."""
+        if step < self.total_steps and self.stop_file.exists():
+            moment = f"step {step} (epoch {self._epoch(step):.1f})"
+            raise RunPruned(f"ended at {moment}, because {self.stop_file} asks for it")
 
     def _log(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
         """Write a row of metrics; the one place where the host waits for the device."""

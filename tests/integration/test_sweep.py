@@ -21,7 +21,8 @@ from jepa_lab.run import start_run
 from jepa_lab.sweeps.executors import EXECUTORS
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, load_plan
-from jepa_lab.sweeps.results import open_study, report_input
+from jepa_lab.sweeps.results import report_input
+from jepa_lab.sweeps.studies import Studies
 from jepa_lab.sweeps.study import open_storage
 from jepa_lab.sweeps.sweep import SweepOutcome, SweepSettings, run_sweep
 from jepa_lab.tracking.metrics import read_metrics
@@ -67,7 +68,7 @@ def numbers(trials: pd.DataFrame) -> pd.DataFrame:
 def trials_in(folder: Path) -> pd.DataFrame:
     """The trials of a sweep folder."""
     opened = SweepFolder.open(folder)
-    return report_input(opened, open_study(open_storage(opened.journal, None), opened.read_plan())).trials
+    return report_input(opened, Studies(open_storage(opened.journal, None), opened.read_plan())).trials
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,12 @@ def test_a_search_has_figures_of_its_own_in_both_themes() -> None:
             assert edges_are_paper(light)
 
 
+def test_a_dollar_in_a_name_is_a_dollar() -> None:
+    # As mathematics this would be an error of matplotlib's parser.
+    drawing = drawings_of(make_content(("base", r"$\frac$"), num_seeds=2))["means"]
+    assert png(drawing, LIGHT)
+
+
 def test_names_are_wrapped_and_never_shortened() -> None:
     for name in LONG:
         assert label(name).replace("\n", "") == name
@@ -71,6 +77,20 @@ def test_alt_texts_hold_the_numbers() -> None:
     assert "random encoder 60.11" in drawings["means"].alt
     assert "probe/online_validation_accuracy: base from 29.9% to 86.7%" in drawings["curves"].alt
     assert "wide 80.43%, 1.65M parameters, 92 s" in drawings["cost"].alt
+
+
+def test_parameters_that_only_some_trials_have_leave_a_gap() -> None:
+    content = make_search()
+    trials = content.trials.assign(
+        never=np.nan, flag=[True, None] * 13, mixed=[1, "a"] * 13, list=[[1, 2], {"a": 1}] * 13
+    )
+    trials["masker.num_targets"] = trials["masker.num_targets"].where(trials["number"] % 2 == 1)
+    trials["masker.name"] = trials["masker.name"].where(trials["number"] % 3 == 1, None)
+    parameters = ("masker.num_targets", "masker.name", "never", "flag", "mixed", "list")
+    search = dataclasses.replace(content.search, parameters=parameters)  # type: ignore[type-var]
+    drawing = drawings_of(dataclasses.replace(content, trials=trials, search=search))["parallel"]
+    assert png(drawing, LIGHT)
+    assert "never" not in drawing.alt
 
 
 def test_the_best_point_of_the_history_is_named_in_either_direction() -> None:
@@ -91,6 +111,14 @@ def test_monitors_are_correlated_by_their_last_value_over_the_trials_with_a_resu
     assert found.loc["validation/loss", "n"] == 14
     assert found.loc["validation/loss", "rho"] == pytest.approx(expected)
     assert len(with_last_monitors(content)) == 14
+
+
+def test_a_metric_that_is_a_monitor_is_not_correlated_with_itself() -> None:
+    trials = make_content().trials.assign(**{"validation/loss": np.linspace(1e-5, 2e-5, 15)})
+    content = make_content(metric="validation/loss", higher_is_better=False, trials=trials)
+    found = monitor_correlations(cleaned(content))
+    assert list(found["monitor"]) == ["monitor/rankme", "monitor/feature_std", "monitor/image_variance_ratio"]
+    assert set(drawings_of(content)) == {"means", "curves", "cost", "monitors"}
 
 
 def test_a_figure_without_data_is_left_out() -> None:

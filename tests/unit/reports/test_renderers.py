@@ -32,6 +32,7 @@ def test_every_markdown_line_of_a_table_has_the_same_number_of_cells() -> None:
 def test_markdown_shows_names_as_they_are() -> None:
     assert escape_markdown("<b>|*x*") == r"&lt;b&gt;\|\*x\*"
     assert escape_markdown("validation_accuracy _x_") == r"validation_accuracy \_x\_"
+    assert escape_markdown("~~no~~ # !") == r"\~\~no\~\~ \# \!"
     assert escape_markdown("a\\|b\nc") == r"a\\\|b c"
     assert escape_markdown("[a](http://b) `c` $d$") == r"\[a\](http://b) \`c\` \$d\$"
 

@@ -124,6 +124,13 @@ def test_a_later_try_replaces_a_failed_one_and_the_failure_is_still_counted() ->
     assert "1 trial failed: wide (seed 1)." in footnotes(content)
 
 
+def test_of_two_results_for_one_seed_the_later_one_counts() -> None:
+    content = make_content()
+    again = content.trials.query("arm == 'wide' and seed == 1").assign(number=99, **{METRIC: 0.123})
+    content = dataclasses.replace(content, trials=pd.concat([content.trials, again], ignore_index=True))
+    assert table_of(content).rows[3].values[1] == 0.123
+
+
 def test_an_unfinished_sweep_says_that_its_table_is_not_final() -> None:
     content = set_trial(set_trial(make_content(), "wide", 3, status="RUNNING"), "wide", 4, status="WAITING")
     assert "2 trials still running or waiting: this table is not final." in footnotes(content)
@@ -208,6 +215,18 @@ def test_the_winner_of_a_search_meets_the_baseline_on_its_final_trials_alone() -
     assert [row.name for row in rows] == ["base", "random encoder", "raw pixels", "winner"]
     assert [len(row.values) for row in rows] == [3, 3, 3, 3]
     assert "The winner was chosen on other trials" in footnotes(make_search())
+
+
+def test_the_points_that_a_search_tried_are_no_part_of_its_table() -> None:
+    content = make_search()
+    searching = content.trials.assign(role="search")
+    assert [len(row.values) for row in table_of(dataclasses.replace(content, trials=searching)).rows] == [0] * 4
+    confirming = content.trials.assign(role=content.trials["role"].replace("final", "confirm"))
+    assert [len(row.values) for row in table_of(dataclasses.replace(content, trials=confirming)).rows] == [3] * 4
+    both = pd.concat(
+        [content.trials, confirming.query("role == 'confirm'").assign(seed=lambda trials: trials["seed"] + 10)]
+    )
+    assert [sorted(row.values) for row in table_of(dataclasses.replace(content, trials=both)).rows] == [[0, 1, 2]] * 4
 
 
 def test_only_winner_and_baseline_of_a_search_have_test_numbers_anywhere() -> None:

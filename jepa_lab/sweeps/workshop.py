@@ -1,0 +1,63 @@
+"""Turns planned trials into tasks and performs them: what tables and searches share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jepa_lab.config.loading import LoadedPipeline
+from jepa_lab.interruption import StopSignals
+from jepa_lab.sweeps.executors.base import Executor
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.plan import Arm, Plan
+from jepa_lab.sweeps.progress import SweepDisplay
+from jepa_lab.sweeps.queue import Trial, TrialQueue
+from jepa_lab.sweeps.study import PlannedTrial, Study, TableStudy
+from jepa_lab.tracking.description import flat_params
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where the trials of a sweep are performed."""
+
+    plan: Plan
+    folder: SweepFolder
+    executor: Executor
+    stop: StopSignals
+    display: SweepDisplay
+
+    def queue(self, study: Study) -> TrialQueue:
+        """A queue that tells a study."""
+        return TrialQueue(
+            self.folder, study, self.executor, self.plan.metric, self.plan.retries, self.stop, self.display
+        )
+
+    def perform_table(self, study: TableStudy, arms: Iterable[Arm], seeds: Iterable[int], role: str) -> bool:
+        """Train every arm with every seed; False if a signal stopped it."""
+        by_name = {arm.name: arm for arm in arms}
+        study.enqueue(PlannedTrial(name, seed, role) for seed in seeds for name in by_name)
+        left, total = study.to_run(), len(study.trials())
+
+        def trials() -> Iterator[Trial]:
+            for number, planned in left:
+                arm = by_name[planned.arm]
+                study.begin(number)
+                yield self.trial(number, planned, self.plan.pipeline(arm, planned.seed), self.plan.flat_values(arm))
+
+        return self.queue(study).perform(trials(), total - len(left), total)
+
+    def trial(self, number: int, planned: PlannedTrial, pipeline: LoadedPipeline, values: Mapping[str, Any]) -> Trial:
+        """A trial with what the tracker is told about it.
+
+        Args:
+            values: of every swept key, the baseline's too, so that the tracker can draw all trials beside each other.
+        """
+        tags = {
+            "sweep": self.plan.name,
+            "sweep_folder": str(self.folder.path.resolve()),
+            "arm": planned.arm,
+            "role": planned.role,
+            "is_baseline": str(planned.arm == self.plan.baseline).lower(),
+        }
+        return Trial(number, planned, pipeline, tags, flat_params(dict(values)))

@@ -340,15 +340,27 @@ def report(sweep_folder: Path, storage: str | None) -> None:
     type=click.Path(path_type=Path),
     help="Folder of the run folders, for when none is named.",
 )
-def sync(run_folders: tuple[Path, ...], runs: Path) -> None:
-    """Complete the MLflow record of runs whose tracker was away; without RUN_FOLDERS, of all that need it."""
+@click.option(
+    "--sweeps",
+    default="sweeps",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the sweep folders, for when none is named.",
+)
+@click.pass_context
+def sync(context: click.Context, run_folders: tuple[Path, ...], runs: Path, sweeps: Path) -> None:
+    """Complete the MLflow record of runs and sweeps whose tracker was away.
+
+    Without RUN_FOLDERS (run folders, or sweep folders, which stand for all their trials), of all that need it.
+    """
     from jepa_lab.tracking.mirror import folders_to_sync
     from jepa_lab.tracking.mirror import sync as complete
     from jepa_lab.tracking.run_folder import RunFolder
 
     for path in run_folders:
         RunFolder.open(path)  # a wrong path is told before anything is sent
-    chosen = run_folders or folders_to_sync(runs)
+    roots = _roots_to_sync(context, runs, sweeps)
+    chosen = run_folders or tuple(path for root in roots for path in folders_to_sync(root))
     codes = {0}
     for path in chosen:
         try:
@@ -360,8 +372,16 @@ def sync(run_folders: tuple[Path, ...], runs: Path) -> None:
             click.echo(state.sentence(path))
             codes.add(0 if state.complete else 3)
     if not chosen:
-        click.echo(f"nothing to do: no run below {runs} waits for its tracker")
+        where = " and ".join(map(str, roots))
+        click.echo(f"nothing to do: no run below {where} waits for its tracker")
     sys.exit(2 if 2 in codes else max(codes))
+
+
+def _roots_to_sync(context: click.Context, runs: Path, sweeps: Path) -> list[Path]:
+    """The folders that were named, else those of the two that are there; the first where neither is."""
+    named = click.core.ParameterSource.COMMANDLINE
+    given = [root for name, root in (("runs", runs), ("sweeps", sweeps)) if context.get_parameter_source(name) == named]
+    return given or [root for root in (runs, sweeps) if root.is_dir()] or [runs]
 
 
 @main.command()

@@ -15,12 +15,15 @@ class ResidentBatches:
         images: [n, C, H, W] uint8, on the device of the training.
         batch_size: B.
         generator: of the CPU, used for the order alone.
+        rows: those of each batch that are wanted here; by default all.
     Raises:
         ConfigError: if there are fewer images than one batch.
     """
 
-    def __init__(self, images: Tensor, batch_size: int, generator: torch.Generator) -> None:
-        self.images = images
+    def __init__(
+        self, images: Tensor, batch_size: int, generator: torch.Generator, rows: slice = slice(None)
+    ) -> None:
+        self.images, self.rows = images, rows
         self.order = BatchOrder(len(images), batch_size, generator, images.device)
 
     @property
@@ -30,7 +33,7 @@ class ResidentBatches:
 
     def next(self) -> tuple[Tensor, Tensor]:
         """The next batch: images [B, C, H, W] uint8 and their indices [B] int64, on the images' device."""
-        indices = self.order.next()
+        indices = self.order.next()[self.rows]
         return self.images.index_select(0, indices), indices
 
     def position(self) -> BatchPosition:

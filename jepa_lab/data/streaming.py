@@ -22,12 +22,20 @@ class StreamingBatches:
         batch_size: B.
         generator: of the CPU, used for the order alone.
         device: of the training.
+        rows: those of each batch that are wanted here; by default all. Others are not read.
     Raises:
         ConfigError: if there are fewer images than one batch.
     """
 
-    def __init__(self, images: LazyImages, batch_size: int, generator: torch.Generator, device: torch.device) -> None:
-        self.images, self.device = images, device
+    def __init__(
+        self,
+        images: LazyImages,
+        batch_size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        rows: slice = slice(None),
+    ) -> None:
+        self.images, self.device, self.rows = images, device, rows
         self.order = BatchOrder(len(images), batch_size, generator)
         self._reader: Iterator[Tensor] | None = None
 
@@ -43,10 +51,10 @@ class StreamingBatches:
             RunStopped: a file can no longer be decoded, or a worker died.
         """
         if self._reader is None:  # not before the first batch: a restored order comes first
-            self._reader = self.images.read(_endless(self.order.ahead()))
+            self._reader = self.images.read(_endless(self.order.ahead(), self.rows))
         images = next(self._reader)
         # From pinned memory this does not wait; CUDA's allocator keeps the memory until the copy is done.
-        return images.to(self.device, non_blocking=self.device.type == "cuda"), self.order.next()
+        return images.to(self.device, non_blocking=self.device.type == "cuda"), self.order.next()[self.rows]
 
     def position(self) -> BatchPosition:
         """Where the order stands: after the batches that were given out."""
@@ -62,6 +70,6 @@ class StreamingBatches:
         self._reader = None
 
 
-def _endless(order: BatchOrder) -> Iterator[Tensor]:
+def _endless(order: BatchOrder, rows: slice) -> Iterator[Tensor]:
     while True:
-        yield order.next()
+        yield order.next()[rows]

@@ -37,11 +37,10 @@ _PANELS = {
 
 def means_drawing(table: Table) -> Drawing | None:
     """Means with intervals and the seeds' values, and the paired differences from the baseline; None without any."""
-    rows = [row for row in table.rows if row.values]
-    arms = [row for row in rows if row.role != "control"]
-    if not arms:
+    arms = [row for row in table.rows if row.role != "control"]
+    if not any(row.values for row in arms):
         return None
-    controls = [row for row in rows if row.role == "control"]
+    controls = [row for row in table.rows if row.role == "control" and row.values]
 
     def draw(theme: Theme) -> Any:
         names = [label(row.name) for row in arms]
@@ -57,7 +56,7 @@ def means_drawing(table: Table) -> Drawing | None:
         figure.legend(handles, [handle.get_label() for handle in handles], loc="outside lower center", ncols=4)
         return figure
 
-    return Drawing("means", "Means and differences from the baseline", _means_alt(table, rows), draw)
+    return Drawing("means", "Means and differences from the baseline", _means_alt(table, table.rows), draw)
 
 
 def _unit(unit: str) -> str:
@@ -66,6 +65,11 @@ def _unit(unit: str) -> str:
 
 def _draw_means(axes: Any, arms: Sequence[Row], scale: Scale, theme: Theme) -> None:
     for place, row in enumerate(arms):
+        if not row.values:
+            where, box = axes.get_yaxis_transform(), {"facecolor": theme.paper, "edgecolor": "none", "pad": 1.5}
+            style = {"va": "center", "style": "italic", "color": theme.muted, "bbox": box}
+            axes.text(0.02, place, "no result", transform=where, **style)
+            continue
         _interval_line(axes, place, row.mean, scale, _colour_of(row, theme))
         seeds = [scale.factor * value for value in row.values.values()]
         axes.plot(seeds, [place + 0.22] * len(seeds), "o", color=theme.muted, markersize=3.2, markerfacecolor="none")
@@ -107,11 +111,12 @@ def _draw_controls(axes: Any, controls: Sequence[Row], scale: Scale, theme: Them
 
 def _means_alt(table: Table, rows: Sequence[Row]) -> str:
     unit = f" {table.scale.unit}".rstrip()
-    parts = [
-        f"{row.name} {table.scale.interval(row.mean)}{unit}"
-        + (f", difference {table.scale.signed_interval(row.comparison.difference)}" if row.comparison else "")
-        for row in rows
-    ]
+    parts = []
+    for row in rows:
+        part = f"{row.name} {table.scale.interval(row.mean)}{unit}" if row.values else f"{row.name} has no result"
+        if row.comparison is not None and row.comparison.difference.n:
+            part += f", difference {table.scale.signed_interval(row.comparison.difference)}"
+        parts.append(part)
     return f"{table.content.metric} by arm with 95% intervals: {'; '.join(parts)}."
 
 
@@ -264,12 +269,12 @@ def _draw_costs(arms: Sequence[Row], panels: Sequence[_CostPanel], table: Table,
     for axes, panel in zip(grid, panels, strict=True):
         for place, (row, cost, (colour, mark)) in enumerate(zip(arms, panel.costs, styles, strict=True)):
             middle = table.scale.factor * row.mean.mean
-            if not math.isnan(row.mean.low):
+            if few and not math.isnan(row.mean.low):
                 ends = [table.scale.factor * end for end in (row.mean.low, row.mean.high)]
-                axes.plot([cost, cost], ends, color=colour, linewidth=1, alpha=0.6 if few else 0.3)
+                axes.plot([cost, cost], ends, color=colour, linewidth=1, alpha=0.6)
             axes.plot([cost], [middle], marker=mark, color=colour, markersize=7 if few else 4)
             if not few and not math.isnan(cost):
-                axes.annotate(str(place), (cost, middle), (4, 3), textcoords="offset points", fontsize=8)
+                axes.annotate(str(place), (cost, middle), (4, -9), textcoords="offset points", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(panel.tick)
         axes.set_xlabel(panel.words)

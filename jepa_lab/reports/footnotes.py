@@ -95,9 +95,11 @@ def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[st
         ]
     if all(math.isnan(summary.mean.low) for summary in summaries):
         return ["No arm has two trials with a result yet: there are no intervals and no p, and nothing is bold."]
+    without_baseline = [] if summaries[0].mean.n else ["The baseline has no result: no arm can be compared with it."]
     notes = [
+        *without_baseline,
         "Brackets are 95% intervals of Student's t over the seeds, not standard deviations. Those of differences are "
-        "paired by seed. They are per comparison: with many arms some will miss the truth."
+        "paired by seed. They are per comparison: with many arms some will miss the truth.",
     ]
     planned = len(content.seeds)
     incomplete = [summary.arm for summary in summaries if summary.mean.n < planned]
@@ -127,10 +129,10 @@ def _tests(summaries: Sequence[ArmSummary]) -> list[str]:
     pairs = {each.difference.n for each in compared.values()}
     floors = ", ".join(f"{min(1.0, 2.0 ** (1 - n)):.3g} with {n} seeds" for n in sorted(pairs) if n <= MAX_EXACT_FLIPS)
     if floors:
-        exact = ", ".join(
-            f"{arm} {each.sign_flip_p:.3g}" for arm, each in compared.items() if not math.isnan(each.sign_flip_p)
+        exact = "; ".join(
+            f"{arm}: {each.sign_flip_p:.3g}" for arm, each in compared.items() if not math.isnan(each.sign_flip_p)
         )
-        notes.append(f"Exact two-sided sign-flip p, not adjusted: {exact}. It cannot be lower than {floors}.")
+        notes.append(f"Exact two-sided sign-flip p, not adjusted, by arm: {exact}. It cannot be lower than {floors}.")
     same = [arm for arm, each in compared.items() if each.sd <= 1e-12 and each.p == 0]
     if same:
         notes.append(

@@ -18,6 +18,7 @@ from jepa_lab.sweeps.progress import SweepDisplay, SweepState
 from jepa_lab.sweeps.study import PlannedTrial, Study
 from jepa_lab.sweeps.watch import TrialWatch
 from jepa_lab.tracking.atomic import write_text_atomically
+from jepa_lab.tracking.mirror_cursor import mlflow_run_id
 from jepa_lab.tracking.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -211,6 +212,9 @@ class TrialQueue:
         runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
         if runs:
             self.study.note(trial.number, "run_folder", runs[-1].path.relative_to(self.folder.path).as_posix())
+            run_id = mlflow_run_id(runs[-1])
+            if run_id is not None:  # else it is found among the study's own attributes at the end
+                self.study.note(trial.number, "mlflow_run_id", run_id)
 
     def _look(self) -> None:
         slots = {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
@@ -15,10 +17,18 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from jepa_lab.sweeps.search import Point, SearchParameter
 from jepa_lab.sweeps.study import Direction, Study, quiet_optuna
 
+
+def _quasi_random(seed: int) -> BaseSampler:
+    """Sobol's sequence, scrambled. Optuna calls its interface experimental, which is no news for the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return QMCSampler(seed=seed, scramble=True)
+
+
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed),
     "random": lambda seed: RandomSampler(seed=seed),
-    "qmc": lambda seed: QMCSampler(seed=seed, scramble=True),
+    "qmc": _quasi_random,
     "gp": lambda seed: GPSampler(seed=seed),
 }
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {

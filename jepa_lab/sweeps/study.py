@@ -7,7 +7,7 @@ still RUNNING when the parent, which holds the sweep's lock, starts again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +112,15 @@ class Study:
     def record_plan(self, plan: dict[str, Any]) -> None:
         """Keep the plan (JSON values)."""
         self._study.set_user_attr("plan", plan)
+
+    def record_mlflow_runs(self, run_ids: Mapping[str, str]) -> None:
+        """Keep the MLflow run id of each run folder that has one.
+
+        As an attribute of the study: Optuna lets nothing be added to a trial that is over, and the tracker may give
+        the id later than that.
+        """
+        if run_ids and self._study.user_attrs.get("mlflow_run_ids") != dict(run_ids):
+            self._study.set_user_attr("mlflow_run_ids", dict(run_ids))
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.trials()[number]

@@ -27,6 +27,7 @@ from jepa_lab.sweeps.workshop import Workshop
 from jepa_lab.tracking.base import MirrorState, Tracker
 from jepa_lab.tracking.description import RunDescription, RunStatus, flat_params
 from jepa_lab.tracking.environment import describe_environment
+from jepa_lab.tracking.mirror_cursor import mlflow_run_ids
 
 _TRACKER_SECONDS = 60.0
 _LOCK_SECONDS = 1.0
@@ -157,9 +158,13 @@ class SweepRecord:
         tags = {"sweep": plan.name, "role": "sweep", "sweep_folder": str(self.folder.path.resolve())}
         return RunDescription(flat_params(content, "plan."), tags, None, self.tracker.settings())
 
-    def end(self, status: RunStatus, metrics: Mapping[str, float]) -> MirrorState:
-        """Write how the sweep ended, and let the tracker catch up."""
-        self.folder.record.write_result(status, metrics, 0)
+    def end(self, status: RunStatus, metrics: Mapping[str, float], over: int) -> MirrorState:
+        """Write how the sweep ended, and let the tracker catch up.
+
+        Args:
+            over: trials that are over, which is the step of the metrics: a sweep that goes on has later ones.
+        """
+        self.folder.record.write_result(status, metrics, over)
         return self.tracker.close(_TRACKER_SECONDS)
 
 
@@ -180,11 +185,15 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         try:
             complete = sweep.perform()
         except KeyboardInterrupt:
-            record.end("KILLED", {})
+            record.end("KILLED", {}, 0)
             raise RunInterrupted(f"interrupted; the same command goes on with {folder.path}") from None
         report = report_input(folder, sweep.studies)
         counts = report.trials["status"].value_counts()
-        metrics = {f"trials/{str(status).lower()}": float(count) for status, count in counts.items()}
+        ended = {status: int(counts.get(status, 0)) for status in ("FINISHED", "COLLAPSED", "FAILED", "PRUNED")}
+        over = sum(ended.values())
+        metrics = {f"trials/{status.lower()}": float(count) for status, count in ended.items()}
+        metrics["trials/unfinished"] = float(len(report.trials) - over)
         write_report(report, folder.report)
-        mirror = record.end("FINISHED" if complete else "KILLED", metrics)
+        mirror = record.end("FINISHED" if complete else "KILLED", metrics, over)
+        sweep.studies.first.record_mlflow_runs(mlflow_run_ids(folder.record))
         return SweepOutcome(folder, stop.received, report, record.tracker.describe(), mirror)

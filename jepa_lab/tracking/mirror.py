@@ -23,7 +23,7 @@ from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
 from jepa_lab.tracking.base import MirrorState
 from jepa_lab.tracking.credentials import ScrubbingFormatter
 from jepa_lab.tracking.locks import FileLock
-from jepa_lab.tracking.mirror_cursor import mirror_state
+from jepa_lab.tracking.mirror_cursor import mirror_state, sweep_of
 from jepa_lab.tracking.mlflow_calls import TrackerAway
 from jepa_lab.tracking.mlflow_sweep import open_mirror
 from jepa_lab.tracking.run_folder import RunFolder
@@ -36,13 +36,13 @@ _log = logging.getLogger("jepa_lab.mirror")
 
 
 def sync(run_folder: Path, lock_seconds: float = 10.0) -> MirrorState:
-    """Bring the MLflow record of a run up to date, in this process.
+    """Bring the MLflow record of a run, or of a sweep with its trials, up to date, in this process.
 
     A run that is going on gets the rows so far; one that is not and left no `result.json` was killed, and
     MLflow is told so.
 
     Args:
-        run_folder: the folder of a run.
+        run_folder: the folder of a run or of a sweep; that of a trial stands for its sweep, which is one record.
         lock_seconds: how long to wait for a mirror that is at work on it.
     Returns:
         The state afterwards; `error` says why something is still missing, `still_sending` that the run or a mirror
@@ -52,6 +52,7 @@ def sync(run_folder: Path, lock_seconds: float = 10.0) -> MirrorState:
         ConfigError: if the run is not mirrored.
     """
     folder = RunFolder.open(run_folder)
+    folder = sweep_of(folder) or folder
     with _mirror_lock(folder) as lock:
         if not _acquired(lock, lock_seconds):
             return dataclasses.replace(mirror_state(folder), still_sending=True)
@@ -64,7 +65,7 @@ def sync(run_folder: Path, lock_seconds: float = 10.0) -> MirrorState:
 
 
 def folders_to_sync(run_root: Path) -> list[Path]:
-    """The run folders below `run_root` whose MLflow record is not complete and which are not being run.
+    """The folders of runs and sweeps below `run_root` whose record is not complete and which are not being run.
 
     A folder that is damaged is among them: `sync` says what is wrong with it.
 
@@ -77,7 +78,7 @@ def folders_to_sync(run_root: Path) -> list[Path]:
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """Run folders at any depth; nothing is looked for inside them."""
+    """Folders of runs and sweeps at any depth; nothing is looked for inside them: a sweep is one record."""
     for name, inside, _ in os.walk(root):
         if (Path(name) / "run.json").is_file():
             inside.clear()
@@ -173,6 +174,7 @@ class ParentWatch:
 
 
 def _mirror_lock(folder: RunFolder) -> FileLock:
+    folder = sweep_of(folder) or folder  # a trial that is resumed alone must not meet the mirror of its sweep
     return FileLock(folder.mirror_lock, f"the MLflow record of {folder.path}")
 
 

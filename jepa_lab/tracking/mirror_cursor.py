@@ -24,6 +24,7 @@ from jepa_lab.tracking.run_folder import RunFolder
 
 KIND = "mirror"
 VERSION = 1
+_PLAN = "plan.json"
 _log = logging.getLogger("jepa_lab.mirror")
 
 
@@ -33,6 +34,7 @@ class MirrorCursor:
 
     Attributes:
         uri, experiment: the tracker that this is about.
+        parent_run_id: the MLflow run of the sweep that the run was made a child of.
         described: parameters, tags and data set are there.
         offset: byte position in `metrics.jsonl` behind the last acknowledged row.
         row_bytes, row_sha256: length and digest of that row; if they do not fit, the file was cut back.
@@ -47,6 +49,7 @@ class MirrorCursor:
     experiment: str
     experiment_id: str | None = None
     run_id: str | None = None
+    parent_run_id: str | None = None
     described: bool = False
     offset: int = 0
     row_bytes: int = 0
@@ -71,7 +74,7 @@ class MirrorCursor:
         if any(last_steps.get(name, -1) < step for name, step in self.last_steps.items()):
             _log.warning("the tracker lacks rows that it had acknowledged; sending again what it lacks")
             self.offset, self.row_bytes, self.row_sha256 = 0, 0, ""
-            self.described, self.artifacts, self.model = False, {}, None
+            self.parent_run_id, self.described, self.artifacts, self.model = None, False, {}, None
         self.status, self.last_steps = status, dict(last_steps)
 
     def fits(self, folder: RunFolder) -> bool:
@@ -128,7 +131,7 @@ def final_status(result: Mapping[str, Any] | None) -> str:
 
 def artifact_digests(folder: RunFolder) -> dict[str, str]:
     """SHA-256 of each file that is mirrored as an artifact, by its path in the run folder."""
-    single = [folder.config, folder.environment, folder.result]
+    single = [folder.config, folder.environment, folder.result, folder.path / _PLAN]
     parts = (folder.figures, folder.path / "report")
     figures = sorted(path for part in parts for path in part.rglob("*") if not path.name.startswith("."))
     return {
@@ -140,14 +143,40 @@ def artifact_digests(folder: RunFolder) -> dict[str, str]:
 
 def is_sweep(folder: RunFolder) -> bool:
     """Whether the record is that of a sweep, with trials below it."""
-    return (folder.path / "plan.json").is_file()
+    return (folder.path / _PLAN).is_file()
+
+
+def sweep_of(folder: RunFolder) -> RunFolder | None:
+    """The sweep that a run is a trial of; None for a run of its own."""
+    trials = folder.path.resolve().parent
+    return RunFolder(trials.parent) if trials.name == "trials" and (trials.parent / _PLAN).is_file() else None
 
 
 def trials_of(folder: RunFolder) -> Iterator[RunFolder]:
     """The run folders of a sweep's trials that have begun."""
-    for path in sorted((folder.path / "trials").iterdir()):
+    for path in sorted((folder.path / "trials").glob("*")):
         if not path.name.startswith(".") and (path / "run.json").is_file():
             yield RunFolder(path)
+
+
+def mlflow_run_id(folder: RunFolder) -> str | None:
+    """The id of the MLflow run of a run folder; None where there is none that is known."""
+    try:
+        settings = folder.read_description().tracker
+    except RunFolderError:  # told where the folder is read for its content
+        return None
+    return None if settings is None else load_cursor(folder, settings).run_id
+
+
+def mlflow_run_ids(sweep: RunFolder) -> dict[str, str]:
+    """The MLflow run ids of a sweep's trials by their paths in its folder, as far as they are known."""
+    by_path = {trial.path.relative_to(sweep.path).as_posix(): mlflow_run_id(trial) for trial in trials_of(sweep)}
+    return {path: run_id for path, run_id in by_path.items() if run_id is not None}
+
+
+def follows(trial: TrackerSettings, sweep: TrackerSettings | None) -> bool:
+    """Whether a trial's record is beside that of its sweep; one that was resumed alone may have gone elsewhere."""
+    return sweep is not None and (trial.uri, trial.experiment) == (sweep.uri, sweep.experiment)
 
 
 def mirror_state(folder: RunFolder) -> MirrorState:
@@ -156,16 +185,29 @@ def mirror_state(folder: RunFolder) -> MirrorState:
     MLflow is neither imported nor asked.
 
     Raises:
-        RunFolderError: if `run.json`, `result.json` or a row of the metrics is damaged.
+        RunFolderError: if `run.json`, `result.json` or a row of the metrics is damaged; a sweep's trial that is
+            damaged is told in the state, because it keeps nothing else from being complete.
     """
     if not is_sweep(folder):
         return _record_state(folder)
-    states = [_record_state(folder), *map(_record_state, trials_of(folder))]
+    states = [_record_state(folder), *(_trial_state(trial, folder) for trial in trials_of(folder))]
     return MirrorState(
         sum(state.rows_behind for state in states),
         tuple(dict.fromkeys(name for state in states for name in state.pending)),
         next((state.error for state in states if state.error is not None), None),
     )
+
+
+def _trial_state(trial: RunFolder, sweep: RunFolder) -> MirrorState:
+    """The state of a trial's record, and of its link to the sweep's."""
+    try:
+        state, settings, of_sweep = _record_state(trial), trial.read_description().tracker, sweep.read_description()
+    except RunFolderError as error:
+        return MirrorState(pending=("damaged trials",), error=str(error))
+    if settings is None or not follows(settings, of_sweep.tracker):
+        return state
+    linked = load_cursor(trial, settings).parent_run_id == mlflow_run_id(sweep) is not None
+    return state if linked else dataclasses.replace(state, pending=(*state.pending, "links to the sweep"))
 
 
 def _record_state(folder: RunFolder) -> MirrorState:

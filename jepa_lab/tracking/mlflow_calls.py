@@ -26,6 +26,10 @@ class RunUnknown(TrackerAway):
     """The tracker answered that it has no such run: its store is another one, or an older copy."""
 
 
+class RunDeleted(TrackerAway):
+    """Somebody deleted the run in MLflow; the tracker itself is there."""
+
+
 @contextlib.contextmanager
 def tracker_calls(upload_bytes: int = 0) -> Iterator[None]:
     """Turn whatever MLflow, its database or its HTTP client raise within the block into `TrackerAway`.

@@ -38,15 +38,17 @@ class Mirror:
 
     Args:
         folder: a run folder with `run.json`.
+        parent: the mirror of the sweep that the run is a trial of, for the same tracker; None for a run of its own.
     Raises:
         ConfigError: if the run is not mirrored. RunFolderError: if `run.json` is missing or damaged.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, parent: Mirror | None = None) -> None:
         description = folder.read_description()
         if description.tracker is None:
             raise ConfigError(f"{folder.path} was run with `tracking: none`; there is no record to complete")
         self.folder = folder
+        self.parent = parent
         self.description = description
         self.settings = description.tracker
         self.cursor = load_cursor(folder, self.settings)
@@ -68,6 +70,8 @@ class Mirror:
         """
         try:
             client = self._connect()
+            if self.parent is not None:
+                self._send_link(client, self.parent)
             self._send_description(client, running=not ended)
             self._send_metrics(client)
             if ended:
@@ -90,7 +94,7 @@ class Mirror:
 
     def _connect(self) -> MlflowClient:
         if self._client is None:
-            self._client = connect(self.settings)
+            self._client = connect(self.settings) if self.parent is None else self.parent._connect()
         try:
             self._find_run(self._client)
         except RunUnknown as error:
@@ -117,14 +121,26 @@ class Mirror:
         assert self.cursor.run_id is not None, "connected first"
         return self.cursor.run_id
 
-    def link_to(self, parent: Mirror) -> None:
-        """Make the MLflow run a child of another one; both have been pushed.
+    def connected_run_id(self) -> str:
+        """The id of the MLflow run, which is made if it is not there.
 
         Raises:
             TrackerAway: if the tracker failed.
         """
+        self._connect()
+        return self._run_id
+
+    def _send_link(self, client: MlflowClient, parent: Mirror) -> None:
+        """Make the MLflow run a child of the sweep's, which may be another one than before."""
+        parent_run_id = parent.connected_run_id()
+        if self.cursor.parent_run_id == parent_run_id:
+            return
         with tracker_calls():
-            self._connect().set_tag(self._run_id, PARENT_TAG, parent._run_id)
+            client.set_tag(self._run_id, PARENT_TAG, parent_run_id)
+        if PARENT_TAG not in read_run(client, self._run_id).names:
+            raise TrackerAway(f"the tracker acknowledged the tag {PARENT_TAG} and does not have it")
+        self.cursor.parent_run_id = parent_run_id
+        self.cursor.save(self.folder)
 
     def _send_description(self, client: MlflowClient, running: bool) -> None:
         """Params, tags, data set and config, once; and that the run is going on again, if it is."""

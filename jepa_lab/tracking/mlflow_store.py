@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from jepa_lab.tracking.credentials import with_credentials
 from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.locks import FileLock
-from jepa_lab.tracking.mlflow_calls import TrackerAway, tracker_calls
+from jepa_lab.tracking.mlflow_calls import RunDeleted, TrackerAway, tracker_calls
 from jepa_lab.tracking.uris import sqlite_path
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def read_run(client: MlflowClient, run_id: str) -> ServerRun:
 
     Raises:
         RunUnknown: if the tracker says that it has no such run.
-        TrackerAway: if it does not answer, answers nonsense, or the run was deleted.
+        RunDeleted: if the run was deleted in MLflow.
+        TrackerAway: if it does not answer, or answers nonsense.
     """
     from mlflow.entities import LifecycleStage
 
@@ -175,7 +176,7 @@ def read_run(client: MlflowClient, run_id: str) -> ServerRun:
         if run.info.run_id != run_id:
             raise TrackerAway("the tracker's answer is not one of MLflow; is something else at this address?")
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
-            raise TrackerAway(
+            raise RunDeleted(
                 f"the run {run_id} was deleted in MLflow; restore it there (`mlflow runs restore --run-id {run_id}`)"
             )
         latest = run.to_proto().data.metrics  # with their steps, which `run.data.metrics` leaves out

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.description import TrackerSettings
-from jepa_lab.tracking.mirror_cursor import is_sweep, trials_of
+from jepa_lab.tracking.mirror_cursor import follows, is_sweep, trials_of
+from jepa_lab.tracking.mlflow_calls import RunDeleted, TrackerAway
 from jepa_lab.tracking.mlflow_mirror import Mirror
 from jepa_lab.tracking.run_folder import RunFolder
+
+Stamp = tuple[int, int]  # time of change and size of a file
+_log = logging.getLogger("jepa_lab.mirror")
 
 
 def open_mirror(folder: RunFolder) -> Mirror | SweepMirror:
@@ -20,14 +26,16 @@ class SweepMirror:
 
     Args:
         folder: the sweep's folder.
+    Raises:
+        ConfigError: if the sweep is not mirrored. RunFolderError: if its `run.json` is missing or damaged.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self._record = Mirror(folder)
         self._trials: dict[Path, Mirror] = {}
-        self._linked: set[Path] = set()
-        self._done: set[Path] = set()
+        self._done: dict[Path, Stamp] = {}  # result.json with which the trial was sent: it is not looked at again
+        self._troubled: dict[Path, str] = {}
 
     @property
     def settings(self) -> TrackerSettings:
@@ -35,33 +43,63 @@ class SweepMirror:
         return self._record.settings
 
     def push(self, ended: bool) -> None:
-        """Send everything that the tracker lacks.
+        """Send everything that the tracker lacks; a trial that cannot be sent does not keep the others waiting.
 
         Args:
             ended: no process writes the sweep any more.
         Raises:
-            TrackerAway: if the tracker failed. RunFolderError: if a file is damaged.
+            TrackerAway: if the tracker failed, or, at the end, if a trial could not be sent.
+            RunFolderError: if a file of the sweep's own record is damaged.
         """
-        self._record.push(ended)
+        if ended:  # the sweep is shown as ended when all of it is there
+            self._record.connected_run_id()
+            self._troubled.clear()
+        else:
+            self._record.push(ended=False)
         for trial in trials_of(self.folder):
-            if trial.path not in self._done:
+            if trial.path not in self._troubled:
                 self._push_trial(trial, ended)
+        if ended:
+            self._record.push(ended=True)
+            if self._troubled:
+                raise TrackerAway("; ".join(dict.fromkeys(self._troubled.values())))
 
     def note_error(self, error: Exception) -> None:
         """Keep the reason of a failure where `mirror_state` finds it."""
         self._record.note_error(error)
 
     def _push_trial(self, trial: RunFolder, ended: bool) -> None:
+        stamp = _stamp(trial.result)
+        if stamp is not None and self._done.get(trial.path) == stamp:
+            return
         # A worker that was killed left no result; as long as the sweep goes on, another one goes on with the trial.
-        over = not trial.is_alive() and (ended or trial.result.exists())
+        over = (ended or stamp is not None) and not trial.is_alive()
+        try:
+            mirror = self._mirror_of(trial)
+            if mirror is not None:
+                mirror.push(over)
+        except (RunDeleted, RunFolderError) as error:
+            _log.warning("%s", error)
+            self._troubled[trial.path] = str(error)
+            return
+        if over and stamp is not None:
+            self._done[trial.path] = stamp
+            self._trials.pop(trial.path, None)
+
+    def _mirror_of(self, trial: RunFolder) -> Mirror | None:
+        """The mirror of a trial; None for one that was resumed alone without a tracker."""
         if trial.path not in self._trials:
-            self._trials[trial.path] = Mirror(trial)
-        mirror = self._trials[trial.path]
-        mirror.push(over)
-        if trial.path not in self._linked:
-            mirror.link_to(self._record)
-            self._linked.add(trial.path)
-        result = trial.read_result() if over else None
-        if result is not None and result["status"] == "FINISHED":
-            self._done.add(trial.path)
-            del self._trials[trial.path]
+            settings = trial.read_description().tracker
+            if settings is None:
+                return None
+            self._trials[trial.path] = Mirror(trial, self._record if follows(settings, self.settings) else None)
+        return self._trials[trial.path]
+
+
+def _stamp(file: Path) -> Stamp | None:
+    """What changes when a file is written anew; None where there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size

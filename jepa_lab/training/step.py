@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from jepa_lab.maskers.base import Masks
-from jepa_lab.models.ijepa import IJepa, Prediction
+from jepa_lab.models.ijepa import IJepa
 from jepa_lab.training.devices import Compute
+from jepa_lab.training.distributed import ALONE, Team
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import gated_step, set_schedule
 from jepa_lab.training.schedules import Schedules
@@ -31,37 +32,44 @@ class TrainingStep:
     """Everything that a step changes, and how it changes it.
 
     Attributes:
-        forward: the model's forward pass, compiled or not.
+        forward: the model as it is called: compiled or not, replicated by the team or not.
         parts: micro-batches that a batch is computed in; the result is that of the whole batch.
         clip_norm: largest norm of all gradients together, or None.
+        team: the processes that compute a batch together; the result is that of one.
     """
 
     model: IJepa
-    forward: Callable[..., Prediction]
+    forward: nn.Module
     optimizer: torch.optim.AdamW
     schedules: Schedules
     gate: FiniteGate
     compute: Compute
     parts: int
     clip_norm: float | None
+    team: Team = ALONE
 
     def __call__(self, images: Tensor, masks: Masks, step: int) -> StepStatistics:
         """Train on a batch.
 
         Args:
-            images: [B, C, H, W] float, channel-normalised, augmented.
-            masks: of these images.
+            images: this process's rows of the batch, [B / processes, C, H, W] float, channel-normalised, augmented.
+            masks: of all B images.
             step: number of this step, from 1.
         """
         set_schedule(self.optimizer, self.schedules.learning_rate(step), self.schedules.weight_decay(step))
         num_valid = masks.target_counts().sum() * masks.context.shape[1]
+        masks = masks[self.team.rows(len(masks))]
         loss = torch.zeros((), device=images.device)
-        for part in _slices(len(masks), self.parts):
-            with self.compute.autocast():
-                part_loss = self.forward(images[part], masks[part], num_valid).loss
-            (part_loss * self.gate.loss_scale).backward()
+        parts = _slices(len(masks), self.parts)
+        for part in parts:
+            with nullcontext() if part == parts[-1] else self.team.without_sum(self.forward):
+                with self.compute.autocast():
+                    part_loss = self.forward(images[part], masks[part], num_valid).loss
+                (part_loss * self.gate.loss_scale).backward()
             loss = loss + part_loss.detach()
 
+        # Losses divide by the valid patches of the whole batch: their sum, and that of the gradients, is the batch's.
+        loss = self.team.sum(loss)
         encoder_norm, predictor_norm = self._gradient_norms()
         refused = self.gate.judge(loss, encoder_norm + predictor_norm, step)
         gated_step(self.optimizer, refused)

@@ -25,15 +25,33 @@ class Augmentation(ABC):
         self.image_size = image_size
 
     @abstractmethod
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch.
+    def draw(self, batch_size: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """All the randomness of a batch, apart from its images.
+
+        Processes that share a batch draw for all of it, and each applies the rows of its own images.
+
+        Args:
+            height, width: of the images, in pixels.
+            generator: on the images' device; the only source of randomness.
+        Returns:
+            Tensors [B, ...], a row an image; none where nothing is random.
+        """
+
+    @abstractmethod
+    def apply(self, images: Tensor, draws: tuple[Tensor, ...]) -> Tensor:
+        """Change each image by its row of the draws.
 
         Args:
             images: [B, C, H, W] float32 in [0, 1].
-            generator: on the images' device; the only source of randomness.
+            draws: of `draw`, as many rows as images.
         Returns:
             [B, C, image_size, image_size] float32 in [0, 1].
         """
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment a batch: `draw`, then `apply`."""
+        batch_size, _, height, width = images.shape
+        return self.apply(images, self.draw(batch_size, height, width, generator))
 
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation", Augmentation)

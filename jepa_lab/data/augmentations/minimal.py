@@ -47,10 +47,12 @@ class Minimal(Augmentation):
 
     params: Params
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, batch_size: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         scale, ratio = self.params.crop_scale, self.params.crop_aspect_ratio
-        batch_size, _, height, width = images.shape
         boxes = sample_crops(batch_size, height, width, scale, ratio, generator)  # [B, 4]
         coins = torch.rand(batch_size, generator=generator, device=generator.device)
-        flip = coins < self.params.flip_probability  # [B]
+        return boxes, coins < self.params.flip_probability  # [B, 4], [B]
+
+    def apply(self, images: Tensor, draws: tuple[Tensor, ...]) -> Tensor:
+        boxes, flip = draws
         return crop_and_resize(images, boxes, self.image_size, flip)

@@ -16,7 +16,10 @@ class NoAugmentation(Augmentation):
 
     Params = ComponentParams
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, batch_size: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return ()
+
+    def apply(self, images: Tensor, draws: tuple[Tensor, ...]) -> Tensor:
         size = (self.image_size, self.image_size)
         if images.shape[2:] == size:
             return images

@@ -93,6 +93,17 @@ def test_parameters_that_only_some_trials_have_leave_a_gap() -> None:
     assert "never" not in drawing.alt
 
 
+def test_an_arm_without_any_result_keeps_its_place_in_the_figure_of_means() -> None:
+    content = make_content(num_seeds=2)
+    for seed in range(2):
+        content = set_trial(content, "wide", seed, status="FAILED")
+    drawing = drawings_of(content)["means"]
+    failed, whole = (png(each, LIGHT) for each in (drawing, drawings_of(make_content(num_seeds=2))["means"]))
+    with Image.open(io.BytesIO(failed)) as picture, Image.open(io.BytesIO(whole)) as other:
+        assert picture.size == other.size
+    assert "wide has no result" in drawing.alt
+
+
 def test_the_best_point_of_the_history_is_named_in_either_direction() -> None:
     content = make_search()
     values = content.search.history["value"]  # type: ignore[union-attr]

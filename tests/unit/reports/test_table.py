@@ -146,6 +146,14 @@ def test_an_arm_without_any_result_keeps_its_line() -> None:
     assert "over 1 arm." in footnotes(content)  # the other arm
 
 
+def test_without_the_baseline_s_results_nothing_is_compared_and_the_table_says_so() -> None:
+    content = make_content()
+    for seed in range(5):
+        content = set_trial(content, "base", seed, status="FAILED")
+    assert texts(table_of(content))[3][4:6] == ["–", "–"]
+    assert "The baseline has no result: no arm can be compared with it." in footnotes(content)
+
+
 def test_without_any_trial_the_table_still_has_its_lines() -> None:
     content = make_content()
     empty = dataclasses.replace(content, trials=content.trials.iloc[:0], curves=content.curves.iloc[:0])
@@ -200,7 +208,7 @@ def test_the_footnotes_say_what_the_brackets_the_bold_and_the_p_are() -> None:
     assert "95% intervals of Student's t over the seeds, not standard deviations" in notes
     assert "paired by seed. They are per comparison" in notes
     assert "adjusted by Holm over 2 arms" in notes
-    assert "It cannot be lower than 0.0625 with 5 seeds." in notes
+    assert "not adjusted, by arm: wide: 0.0625; random masks: 0.0625. It cannot be lower than 0.0625 with 5" in notes
     assert "is found with a power of 0.8 (5 seeds" in notes
     assert "the best epoch by the online probe is not used" in notes
     assert "cannot be lower than 0.25 with 3 seeds" in footnotes(make_content(num_seeds=3))

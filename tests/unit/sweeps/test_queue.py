@@ -1,0 +1,208 @@
+"""The queue of trials with an executor that does what the test says: nothing is lost, nothing is counted twice."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
+from jepa_lab.interruption import StopSignals
+from jepa_lab.registry import ComponentParams
+from jepa_lab.sweeps.executors.base import Executor, Outcome, Reply, Task
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.progress import PlainDisplay
+from jepa_lab.sweeps.queue import Trial, TrialQueue
+from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
+from jepa_lab.tracking.run_folder import RunFolder
+from tests.integration.pipelines import load_tiny
+
+
+class ScriptedExecutor(Executor):
+    """Ends its tasks as scripted, trial by trial; a trial without a script finishes with its number as value."""
+
+    def __init__(self, folder: SweepFolder, script: dict[int, list[Outcome]], slots: int = 2) -> None:
+        super().__init__(ComponentParams(), folder.path)
+        self.script, self.slots = script, slots
+        self.started: list[int] = []
+        self.ready: deque[tuple[Task, Outcome]] = deque()
+        self.most_at_once = 0
+
+    @staticmethod
+    def planned_slots(params: ComponentParams) -> int:
+        return 2
+
+    @property
+    def num_slots(self) -> int:
+        return self.slots
+
+    def num_idle(self) -> int:
+        return self.slots - len(self.ready)
+
+    def start(self, task: Task) -> int:
+        self.started.append(task.number)
+        outcomes = self.script.get(task.number, [])
+        outcome: Outcome = outcomes.pop(0) if outcomes else "finished"
+        self.ready.append((task, outcome))
+        self.most_at_once = max(self.most_at_once, len(self.ready))
+        return len(self.ready) - 1
+
+    def wait(self, seconds: float) -> list[Reply]:
+        if not self.ready:
+            return []
+        task, outcome = self.ready.popleft()
+        if outcome == "finished":
+            finish(task.runs, task.config, float(task.number))
+        return [Reply(task.number, outcome, "" if outcome == "finished" else f"scripted: {outcome}")]
+
+    def reduce_slots(self) -> bool:
+        if self.slots == 1:
+            return False
+        self.slots -= 1
+        return True
+
+    def stop(self) -> None:
+        self.ready = deque((task, "interrupted") for task, _ in self.ready)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def finish(runs: Path, config: Path, value: float) -> None:
+    """A run folder as a finished run leaves it, as far as the queue looks."""
+    from jepa_lab.config.loading import load_pipeline
+
+    pipeline = load_pipeline(config).pipeline
+    run = RunFolder.create(runs, pipeline.name, config_digest(pipeline), pipeline.seed, dump_pipeline(pipeline))
+    run.write_result("FINISHED", {"probe/validation_accuracy": value}, 1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    return SweepFolder.open_or_create(tmp_path / "sweeps", "s", "a: 1\n", {"name": "s"})
+
+
+@pytest.fixture
+def study(folder: SweepFolder) -> TableStudy:
+    study = TableStudy(open_storage(folder.journal, None), "s", "maximize", ["a"], range(4))
+    study.enqueue(PlannedTrial("a", seed) for seed in range(4))
+    return study
+
+
+def perform(
+    tmp_path: Path,
+    folder: SweepFolder,
+    study: TableStudy,
+    executor: ScriptedExecutor,
+    retries: int = 1,
+    stop: StopSignals | None = None,
+) -> bool:
+    def trials() -> Iterator[Trial]:
+        for number, planned in study.to_run():
+            study.begin(number)
+            loaded: LoadedPipeline = load_tiny(tmp_path, f"seed={planned.seed}")
+            yield Trial(number, planned, loaded, {}, {})
+
+    queue = TrialQueue(
+        folder, study, executor, "probe/validation_accuracy", retries, stop or StopSignals(), PlainDisplay()
+    )
+    return queue.perform(trials(), 0, 4)
+
+
+def states(study: TableStudy) -> list[TrialState]:
+    return [trial.state for trial in study.trials()]
+
+
+def test_every_trial_is_started_once_and_its_value_told(tmp_path: Path, folder: SweepFolder, study: TableStudy) -> None:
+    executor = ScriptedExecutor(folder, {})
+    assert perform(tmp_path, folder, study, executor)
+    assert executor.started == [0, 1, 2, 3]
+    assert executor.most_at_once == 2
+    assert [trial.value for trial in study.trials()] == [0.0, 1.0, 2.0, 3.0]
+    assert all((folder.path / trial.user_attrs["run_folder"]).is_dir() for trial in study.trials())
+
+
+@pytest.mark.parametrize(("failures", "state"), [(2, TrialState.COMPLETE), (3, TrialState.FAIL)])
+def test_a_failed_trial_is_tried_again_as_often_as_asked_then_counted(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, failures: int, state: TrialState
+) -> None:
+    executor = ScriptedExecutor(folder, {1: ["failed"] * failures})
+    perform(tmp_path, folder, study, executor, retries=2)
+    assert executor.started.count(1) == 3
+    assert states(study) == [TrialState.COMPLETE, state, TrialState.COMPLETE, TrialState.COMPLETE]
+    if state == TrialState.FAIL:
+        assert study.trials()[1].user_attrs["error"] == "scripted: failed"
+
+
+def test_a_trial_whose_worker_died_goes_on_without_counting_as_failed(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    executor = ScriptedExecutor(folder, {2: ["died"] * 4})
+    perform(tmp_path, folder, study, executor, retries=0)
+    assert executor.started.count(2) == 5
+    assert states(study) == [TrialState.COMPLETE] * 4
+
+
+def test_a_trial_that_kills_every_worker_is_given_up(tmp_path: Path, folder: SweepFolder, study: TableStudy) -> None:
+    executor = ScriptedExecutor(folder, {2: ["died"] * 100})
+    perform(tmp_path, folder, study, executor)
+    assert executor.started.count(2) == 5
+    assert study.trials()[2].state == TrialState.FAIL
+    assert "has lost 5 workers" in study.trials()[2].user_attrs["error"]
+
+
+def test_out_of_memory_takes_a_slot_away_and_fails_only_the_last_one(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    executor = ScriptedExecutor(folder, {0: ["out_of_memory", "finished"]}, slots=3)
+    perform(tmp_path, folder, study, executor, retries=0)
+    assert executor.slots == 2
+    assert states(study) == [TrialState.COMPLETE] * 4
+    alone = ScriptedExecutor(folder, {0: ["out_of_memory"]}, slots=1)
+    assert not alone.reduce_slots()
+
+
+def test_out_of_memory_on_the_only_slot_is_a_failure(tmp_path: Path, folder: SweepFolder, study: TableStudy) -> None:
+    perform(tmp_path, folder, study, ScriptedExecutor(folder, {0: ["out_of_memory"]}, slots=1), retries=0)
+    assert states(study)[0] == TrialState.FAIL
+
+
+def test_a_run_that_finished_before_the_parent_died_is_told_and_not_run_again(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    config = tmp_path / "done.yaml"
+    config.write_text(dump_pipeline(load_tiny(tmp_path, "seed=1").pipeline))
+    finish(folder.trials, config, 0.75)
+    executor = ScriptedExecutor(folder, {})
+    perform(tmp_path, folder, study, executor)
+    assert executor.started == [0, 2, 3]
+    assert study.trials()[1].value == 0.75
+
+
+def test_a_signal_leaves_what_ran_resumable_with_its_number(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    stop = StopSignals()
+    stop.received = signal.SIGINT
+    executor = ScriptedExecutor(folder, {})
+    assert not perform(tmp_path, folder, study, executor, stop=stop)
+    assert executor.started == [0, 1]
+    running = [trial.number for trial in study.trials() if trial.state == TrialState.RUNNING]
+    assert running == [1]  # 0 had finished when the signal was seen
+    again = ScriptedExecutor(folder, {})
+    assert perform(tmp_path, folder, study, again)
+    assert again.started == [1, 2, 3]
+    assert states(study) == [TrialState.COMPLETE] * 4
+
+
+def test_a_result_without_the_metric_is_a_failure_that_says_so(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunFolder.write_result
+    monkeypatch.setattr(RunFolder, "write_result", lambda self, status, metrics, step: write(self, status, {}, step))
+    perform(tmp_path, folder, study, ScriptedExecutor(folder, {}))
+    assert "has no probe/validation_accuracy" in study.trials()[0].user_attrs["error"]

@@ -1,0 +1,76 @@
+"""Optuna's study: nothing is enqueued twice, numbers stay, a killed parent leaves nothing broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from jepa_lab.errors import ConfigError
+from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
+
+PLANNED = [PlannedTrial(arm, seed) for seed in (0, 1) for arm in ("a", "b")]
+
+
+def open_study(folder: Path) -> TableStudy:
+    return TableStudy(open_storage(folder / "journal.log", None), "s", "maximize", ["a", "b"], [0, 1])
+
+
+def test_nothing_is_enqueued_twice(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    study.enqueue(PLANNED[:3])
+    study.begin(0)
+    study.finish(0, 1.0)
+    study.begin(1)
+    again = open_study(tmp_path)
+    again.enqueue(PLANNED)
+    assert [again.planned(trial) for trial in again.trials()] == PLANNED
+    assert [trial.state for trial in again.trials()] == [
+        TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING, TrialState.WAITING,
+    ]  # fmt: skip
+
+
+def test_interrupted_trials_come_first_and_keep_their_numbers(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    study.enqueue(PLANNED)
+    for number in (0, 1, 2):
+        study.begin(number)
+    study.finish(0, None)
+    study.finish(1, 0.5)
+    again = open_study(tmp_path)
+    assert again.to_run() == [(2, PLANNED[2]), (3, PLANNED[3])]
+    again.begin(2)
+    again.finish(2, 0.75)
+    assert [trial.value for trial in again.trials()] == [None, 0.5, 0.75, None]
+
+
+def test_what_a_killed_parent_left_of_the_journal_is_mended(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    study.enqueue(PLANNED)
+    journal = tmp_path / "journal.log"
+    with open(journal, "ab") as file:
+        file.write(b'{"op_code": 5, "worker')
+    (tmp_path / "journal.log.lock").symlink_to(journal)
+    again = open_study(tmp_path)
+    again.begin(0)
+    again.finish(0, 1.0)
+    assert len(open_study(tmp_path).trials()) == 4
+
+
+def test_intermediate_values_and_notes_are_kept_once(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    study.enqueue(PLANNED)
+    study.begin(0)
+    for value in (0.1, 0.2):
+        study.report(0, value, step=3)
+    study.note(0, "run_folder", "trials/x")
+    (trial, *_) = study.trials()
+    assert trial.intermediate_values == {3: 0.1}
+    assert trial.user_attrs["run_folder"] == "trials/x"
+
+
+def test_a_storage_that_cannot_be_opened_is_refused_without_its_password(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--storage cannot be opened") as caught:
+        open_storage(tmp_path / "journal.log", "nonsense://ann:hunter2@host/x")
+    assert "hunter2" not in str(caught.value)

@@ -42,6 +42,7 @@ from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import build_optimizer
 from jepa_lab.training.schedules import Schedules
 from jepa_lab.training.step import TrainingStep
+from jepa_lab.training.team import ALONE, Team
 
 CPU = torch.device("cpu")
 _NAMED_FILES = 100
@@ -80,23 +81,30 @@ def build_dataset(source: DataSource, image_size: int) -> ImageDataset:
     return entry.component(source.dataset, None if source.root is None else Path(source.root).expanduser(), image_size)
 
 
-def build_loading(pipeline: Pipeline, device: torch.device) -> Loading:
-    """How the images of a run on this device are held and read."""
-    return Loading.of(pipeline.data.residency, pipeline.data.num_workers, device)
+def build_loading(pipeline: Pipeline, device: torch.device, processes: int = 1) -> Loading:
+    """How the images of a run on this device are held and read.
+
+    Args:
+        processes: of the run on this machine.
+    """
+    return Loading.of(pipeline.data.residency, pipeline.data.num_workers, device, processes)
 
 
-def prepare_data(pipeline: Pipeline, device: torch.device = CPU, known: Survey | None = None) -> PreparedData:
+def prepare_data(
+    pipeline: Pipeline, device: torch.device = CPU, known: Survey | None = None, processes: int = 1
+) -> PreparedData:
     """Load, limit and split the pipeline's data.
 
     Args:
         device: of the training.
         known: what the run found about its image files when it began, used if they are still the same.
+        processes: of the run on this machine, which share its memory and its cores.
     Raises:
         DataError, ConfigError: see the data sets and the splits. RunStopped: a full disk, or a dead worker.
     """
     settings = pipeline.data
     given = settings.channel_mean is not None and settings.channel_std is not None
-    dataset, loading = build_dataset(settings, settings.image_size), build_loading(pipeline, device)
+    dataset, loading = build_dataset(settings, settings.image_size), build_loading(pipeline, device, processes)
     check_images_fit(dataset)
     part = None if given else _training_part(settings)
     loaded = load_images(dataset, loading, settings.on_bad_image, settings.cache, known, part)
@@ -124,14 +132,18 @@ def prepare_data(pipeline: Pipeline, device: torch.device = CPU, known: Survey |
 
 
 def prepare_probe_data(
-    pipeline: Pipeline, data: PreparedData, device: torch.device = CPU, known: Survey | None = None
+    pipeline: Pipeline,
+    data: PreparedData,
+    device: torch.device = CPU,
+    known: Survey | None = None,
+    processes: int = 1,
 ) -> PreparedData:
     """The data that the probe is trained and scored on: `probe.data` where given, else the run's own.
 
     Channels are normalised as in pretraining.
 
     Args:
-        device, known: as for `prepare_data`.
+        device, known, processes: as for `prepare_data`.
     Raises:
         ConfigError: the images have another number of channels than the encoder takes.
         DataError, ConfigError, RunStopped: as for `prepare_data`.
@@ -140,7 +152,8 @@ def prepare_probe_data(
     if source is None:
         return data
     with _named_probe_data():
-        dataset, loading = build_dataset(source, pipeline.data.image_size), build_loading(pipeline, device)
+        dataset = build_dataset(source, pipeline.data.image_size)
+        loading = build_loading(pipeline, device, processes)
         check_images_fit(dataset)
         loaded = load_images(dataset, loading, source.on_bad_image, source.cache, known, None)
         parts = _split(loaded.data, source, pipeline.data.validation_fraction, pipeline.data.split_seed)
@@ -173,18 +186,18 @@ def surveys_of(data: PreparedData, probe_data: PreparedData) -> dict[str, Survey
     return {name: found.survey for name, found in sections.items() if found.survey is not None}
 
 
-def build_batches(pipeline: Pipeline, data: PreparedData, device: torch.device) -> Batches:
-    """The batches of a run, in the order that its seed gives, wherever the images are.
+def build_batches(pipeline: Pipeline, data: PreparedData, device: torch.device, team: Team = ALONE) -> Batches:
+    """This process's rows of the batches of a run, in the order that its seed gives, wherever the images are.
 
     Raises:
         ConfigError: if there are fewer images than one batch.
     """
     images, batch_size = data.train.images, pipeline.training.batch_size
-    order = build_generator(pipeline.seed, "order")
+    order, rows = build_generator(pipeline.seed, "order"), team.rows(batch_size)
     if isinstance(images, Tensor):
-        return ResidentBatches(images.to(device), batch_size, order)
+        return ResidentBatches(images.to(device), batch_size, order, rows)
     assert isinstance(images, LazyImages), type(images)
-    return StreamingBatches(images, batch_size, order, device)
+    return StreamingBatches(images, batch_size, order, device, rows)
 
 
 def _training_part(settings: DataSettings) -> TrainingPart:
@@ -258,15 +271,19 @@ def build_schedules(pipeline: Pipeline, steps_per_epoch: int) -> Schedules:
     return Schedules(pipeline.optimizer, ema, pipeline.training.epochs, steps_per_epoch)
 
 
-def build_step(pipeline: Pipeline, model: IJepa, compute: Compute, steps_per_epoch: int) -> TrainingStep:
-    """The training step of a model that is on its device."""
+def build_step(
+    pipeline: Pipeline, model: IJepa, compute: Compute, steps_per_epoch: int, team: Team = ALONE
+) -> TrainingStep:
+    """The training step of a model that is on its device; all processes of the team build it together."""
+    compiled = torch.compile(model) if compute.compile else model
     return TrainingStep(
         model=model,
-        forward=torch.compile(model) if compute.compile else model,
+        forward=team.replicate(compiled, compute.device),
         optimizer=build_optimizer(model, pipeline.optimizer),
         schedules=build_schedules(pipeline, steps_per_epoch),
         gate=FiniteGate.open(compute.device, compute.precision),
         compute=compute,
         parts=pipeline.training.accumulation_steps,
         clip_norm=pipeline.training.gradient_clip_norm,
+        team=team,
     )

@@ -21,6 +21,7 @@ from jepa_lab.errors import ConfigError, JepaLabError, RunCrashed, RunStopped
 
 if TYPE_CHECKING:
     from jepa_lab.run import RunOutcome
+    from jepa_lab.training.team import Team
 
 _OVERRIDES = "Overrides follow FILE as KEY=VALUE, values in YAML: training.epochs=10 masker=random"
 
@@ -132,47 +133,56 @@ def main() -> None:
     help="Go on with this run; auto: with the newest unfinished run of FILE, or begin one.",
 )
 def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs: Path, resume: Path | None) -> None:
-    """Train and probe the pipeline FILE, or go on with a run."""
+    """Train and probe the pipeline FILE, or go on with a run; torchrun does it in several processes."""
+    from jepa_lab.interruption import StopSignals
+    from jepa_lab.training.distributed import joined_team
+
     file = None if first is None else Path(first)
     if first is not None and "=" in first and resume is not None:  # overrides alone; a path would merge the // of a URI
         file, overrides = None, (first, *overrides)
-    if resume is not None and str(resume) != "auto":
-        outcome = _resume(resume, file, overrides, preset)
-    elif file is None:
-        raise ConfigError("`jepa-lab run` needs a pipeline FILE, as in `jepa-lab run pipelines/digits.yaml`")
-    else:
-        outcome = _start(file, overrides, preset, runs, look_for_unfinished=resume is not None)
-    _print_outcome(outcome)
+    with joined_team() as team:
+        if resume is not None and str(resume) != "auto":
+            outcome = _resume(resume, file, overrides, preset, team)
+        elif file is None:
+            with team.reporting(StopSignals()):
+                raise ConfigError("`jepa-lab run` needs a pipeline FILE, as in `jepa-lab run pipelines/digits.yaml`")
+        else:
+            outcome = _start(file, overrides, preset, runs, resume is not None, team)
+        _print_outcome(outcome)
 
 
-def _resume(path: Path, file: Path | None, overrides: tuple[str, ...], preset: str | None) -> RunOutcome:
+def _resume(path: Path, file: Path | None, overrides: tuple[str, ...], preset: str | None, team: Team) -> RunOutcome:
     """Go on with the run in a folder."""
     from jepa_lab.config.loading import load_pipeline
+    from jepa_lab.interruption import StopSignals
     from jepa_lab.resume import resume_run
     from jepa_lab.tracking.run_folder import RunFolder
 
-    folder = RunFolder.open(path)
-    source = folder.config if file is None else file
-    given = load_pipeline(source, overrides, preset).pipeline if file or overrides or preset else None
-    return resume_run(folder, given, sys.argv)
+    with team.reporting(StopSignals()):
+        folder = RunFolder.open(path)
+        source = folder.config if file is None else file
+        given = load_pipeline(source, overrides, preset).pipeline if file or overrides or preset else None
+    return resume_run(folder, given, sys.argv, team=team)
 
 
 def _start(
-    file: Path, overrides: tuple[str, ...], preset: str | None, runs: Path, look_for_unfinished: bool
+    file: Path, overrides: tuple[str, ...], preset: str | None, runs: Path, look_for_unfinished: bool, team: Team
 ) -> RunOutcome:
     """Begin a run, or go on with an unfinished one of the same pipeline."""
     from jepa_lab.config.loading import load_pipeline
+    from jepa_lab.interruption import StopSignals
     from jepa_lab.resume import find_unfinished, resume_run
     from jepa_lab.run import start_run
 
-    loaded = load_pipeline(file, overrides, preset)
+    with team.reporting(StopSignals()):
+        loaded = load_pipeline(file, overrides, preset)
     if look_for_unfinished:
-        folder = find_unfinished(runs, loaded.pipeline)
+        folder = team.from_leader(lambda: find_unfinished(runs, loaded.pipeline), StopSignals())
         if folder is not None:
             click.echo(f"going on with {folder.path}")
-            return resume_run(folder, loaded.pipeline, sys.argv)
+            return resume_run(folder, loaded.pipeline, sys.argv, team=team)
         click.echo(f"no unfinished run of this pipeline and seed in {runs}; a new one begins")
-    return start_run(loaded, runs, sys.argv)
+    return start_run(loaded, runs, sys.argv, team=team)
 
 
 def _print_outcome(outcome: RunOutcome) -> None:
@@ -221,6 +231,7 @@ def schema(ablation: bool) -> None:
 @click.option("--plugin", "plugins", multiple=True, help="Module to import first, as under plugins: in a pipeline.")
 def list_components(family: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
     """Show the components of every family, or of FAMILY: summary, source, fields."""
+    import jepa_lab.sweeps.executors  # noqa: F401  (the one family that no pipeline names)
     from jepa_lab.catalogue import catalogue, print_catalogue
     from jepa_lab.config.loading import load_plugins
 
@@ -296,7 +307,9 @@ def sweep(
     from jepa_lab.sweeps.executors import EXECUTORS
     from jepa_lab.sweeps.plan import load_plan
     from jepa_lab.sweeps.sweep import SweepSettings, run_sweep
+    from jepa_lab.training.team import refuse_torchrun
 
+    refuse_torchrun("sweep")
     plan = load_plan(file, overrides, preset)
     executor = EXECUTORS.get("local").config_type.model_validate({"slots": slots, "slots_per_gpu": slots_per_gpu})
     if dry_run:
@@ -329,6 +342,49 @@ def report(sweep_folder: Path, storage: str | None) -> None:
     print_table(content)
     for path in write_report(content, folder.report):
         click.echo(f"wrote {path}")
+
+
+@main.command(epilog="Without RUN or EXPERIMENT: the experiment jepa-lab of mlflow.db in this folder.")
+@click.argument("runs", nargs=-1, metavar="[RUN | EXPERIMENT]...")
+@click.option(
+    "--metric", default="probe/validation_accuracy", show_default=True, help="Number that groups are compared by."
+)
+@click.option("--by", metavar="KEY", help="Group by this param alone, such as masker.name.")
+@click.option("--baseline", metavar="ARM", help="Group that the others are compared with.")
+@click.option("--format", "form", type=click.Choice(["table", "md", "csv", "tex"]), default="table", show_default=True)
+@click.option("--uri", help="Tracking URI; by default that of the folders named, or mlflow.db in this folder.")
+def compare(
+    runs: tuple[str, ...], metric: str, by: str | None, baseline: str | None, form: str, uri: str | None
+) -> None:
+    """Compare runs that MLflow has: a line for all that differ only in their seed.
+
+    RUN is a run id, a run name, a run folder, or a sweep (its folder or its own run), which stands for its trials.
+    """
+    from jepa_lab.reports.comparison import Question
+    from jepa_lab.reports.comparison import compare as compare_runs
+    from jepa_lab.reports.latex import render_latex
+    from jepa_lab.reports.long_form import csv_text
+    from jepa_lab.reports.markdown import render_markdown
+    from jepa_lab.sweeps.objectives import direction_of
+    from jepa_lab.tracking.mlflow_reading import read_runs
+
+    direction = direction_of(metric)
+    read = read_runs(runs, uri)
+    compared = compare_runs(read.frame, Question(metric, direction == "maximize", by, baseline), read.source)
+    text, footnotes = compared.as_text()
+    if form == "table":
+        from rich.console import Console
+
+        from jepa_lab.reports.terminal import print_text_table
+
+        print_text_table(text, footnotes, Console(highlight=False))
+        return
+    writers = {
+        "md": lambda: render_markdown([(text, footnotes)]),
+        "tex": lambda: render_latex(text, footnotes),
+        "csv": lambda: csv_text(compared.content),
+    }
+    click.echo(writers[form](), nl=False)
 
 
 @main.command()

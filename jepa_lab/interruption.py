@@ -23,6 +23,9 @@ class StopRequested(KeyboardInterrupt):
         self.signal = signal.Signals(number)
         super().__init__(self.signal.name)
 
+    def __reduce__(self) -> tuple[type[StopRequested], tuple[int]]:
+        return StopRequested, (self.signal,)
+
 
 class StopSignals:
     """Turns SIGINT and SIGTERM into `StopRequested`: at once, or where the code says that it may be stopped.

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from jepa_lab.config.loading import (
 )
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import RunFolderError
+from jepa_lab.interruption import StopSignals
 from jepa_lab.run import (
     Membership,
     Run,
@@ -30,7 +32,8 @@ from jepa_lab.run import (
     build_tracker,
     check_batch,
     check_probe,
-    load_data,
+    check_team,
+    load_shared_data,
     locked,
     stoppable,
 )
@@ -40,8 +43,9 @@ from jepa_lab.tracking.environment import describe_environment, environment_chan
 from jepa_lab.tracking.metrics import damage_before, read_metrics
 from jepa_lab.tracking.mirror_cursor import mirror_state
 from jepa_lab.tracking.run_folder import RunFolder
-from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
+from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore, load_checkpoint
 from jepa_lab.training.devices import Compute, resolve_compute, resume_compute
+from jepa_lab.training.team import ALONE, Team
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +82,11 @@ def _began(folder: RunFolder) -> float:
 
 
 def resume_run(
-    folder: RunFolder, given: Pipeline | None, command: Sequence[str], member: Membership | None = None
+    folder: RunFolder,
+    given: Pipeline | None,
+    command: Sequence[str],
+    member: Membership | None = None,
+    team: Team = ALONE,
 ) -> RunOutcome:
     """Go on with a run from its last good checkpoint, or from step 0 if it has none yet.
 
@@ -86,42 +94,68 @@ def resume_run(
         given: the pipeline of a file or of overrides that the user gave beside the folder; it must be the run's.
         command: the command line, for environment.json.
         member: of what the run is a part; None for a run of its own.
+        team: the processes that go on with it; there may be more or fewer than before.
     Raises:
         RunFolderError: the configuration or the data have changed, no checkpoint can be used, or the run is alive.
         DeviceError: this machine does not compute as the one that the run began on.
     """
     started = time.monotonic()
-    with stoppable() as stop, locked(folder, 0 if member is None else member.lock_seconds):
-        loaded = load_pipeline(folder.config)
-        pipeline = loaded.pipeline
-        if given is not None:
-            refuse_changed_config(folder, pipeline, given)
-            loaded = replace(loaded, pipeline=reading_images_as(pipeline, given))
-            pipeline = loaded.pipeline.model_copy(update={"tracking": given.tracking})  # it may hold credentials
+    with stoppable() as stop, ExitStack() as stack:
+        lock_seconds = 0 if member is None else member.lock_seconds
+        team.from_leader(lambda: stack.enter_context(locked(folder, lock_seconds)), stop)
+        with team.reporting(stop):
+            loaded = load_pipeline(folder.config)
+            pipeline = loaded.pipeline
+            if given is not None:
+                refuse_changed_config(folder, pipeline, given)
+                loaded = replace(loaded, pipeline=reading_images_as(pipeline, given))
+                pipeline = loaded.pipeline.model_copy(update={"tracking": given.tracking})  # it may hold credentials
         notes: list[str] = []
-        checkpoint = _last_good_checkpoint(folder, notes)
-        recorded = _recorded(folder, checkpoint)
-        if recorded is not None:
-            _refuse_edited_config(folder, pipeline, recorded, checkpoint)
-        result = _result(folder, notes)
-        if result is not None and result["status"] == "FINISHED":
-            return _finished(folder, pipeline, result)
-        compute = _compute(loaded, checkpoint)
-        data, probe_data = load_data(loaded, compute.device, folder.path / "data.json")
-        if recorded is not None and recorded.dataset is not None and recorded.dataset.digest != data.digest:
-            raise RunFolderError(
-                f"the images of data.dataset={recorded.dataset.name!r} have changed since {folder.path} began "
-                f"(digest {recorded.dataset.digest}, now {data.digest}); restore them, or start a new run"
-            )
-        check_batch(loaded, data)
-        check_probe(loaded, probe_data)
-        _note_environment(folder, describe_environment(command, compute.describe()), checkpoint, notes)
-        with folder.open_log():
-            for note in notes:
-                logger.warning(note)
-                print(f"note: {note}", flush=True)
-        folder.remove_result()
-        return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, stop, member).execute()
+        checkpoint = _shared_checkpoint(folder, notes, team, stop)
+        with team.reporting(stop):
+            recorded = _recorded(folder, checkpoint)
+            if recorded is not None:
+                _refuse_edited_config(folder, pipeline, recorded, checkpoint)
+            result = _result(folder, notes)
+            if result is not None and result["status"] == "FINISHED":
+                return _finished(folder, pipeline, result)
+            check_team(loaded, team)
+            compute = team.on_device(_compute(loaded, checkpoint))
+        data, probe_data = load_shared_data(loaded, compute.device, folder.path / "data.json", team, stop)
+        with team.reporting(stop):
+            if recorded is not None and recorded.dataset is not None and recorded.dataset.digest != data.digest:
+                raise RunFolderError(
+                    f"the images of data.dataset={recorded.dataset.name!r} have changed since {folder.path} began "
+                    f"(digest {recorded.dataset.digest}, now {data.digest}); restore them, or start a new run"
+                )
+            check_batch(loaded, data)
+            check_probe(loaded, probe_data)
+
+        def begin() -> None:
+            _note_environment(folder, describe_environment(command, team.describe(compute)), checkpoint, notes)
+            with folder.open_log():
+                for note in notes:
+                    logger.warning(note)
+                    print(f"note: {note}", flush=True)
+            folder.remove_result()
+
+        team.from_leader(begin, stop)
+        return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, stop, member, team).execute()
+
+
+def _shared_checkpoint(folder: RunFolder, notes: list[str], team: Team, stop: StopSignals) -> Checkpoint | None:
+    """The checkpoint that the leader chooses, read by every process."""
+    found: list[Checkpoint | None] = []
+
+    def choose() -> int | None:
+        found.append(_last_good_checkpoint(folder, notes))
+        return None if found[0] is None else found[0].run.step
+
+    step = team.from_leader(choose, stop)
+    if team.leads or step is None:
+        return found[0] if team.leads else None
+    with team.reporting(stop):
+        return load_checkpoint(CheckpointStore(folder.checkpoints).path(step))
 
 
 def _last_good_checkpoint(folder: RunFolder, notes: list[str]) -> Checkpoint | None:

@@ -10,7 +10,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,12 @@ from jepa_lab.build import (
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
-from jepa_lab.data.survey import load_surveys, save_surveys
+from jepa_lab.data.order import Batches
+from jepa_lab.data.survey import Survey, load_surveys, save_surveys
 from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated
 from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probe_splits
 from jepa_lab.interruption import StopRequested, StopSignals
+from jepa_lab.models.ijepa import IJepa
 from jepa_lab.randomness import build_generator
 from jepa_lab.tracking.base import TRACKERS, FollowedElsewhere, MirrorState, Tracker
 from jepa_lab.tracking.credentials import scrub
@@ -46,8 +48,10 @@ from jepa_lab.tracking.metrics import MetricsWriter, read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.devices import Compute, memory_errors, resolve_compute
-from jepa_lab.training.pretrain import Pretraining, RunCollapsed
+from jepa_lab.training.followers import UnwrittenCheckpoints, UnwrittenMetrics
+from jepa_lab.training.pretrain import MetricsSink, Pretraining, RunCollapsed
 from jepa_lab.training.progress import build_display
+from jepa_lab.training.team import ALONE, Team
 
 logger = logging.getLogger(__name__)
 
@@ -84,32 +88,45 @@ class Membership:
 
 
 def start_run(
-    loaded: LoadedPipeline, run_root: Path, command: Sequence[str], member: Membership | None = None
+    loaded: LoadedPipeline,
+    run_root: Path,
+    command: Sequence[str],
+    member: Membership | None = None,
+    team: Team = ALONE,
 ) -> RunOutcome:
     """Check a pipeline, load its data, and train and probe it in a new run folder.
 
     Args:
         member: of what it is a part; None for a run of its own.
+        team: the processes that train it together; all of them call this.
     Raises:
         ConfigError, DataError, DeviceError, RunFolderError: before anything was written.
         RunStopped: a good run was stopped from outside; it can be resumed.
     """
     started = time.monotonic()
     pipeline = loaded.pipeline
-    with stoppable() as stop:
-        check_pipeline(loaded)
-        if pipeline.training.num_threads is not None:
-            torch.set_num_threads(pipeline.training.num_threads)
-        with loaded.located("training"):
-            compute = resolve_compute(pipeline.training)
-        data, probe_data = load_data(loaded, compute.device)
-        check_batch(loaded, data)
-        check_probe(loaded, probe_data)
-        resolved = dump_pipeline(pipeline)
-        folder = RunFolder.create(run_root, pipeline.name, config_digest(pipeline), pipeline.seed, resolved)
-        with locked(folder):
-            folder.write_environment(describe_environment(command, compute.describe()))
-            return Run(pipeline, folder, compute, data, probe_data, None, started, stop, member).execute()
+    with stoppable() as stop, ExitStack() as stack:
+        with team.reporting(stop):
+            check_pipeline(loaded)
+            check_team(loaded, team)
+            if pipeline.training.num_threads is not None:
+                torch.set_num_threads(pipeline.training.num_threads)
+            with loaded.located("training"):
+                compute = team.on_device(resolve_compute(pipeline.training))
+        data, probe_data = load_shared_data(loaded, compute.device, None, team, stop)
+        with team.reporting(stop):
+            check_batch(loaded, data)
+            check_probe(loaded, probe_data)
+
+        def create() -> RunFolder:
+            resolved = dump_pipeline(pipeline)
+            folder = RunFolder.create(run_root, pipeline.name, config_digest(pipeline), pipeline.seed, resolved)
+            stack.enter_context(locked(folder))
+            folder.write_environment(describe_environment(command, team.describe(compute)))
+            return folder
+
+        folder = team.from_leader(create, stop)
+        return Run(pipeline, folder, compute, data, probe_data, None, started, stop, member, team).execute()
 
 
 @contextmanager
@@ -147,22 +164,44 @@ def locked(folder: RunFolder, timeout_seconds: float = 0) -> Iterator[None]:
         yield
 
 
-def load_data(
-    loaded: LoadedPipeline, device: torch.device, surveys: Path | None = None
+def load_shared_data(
+    loaded: LoadedPipeline, device: torch.device, surveys: Path | None, team: Team, stop: StopSignals
 ) -> tuple[PreparedData, PreparedData]:
     """What is trained on, and what the probe works on.
+
+    The leader comes first: what it downloads, caches or finds out about files, the others need not do again.
 
     Args:
         surveys: the run's data.json, where it goes on.
     """
-    pipeline = loaded.pipeline
     known, note = ({}, None) if surveys is None else load_surveys(surveys)
+    first: list[tuple[PreparedData, PreparedData]] = []
+
+    def lead() -> dict[str, Survey]:
+        first.append(load_data(loaded, device, known, team.place.local_size))
+        return surveys_of(*first[0])
+
+    found = team.from_leader(lead, stop)
+    with team.reporting(stop):
+        data, probe_data = first[0] if team.leads else load_data(loaded, device, found, team.place.local_size)
+    return data if note is None else replace(data, notes=(note, *data.notes)), probe_data
+
+
+def load_data(
+    loaded: LoadedPipeline, device: torch.device, known: Mapping[str, Survey], processes: int
+) -> tuple[PreparedData, PreparedData]:
+    """What is trained on, and what the probe works on.
+
+    Args:
+        known: what was found about files before, by section.
+        processes: of the run on this machine.
+    """
+    pipeline = loaded.pipeline
     with memory_errors(pipeline.training):
         with loaded.located("data"):
-            data = prepare_data(pipeline, device, known.get("data"))
-        data = data if note is None else replace(data, notes=(note, *data.notes))
+            data = prepare_data(pipeline, device, known.get("data"), processes)
         with loaded.located("probe.data"):
-            return data, prepare_probe_data(pipeline, data, device, known.get("probe.data"))
+            return data, prepare_probe_data(pipeline, data, device, known.get("probe.data"), processes)
 
 
 def check_probe(loaded: LoadedPipeline, data: PreparedData) -> None:
@@ -176,6 +215,24 @@ def check_probe(loaded: LoadedPipeline, data: PreparedData) -> None:
     if splits is not None:
         with loaded.located("probe"):
             splits.check(loaded.pipeline.probe)
+
+
+def check_team(loaded: LoadedPipeline, team: Team) -> None:
+    """Every process takes as many images of every part of a batch as the others.
+
+    Raises:
+        ConfigError: the batch cannot be divided so.
+    """
+    training = loaded.pipeline.training
+    parts = team.size * training.accumulation_steps
+    if training.batch_size % parts:
+        raise loaded.error(
+            "training.batch_size",
+            f"training.batch_size must be a multiple of {parts}, got {training.batch_size}: it is that of all "
+            f"{team.size} processes together (torchrun --nproc-per-node), each of which computes its images in "
+            f"training.accumulation_steps={training.accumulation_steps} part(s); change one of the three",
+            "training.accumulation_steps",
+        )
 
 
 def check_batch(loaded: LoadedPipeline, data: PreparedData) -> None:
@@ -203,6 +260,7 @@ class Run:
     Attributes:
         checkpoint: what it goes on from; None to begin at step 0.
         started: time.monotonic() when the command began.
+        team: the processes that train together. The leader alone writes the folder.
     """
 
     pipeline: Pipeline
@@ -214,19 +272,30 @@ class Run:
     started: float
     stop: StopSignals
     member: Membership | None = None
+    team: Team = ALONE
 
     def execute(self) -> RunOutcome:
         """Train, probe and write result.json, whatever happens; then let the tracker catch up."""
+        return self._lead() if self.team.leads else self._follow()
+
+    def _follow(self) -> RunOutcome:
+        with memory_errors(self.pipeline.training):
+            self._train_and_probe()
+        return self.team.from_leader(self._lead, self.stop)  # which the leader has come to the end of
+
+    def _lead(self) -> RunOutcome:
         tracker = build_tracker(self.pipeline, self.folder)
         if self.member is not None:
             tracker = FollowedElsewhere(tracker)
-        self.folder.write_description(self._description(tracker))
-        save_surveys(self.folder.path / "data.json", surveys_of(self.data, self.probe_data))
+        with self.team.reporting(self.stop):
+            self.folder.write_description(self._description(tracker))
+            save_surveys(self.folder.path / "data.json", surveys_of(self.data, self.probe_data))
         with self.folder.open_log():
             for note in dict.fromkeys((*self.data.notes, *self.probe_data.notes)):
                 logger.warning(note)
             try:
-                tracker.start(self.folder)
+                with self.team.reporting(self.stop):
+                    tracker.start(self.folder)
                 with memory_errors(self.pipeline.training):
                     self._train_and_probe()
             except Exception as error:
@@ -250,7 +319,8 @@ class Run:
             mirror = tracker.close(_TRACKER_TIMEOUT_SECONDS)
         result = self.folder.read_result()
         assert result is not None, "written by _train_and_probe"
-        return RunOutcome(self.folder, result, tracker.describe(), mirror)
+        outcome = RunOutcome(self.folder, result, tracker.describe(), mirror)
+        return self.team.from_leader(lambda: outcome, self.stop)
 
     def _description(self, tracker: Tracker) -> RunDescription:
         pipeline = self.pipeline
@@ -276,23 +346,39 @@ class Run:
         return RunDescription(params, tags, dataset, tracker.settings())
 
     def _train_and_probe(self) -> None:
-        model = build_model(self.pipeline, self.data.train.images.shape[1]).to(self.compute.device)
-        online = OnlineEvaluation(self.pipeline, model, self.data, self.probe_data, self.compute)
-        cursor = 0 if self.checkpoint is None else self.checkpoint.run.metrics_cursor
-        with MetricsWriter(self.folder.metrics, cursor) as metrics:
-            pretraining = self._build_pretraining(model, online, metrics)
+        with ExitStack() as stack:
+            with self.team.reporting(self.stop):
+                model = build_model(self.pipeline, self.data.train.images.shape[1]).to(self.compute.device)
+                online = OnlineEvaluation(self.pipeline, model, self.data, self.probe_data, self.compute)
+                batches = stack.enter_context(
+                    closing(build_batches(self.pipeline, self.data, self.compute.device, self.team))
+                )
+                metrics = stack.enter_context(self._open_metrics())
+            self.team.meet(self.stop)  # all have come so far: from here on they wait for each other's sums
+            with self.team.computing():
+                pretraining = self._build_pretraining(model, online, batches, metrics)
             if self.checkpoint is not None:
                 pretraining.restore(self.checkpoint)
-            first = pretraining.steps_taken
-            logger.info("training from step %d to %d on %s", first, pretraining.total_steps, self.compute.describe())
-            with closing(pretraining.batches), build_display(pretraining.total_steps, first) as display:
+            first, total = pretraining.steps_taken, pretraining.total_steps
+            logger.info("training from step %d to %d on %s", first, total, self.team.describe(self.compute))
+            with build_display(total, first) as display:
                 pretraining.display = display
                 pretraining.run()
                 display.message("probing")
-            summary, more = final_evaluation(self.pipeline, model, self.probe_data, self.compute, self.folder.figures)
+            batches.close()
+            self.team.from_leader(lambda: self._probe(pretraining, online), self.stop)
+
+    def _open_metrics(self) -> AbstractContextManager[MetricsSink]:
+        if not self.team.leads:
+            return nullcontext(UnwrittenMetrics())
+        return MetricsWriter(self.folder.metrics, 0 if self.checkpoint is None else self.checkpoint.run.metrics_cursor)
+
+    def _probe(self, pretraining: Pretraining, online: OnlineEvaluation) -> None:
+        """Probe the trained model, and write result.json."""
+        model, figures = pretraining.step.model, self.folder.figures
+        summary, more = final_evaluation(self.pipeline, model, self.probe_data, self.compute, figures)
         summary |= self._training_summary(pretraining, online)
-        store = CheckpointStore(self.folder.checkpoints)
-        final = store.path(pretraining.total_steps)
+        final = pretraining.checkpoints.path(pretraining.total_steps)
         more |= {
             "best_online_probe": {"step": pretraining.best_step, "accuracy": pretraining.best_online_probe},
             "collapsed": online.collapsed,
@@ -301,11 +387,13 @@ class Run:
         }
         self.folder.write_result("FINISHED", summary, pretraining.total_steps, final, **more)
 
-    def _build_pretraining(self, model: Any, online: OnlineEvaluation, metrics: MetricsWriter) -> Pretraining:
+    def _build_pretraining(
+        self, model: IJepa, online: OnlineEvaluation, batches: Batches, metrics: MetricsSink
+    ) -> Pretraining:
         pipeline, device = self.pipeline, self.compute.device
-        batches = build_batches(pipeline, self.data, device)
+        checkpoints = CheckpointStore if self.team.leads else UnwrittenCheckpoints
         return Pretraining(
-            step=build_step(pipeline, model, self.compute, batches.steps_per_epoch),
+            step=build_step(pipeline, model, self.compute, batches.steps_per_epoch, self.team),
             settings=pipeline.training,
             batches=batches,
             augmentation=build_augmentation(pipeline),
@@ -316,12 +404,13 @@ class Run:
             mask_generator=build_generator(pipeline.seed, "masks", device),
             evaluation=online,
             evaluate_every_epochs=pipeline.probe.every_epochs,
-            checkpoints=CheckpointStore(self.folder.checkpoints),
+            checkpoints=checkpoints(self.folder.checkpoints),
             metrics=metrics,
             config_digest=config_digest(pipeline),
             config=dump_pipeline(pipeline),
             stop=self.stop,
             stop_file=self.folder.stop_file,
+            team=self.team,
         )
 
     def _training_summary(self, pretraining: Pretraining, online: OnlineEvaluation) -> dict[str, float | None]:
@@ -350,7 +439,9 @@ class Run:
         steps = CheckpointStore(self.folder.checkpoints).steps()
         metrics, more = ({"collapsed": 1.0}, {"collapsed": True}) if collapsed else ({}, {})
         try:
-            self.folder.write_result(status, metrics, steps[-1] if steps else 0, None, error=scrub(message), **more)
+            # torchrun sends SIGTERM to the others as soon as one process has ended with an error.
+            with self.stop.held():
+                self.folder.write_result(status, metrics, steps[-1] if steps else 0, None, error=scrub(message), **more)
         except JepaLabError as error:
             logger.warning("result.json could not be written: %s", error)
 
@@ -358,5 +449,5 @@ class Run:
         """Let the tracker catch up; what goes wrong there must not hide why the run ended."""
         try:
             tracker.close(timeout_seconds)
-        except (JepaLabError, AssertionError) as error:
+        except (JepaLabError, AssertionError, StopRequested) as error:
             logger.warning("the tracker could not be closed: %s", error)

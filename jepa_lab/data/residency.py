@@ -30,17 +30,19 @@ class Loading:
         residency: what was asked for.
         device: of the training.
         workers: who decodes what streams.
+        processes: of the same run on this machine, each of which holds images of its own.
     """
 
     residency: Residency
     device: torch.device
     workers: Workers
+    processes: int = 1
 
     @classmethod
-    def of(cls, residency: Residency, num_workers: int | None, device: torch.device) -> Loading:
-        """With the settings of a pipeline; `num_workers=None` counts the cores."""
-        count = default_worker_count() if num_workers is None else num_workers
-        return cls(residency, device, Workers(count, pin_memory=device.type == "cuda"))
+    def of(cls, residency: Residency, num_workers: int | None, device: torch.device, processes: int = 1) -> Loading:
+        """With the settings of a pipeline; `num_workers=None` shares the cores among the processes."""
+        count = max(1, default_worker_count() // processes) if num_workers is None else num_workers
+        return cls(residency, device, Workers(count, pin_memory=device.type == "cuda"), processes)
 
     def keeps_resident(self, train_bytes: int, host_bytes: int) -> bool:
         """Whether uint8 pixels are to be held in memory.
@@ -54,14 +56,14 @@ class Loading:
         if self.residency == "streaming":
             return False
         if self.residency == "resident":
-            available = available_host_memory()
+            available = available_host_memory() // self.processes
             if host_bytes > available:
                 raise ConfigError(
                     f"data.residency=resident takes {host_bytes / 2**30:,.1f} GiB for the decoded images, and "
                     f"{available / 2**30:,.1f} GiB of memory are available; use data.residency=auto, which streams them"
                 )
             return True
-        if host_bytes > HOST_SHARE * available_host_memory():
+        if host_bytes > HOST_SHARE * available_host_memory() // self.processes:
             return False
         return self.device.type != "cuda" or train_bytes <= DEVICE_SHARE * _device_memory(self.device)
 

@@ -20,9 +20,7 @@ class ResidentBatches:
         ConfigError: if there are fewer images than one batch.
     """
 
-    def __init__(
-        self, images: Tensor, batch_size: int, generator: torch.Generator, rows: slice = slice(None)
-    ) -> None:
+    def __init__(self, images: Tensor, batch_size: int, generator: torch.Generator, rows: slice = slice(None)) -> None:
         self.images, self.rows = images, rows
         self.order = BatchOrder(len(images), batch_size, generator, images.device)
 

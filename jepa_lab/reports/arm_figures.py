@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from jepa_lab.reports import numbers
-from jepa_lab.reports.content import ReportInput
+from jepa_lab.reports.content import ReportInput, baseline_label
 from jepa_lab.reports.numbers import Scale
 from jepa_lab.reports.statistics import Interval
 from jepa_lab.reports.style import (
@@ -170,7 +170,7 @@ def _curve_legend(named: Sequence[str], num_others: int, baseline: str, theme: T
 
     styles = [_line_style(place, theme) for place in range(len(named))]
     handles = [Line2D([], [], color=colour, linestyle=dashes, linewidth=1.5) for colour, dashes in styles]
-    names = [label(f"baseline: {arm}" if arm == baseline else arm) for arm in named]
+    names = [label(baseline_label(arm) if arm == baseline else arm) for arm in named]
     if num_others:
         handles.append(Line2D([], [], color=theme.muted, linewidth=0.6))
         names.append(f"{num_others} other arms")
@@ -261,7 +261,7 @@ def _draw_costs(arms: Sequence[Row], panels: Sequence[_CostPanel], table: Table,
         for place in range(len(arms))
     ]
     handles = [Line2D([], [], color=colour, marker=mark, linestyle="") for colour, mark in styles]
-    names = [f"baseline: {row.name}" if row.role == "baseline" else row.name for row in arms]
+    names = [baseline_label(row.name) if row.role == "baseline" else row.name for row in arms]
     names = [label(name if few else f"{place}: {name}") for place, name in enumerate(names)]
     figure = empty_figure(4.0)
     figure.set_size_inches(WIDTH, 3.6 + legend_below(figure, handles, names))

@@ -104,6 +104,11 @@ def metric_columns(trials: pd.DataFrame, content: ReportInput) -> list[str]:
     ]
 
 
+def baseline_label(name: str) -> str:
+    """How the baseline is called in tables and figures."""
+    return name if name == "baseline" else f"baseline: {name}"
+
+
 def swept_parameters(content: ReportInput) -> tuple[str, ...]:
     """The searched columns; none outside a search."""
     return content.search.parameters if content.search is not None else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from jepa_lab.reports import numbers
 from jepa_lab.reports.cells import Cell, Column, TextTable
 from jepa_lab.reports.content import (
     ReportInput,
+    baseline_label,
     control_metric_of,
     measured_trials,
     test_split_metric_of,
@@ -31,6 +32,9 @@ from jepa_lab.reports.statistics import (
 )
 
 CONTROLS = {"random_encoder": "random encoder", "raw_pixels": "raw pixels"}
+
+
+_LABELS: dict[str, Callable[[str], str]] = {"baseline": baseline_label, "control": "control: {}".format, "arm": str}
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class Table:
     def _cells(self, row: Row) -> tuple[Cell, ...]:
         difference = None if row.comparison is None else row.comparison.difference
         return (
-            Cell({"baseline": "baseline: ", "control": "control: ", "arm": ""}[row.role] + row.name),
+            Cell(_LABELS[row.role](row.name)),
             Cell(changes_text(row.changed)),
             Cell(f"{len(row.values)}/{row.planned}", len(row.values)),
             Cell(self.scale.interval(row.mean), row.mean.mean, row.bold),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from jepa_lab.errors import ConfigError
 from jepa_lab.registry import did_you_mean
 from jepa_lab.sweeps.ablation import Direction
 
@@ -24,11 +25,32 @@ OBJECTIVES: dict[str, Direction] = {
 """Name in result.json -> which way is better. tests/unit/sweeps/test_plan_objectives.py compares it with a run's."""
 
 _TEST = re.compile(r"(^|[/_])test_")
+_LESS_IS_BETTER = re.compile(r"loss|error|seconds|memory")
 _CONTROL = re.compile(r"(random_encoder|raw_pixels)/")
 
 
 def refuse_objective(metric: str) -> str | None:
     """Why an ablation cannot be decided by this metric, or None where it can."""
+    refused = _refuse_measure(metric)
+    if refused is None and metric not in OBJECTIVES:
+        return f"no run has a metric {metric!r} in its result{did_you_mean(metric, OBJECTIVES)}"
+    return refused
+
+
+def direction_of(metric: str) -> Direction:
+    """Which way of a metric is better, also of one that is logged while a run goes on, such as `train/loss`.
+
+    Raises:
+        ConfigError: if nothing may be decided by it.
+    """
+    refused = _refuse_measure(metric)
+    if refused is not None:
+        raise ConfigError(refused)
+    return OBJECTIVES.get(metric, "minimize" if _LESS_IS_BETTER.search(metric) else "maximize")
+
+
+def _refuse_measure(metric: str) -> str | None:
+    """Why no choice may rest on what this metric measures, or None."""
     if _TEST.search(metric):
         return (
             f"metric {metric!r} is of the test split, which chooses nothing: it is scored once, at the end; "
@@ -39,6 +61,4 @@ def refuse_objective(metric: str) -> str | None:
             f"metric {metric!r} is that of a control, which no arm improves; use probe/validation_accuracy, "
             "the table has the controls all the same"
         )
-    if metric not in OBJECTIVES:
-        return f"no run has a metric {metric!r} in its result{did_you_mean(metric, OBJECTIVES)}"
     return None

@@ -127,7 +127,10 @@ def _status(trial: FrozenTrial) -> str:
 
 
 def _shown(value: object) -> str:
-    return "absent" if value is None else str(value)
+    """A value for people: the digits of a number that a sampler drew are no information."""
+    if value is None:
+        return "absent"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _notes(folder: SweepFolder) -> tuple[str, ...]:

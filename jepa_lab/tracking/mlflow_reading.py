@@ -57,7 +57,7 @@ def read_runs(names: Sequence[str], uri: str | None) -> ReadRuns:
         ConfigError: if something is not there, or the store cannot be read.
         RunFolderError: if a folder that was named is damaged.
     """
-    folders = {name: RunFolder.open(Path(name)).read_description() for name in names if Path(name).is_dir()}
+    folders = {name: RunFolder.open(Path(name)).read_description() for name in names if _is_folder(name)}
     store = _store_of(folders) if uri is None else uri
     try:
         finder = _Finder(_client(store), folders)
@@ -68,6 +68,12 @@ def read_runs(names: Sequence[str], uri: str | None) -> ReadRuns:
             "is it the right --uri, and is its server running?"
         ) from error
     return ReadRuns(_frame(_once(found)), f"{', '.join(names) or DEFAULT_EXPERIMENT} in {without_credentials(store)}")
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a name is meant as a folder: an experiment `jepa-lab` may stand beside a folder of that name."""
+    path = Path(name)
+    return path.is_dir() and ((path / "run.json").is_file() or len(path.parts) != 1)
 
 
 def _store_of(folders: dict[str, RunDescription]) -> str:
@@ -205,9 +211,7 @@ def _quoted(name: str) -> str:
     if "'" not in name:
         return f"'{name}'"
     if '"' in name:
-        raise ConfigError(
-            f"the name {name!r} holds both kinds of quotes, which MLflow cannot search; give the run's id"
-        )
+        raise ConfigError(f"{name!r} holds both kinds of quotes, which MLflow cannot search for; give the run's id")
     return f'"{name}"'
 
 

@@ -13,24 +13,28 @@ others wherever they are, and none waits for something that will never come.
 from __future__ import annotations
 
 import atexit
+import inspect
+import logging
 import os
 import pickle
 import signal
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from jepa_lab.errors import ConfigError, DeviceError, JepaLabError, RunCrashed, RunStopped
+from jepa_lab.errors import DeviceError, JepaLabError, RunCrashed, RunStopped
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.training.devices import Compute
+from jepa_lab.training.team import ALONE, Place, Team, Value
+
+logger = logging.getLogger(__name__)
 
 _WAIT_FOR_LEADER = timedelta(days=7)
 """An evaluation may take hours; a process that died is noticed at once, by its closed connection."""
@@ -38,165 +42,14 @@ _WAIT_FOR_LEADER = timedelta(days=7)
 _WAIT_FOR_GRADIENTS = timedelta(hours=1)
 """Compiling takes minutes, and not as many on every machine."""
 
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which process of a run this one is.
-
-    Attributes:
-        rank: its number, from 0. world_size: how many there are.
-        local_rank: its number on this machine, which is that of its GPU. local_size: how many there are here.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Place:
-        """What torchrun says; without torchrun, the only process.
-
-        Raises:
-            ConfigError: the variables are there and are not numbers that fit.
-        """
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        if not all(name in environment for name in names):
-            return cls()
-        said = ", ".join(f"{name}={environment[name]}" for name in names)
-        try:
-            place = cls(*(int(environment[name]) for name in names))
-        except ValueError:
-            place = cls(rank=-1)
-        if not (0 <= place.rank < place.world_size and 0 <= place.local_rank < place.local_size):
-            raise ConfigError(
-                f"the environment says {said}, which torchrun would not; start the run by torchrun, or unset RANK"
-            )
-        return place
-
-
-def refuse_torchrun(command: str) -> None:
-    """For commands that are one process, or that start their own.
-
-    Raises:
-        ConfigError: torchrun has started several.
-    """
-    size = Place.of(os.environ).world_size
-    if size > 1:
-        raise ConfigError(
-            f"`jepa-lab {command}` is not for torchrun, which has started it {size} times: only `jepa-lab run` trains "
-            "one model in several processes; start this command without torchrun"
-        )
-
-
-class Team(ABC):
-    """The processes that train one model, as one of them sees them.
-
-    Attributes:
-        place: which of them this one is.
-    """
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-
-    @property
-    def size(self) -> int:
-        """How many processes there are."""
-        return self.place.world_size
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process is the one that writes, measures and speaks."""
-        return self.place.rank == 0
-
-    def rows(self, batch_size: int) -> slice:
-        """This process's rows of a batch that all of them share; `batch_size` is a multiple of their number."""
-        count = batch_size // self.size
-        return slice(self.place.rank * count, (self.place.rank + 1) * count)
-
-    @abstractmethod
-    def on_device(self, compute: Compute) -> Compute:
-        """The device that this process computes on.
-
-        Raises:
-            DeviceError: the processes cannot each have one.
-        """
-
-    @abstractmethod
-    def replicate(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model with gradients summed over all processes; they all call it, in the same step."""
-
-    @abstractmethod
-    def without_sum(self, model: nn.Module) -> AbstractContextManager[object]:
-        """Within, a replicated model's gradients stay here, to be summed with those of a later part of the batch."""
-
-    @abstractmethod
-    def sum(self, value: Tensor) -> Tensor:
-        """The sum over all processes of a scalar on the device; the host does not wait."""
-
-    @abstractmethod
-    def computing(self) -> AbstractContextManager[object]:
-        """Around what sums over processes.
-
-        Raises:
-            RunStopped: another process has died.
-        """
-
-    @abstractmethod
-    def reporting(self, stop: StopSignals) -> AbstractContextManager[object]:
-        """Around what each process does by itself: an error of one becomes the end of all, with its exit code.
-
-        The leader raises the error, and so prints it; the others end silently. Never around sums, in which the
-        others could be waiting.
-        """
-
-    @abstractmethod
-    def meet(self, stop: StopSignals) -> signal.Signals | None:
-        """Wait for the others, and end with them if one has failed.
-
-        Returns:
-            A signal that any of them has received: the same on all of them.
-        """
-
-    @abstractmethod
-    def from_leader(self, work: Callable[[], Value], stop: StopSignals) -> Value:
-        """What `work` returns in the leader, which alone calls it; an error there ends all."""
-
-
-class Alone(Team):
-    """A run of one process."""
-
-    def __init__(self) -> None:
-        super().__init__(Place())
-
-    def on_device(self, compute: Compute) -> Compute:
-        return compute
-
-    def replicate(self, model: nn.Module, device: torch.device) -> nn.Module:
-        return model
-
-    def without_sum(self, model: nn.Module) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def sum(self, value: Tensor) -> Tensor:
-        return value
-
-    def computing(self) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def reporting(self, stop: StopSignals) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def meet(self, stop: StopSignals) -> signal.Signals | None:
-        return stop.received
-
-    def from_leader(self, work: Callable[[], Value], stop: StopSignals) -> Value:
-        return work()
-
-
-ALONE = Alone()
+_BUFFERS_STAY: dict[str, Any] = {
+    # The model's buffers are constants. The first name is that of PyTorch 2.15 and later, which warns of the second.
+    next(
+        name
+        for name in ("forward_sync_buffers", "broadcast_buffers")
+        if name in inspect.signature(DistributedDataParallel.__init__).parameters
+    ): False
+}
 
 
 @dataclass(frozen=True)
@@ -225,6 +78,7 @@ class Processes(Team):
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self._gradients: dist.ProcessGroup | None = None
+        self._replicated: DistributedDataParallel | None = None
         self._ended = False
 
     def on_device(self, compute: Compute) -> Compute:
@@ -251,20 +105,25 @@ class Processes(Team):
         torch.cuda.set_device(own)
         return replace(compute, device=own)
 
-    def replicate(self, model: nn.Module, device: torch.device) -> nn.Module:
+    def replicate(self, model: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
         if self._gradients is None:
             backend = "nccl" if device.type == "cuda" else "gloo"
-            self._gradients = dist.new_group(backend=backend, timeout=_WAIT_FOR_GRADIENTS)
+            group = dist.new_group(backend=backend, timeout=_WAIT_FOR_GRADIENTS)
+            assert isinstance(group, dist.ProcessGroup), "this process is in it"
+            self._gradients = group
+        assert isinstance(model, nn.Module), "a compiled model is one, too"
         # Not `static_graph`: it does not go together with `no_sync`.
-        replicated = DistributedDataParallel(
-            model, process_group=self._gradients, broadcast_buffers=False, gradient_as_bucket_view=True
+        self._replicated = DistributedDataParallel(
+            model, process_group=self._gradients, gradient_as_bucket_view=True, **_BUFFERS_STAY
         )
-        replicated.register_comm_hook(self._gradients, _sum_of_bucket)
-        return replicated
+        # A lambda, because PyTorch compares annotations, which are strings in this file.
+        hook = lambda group, bucket: _sum_of_bucket(group, bucket)  # noqa: E731, PLW0108
+        self._replicated.register_comm_hook(self._gradients, hook)
+        return self._replicated
 
-    def without_sum(self, model: nn.Module) -> AbstractContextManager[object]:
-        assert isinstance(model, DistributedDataParallel), "made by `replicate`"
-        return model.no_sync()
+    def without_sum(self) -> AbstractContextManager[object]:
+        assert self._replicated is not None, "made by `replicate`"
+        return self._replicated.no_sync()
 
     def sum(self, value: Tensor) -> Tensor:
         assert self._gradients is not None, "made by `replicate`"
@@ -299,6 +158,7 @@ class Processes(Team):
         return next((report.received for report in reports if report.received is not None), None)
 
     def from_leader(self, work: Callable[[], Value], stop: StopSignals) -> Value:
+        self.meet(stop)
         report = _NOTHING
         if self.leads:
             with self.reporting(stop):
@@ -353,10 +213,11 @@ class Processes(Team):
 
     def _lost(self, error: RuntimeError) -> RunStopped:
         self._ended = True
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        logger.warning("a collective failed: %s", error)
         return RunStopped(
-            f"another process of this run has died ({first}); what it said stands above or in its machine's log. "
-            "Checkpoints that were written are kept: go on with the same torchrun command and --resume RUN_FOLDER"
+            f"another of the {self.size} processes of this run has died; what it said stands above, or on its machine. "
+            "Checkpoints that were written are kept: go on with the same torchrun command and "
+            "--resume RUN_FOLDER"
         )
 
     def leave(self) -> None:
@@ -364,11 +225,12 @@ class Processes(Team):
 
         torchrun sends SIGTERM to the others as soon as one ends with an error, and the leader may still be writing.
         """
-        if self._gradients is not None:
-            dist.destroy_process_group(self._gradients)
         if not self.leads:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
+        if self._gradients is not None:
+            dist.destroy_process_group(self._gradients)
+        if not self.leads:
             try:
                 dist.recv(torch.zeros(1), src=0)  # nothing will come: the connection closes
             except RuntimeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,6 @@ from jepa_lab.errors import RunPruned, RunStopped
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.sampling import MaskSampler
-from jepa_lab.tracking.metrics import MetricsWriter
 from jepa_lab.training.checkpoint import (
     Checkpoint,
     CheckpointStore,
@@ -31,6 +31,7 @@ from jepa_lab.training.progress import PlainDisplay, ProgressDisplay
 from jepa_lab.training.settings import TrainingSettings
 from jepa_lab.training.step import StepStatistics, TrainingStep
 from jepa_lab.training.stopwatch import Stopwatch
+from jepa_lab.training.team import Team
 
 logger = logging.getLogger(__name__)
 
@@ -77,16 +78,36 @@ class Evaluator(Protocol):
         """Take over a checkpoint's memory."""
 
 
+class MetricsSink(Protocol):
+    """Where rows of metrics go: `MetricsWriter`, or nowhere in a process that follows."""
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of all rows."""
+
+    def append(self, step: int, epoch: float, metrics: Mapping[str, float | None]) -> None:
+        """Write one row."""
+
+    def sync(self) -> int:
+        """Make the rows survive a power cut, and return the cursor behind the last one, in bytes."""
+
+
 @dataclass
 class Pretraining:
     """A pretraining run: what it works on, and what it reports to.
+
+    Where a team of processes trains, each has one of these, with its rows of every batch. All draw the masks and the
+    augmentation of the whole batch from the same generators, so that the run is that of one process to rounding; the
+    leader alone evaluates, and alone writes.
 
     Attributes:
         mean, std: [C] of pixels in [0, 1], on the device.
         augmentation_generator, mask_generator: on the device; the data order has its own, in `batches`.
         evaluation: measures the model at a probe epoch.
+        batches: give this process's rows.
         config: resolved YAML. stop: asked between two steps whether the run shall stop.
         stop_file: where it exists, the run ends at its next probe epoch.
+        team: the processes that train together.
     """
 
     step: TrainingStep
@@ -101,11 +122,12 @@ class Pretraining:
     evaluation: Evaluator
     evaluate_every_epochs: int
     checkpoints: CheckpointStore
-    metrics: MetricsWriter
+    metrics: MetricsSink
     config_digest: str
     config: str
     stop: StopSignals
     stop_file: Path
+    team: Team
 
     def __post_init__(self) -> None:
         self.display: ProgressDisplay = PlainDisplay(self.total_steps, 0)
@@ -133,7 +155,8 @@ class Pretraining:
             StopRequested: by a signal; the state is saved.
         """
         with self.stop.held():
-            self._begin()
+            with self.team.reporting(self.stop):
+                self._begin()
             self._train()
 
     def _begin(self) -> None:
@@ -142,28 +165,44 @@ class Pretraining:
             self._stop_if_collapsed(self.steps_taken, self.evaluation.collapsed, "so it was found before")
             return
         evaluation = self._evaluate(self.steps_taken)
-        self._checkpoint(self.steps_taken)
+        self._checkpoint(self.steps_taken, self.batches.position())
         self._stop_if_collapsed(self.steps_taken, evaluation.collapsed, evaluation.warning)
 
     def _train(self) -> None:
         self._logged_step, self._logged_seconds = self.steps_taken, self.stopwatch.seconds()
         self.stopwatch.start()
         for step in range(self.steps_taken + 1, self.total_steps + 1):
-            images = self._next_images(step)  # [B, C, H, W] uint8
-            masks = self.sampler.sample(images.shape[0], self.mask_generator, compiled=self.step.compute.compile)
-            images = self.augmentation(to_float(images), self.augmentation_generator)
-            statistics = self.step(normalize(images, self.mean, self.std), masks, step)
-            self._after_step(step, statistics, masks)
-            self._stop_if_asked(step)
+            images = self._next_images(step)  # this process's rows: [B / processes, C, H, W] uint8
+            with self.team.computing():
+                masks = self.sampler.sample(
+                    self.settings.batch_size, self.mask_generator, compiled=self.step.compute.compile
+                )
+                statistics = self.step(normalize(self._augmented(images), self.mean, self.std), masks, step)
+            with self.team.reporting(self.stop):
+                self._after_step(step, statistics, masks)
+        self._stop_if_asked(self.total_steps, self.batches.position())
         self.stopwatch.stop()
 
     def _next_images(self, step: int) -> Tensor:
-        try:
-            return self.batches.next()[0]
-        except RunStopped:
-            # A signal to a whole group of processes ends those that read images, too: the run was asked to stop.
-            self._stop_if_asked(step - 1)
-            raise
+        """The images of a step that all processes can take, unless one of them has been asked to stop."""
+        position, images = self.batches.position(), None
+        with self.team.reporting(self.stop):
+            try:
+                images = self.batches.next()[0]
+            except RunStopped:
+                # A signal to a whole group of processes ends those that read images, too: the run was asked to stop.
+                if self.stop.received is None:
+                    raise
+        self._stop_if_asked(step - 1, position)
+        assert images is not None, "a signal has stopped the run"
+        return images
+
+    def _augmented(self, images: Tensor) -> Tensor:
+        """This process's images, changed as they would be among the whole batch."""
+        batch_size, (height, width) = self.settings.batch_size, images.shape[2:]
+        draws = self.augmentation.draw(batch_size, height, width, self.augmentation_generator)
+        rows = self.team.rows(batch_size)
+        return self.augmentation.apply(to_float(images), tuple(draw[rows] for draw in draws))
 
     def _after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
         self.steps_taken = step
@@ -178,21 +217,27 @@ class Pretraining:
         if saves:
             self.stopwatch.stop()
             evaluation = self._evaluate(step) if evaluates else None
-            self._checkpoint(step)
+            self._checkpoint(step, self.batches.position())
             if evaluation is not None:
                 self._stop_if_collapsed(step, evaluation.collapsed, evaluation.warning)
                 self._stop_if_given_up(step)
             self.stopwatch.start()
 
-    def _stop_if_asked(self, step: int) -> None:
-        """Between two steps: save and leave, if a signal has come."""
-        if self.stop.received is None:
+    def _stop_if_asked(self, step: int, position: BatchPosition) -> None:
+        """Between two steps: save and leave, if a signal has come to any of the processes.
+
+        Args:
+            position: of the data order after `step`.
+        """
+        asked = self.team.meet(self.stop)
+        if asked is None:
             return
-        self._stop_if_not_finite(step)
-        self.stopwatch.stop()
-        if self._saved_step != step:
-            self._checkpoint(step)
-        self.stop.raise_if_received()
+        with self.team.reporting(self.stop):
+            self._stop_if_not_finite(step)
+            self.stopwatch.stop()
+            if self._saved_step != step:
+                self._checkpoint(step, position)
+            raise StopRequested(asked)
 
     def _is_probe_epoch(self, step: int) -> bool:
         epoch, within = divmod(step, self.batches.steps_per_epoch)
@@ -229,7 +274,7 @@ class Pretraining:
 
     def _stop_if_given_up(self, step: int) -> None:
         """At a probe epoch: leave, if the search that the run belongs to has given it up."""
-        if step < self.total_steps and self.stop_file.exists():
+        if step < self.total_steps and self.team.from_leader(self.stop_file.exists, self.stop):
             moment = f"step {step} (epoch {self._epoch(step):.1f})"
             raise RunPruned(f"ended at {moment}, because {self.stop_file} asks for it")
 
@@ -263,19 +308,19 @@ class Pretraining:
         """Evaluate, which may take minutes: a signal ends it, and the run that is resumed does it again."""
         memory = self.evaluation.state()
         try:
-            with self.stop.released():
-                evaluation = self._measure(step)
+            evaluation = self.team.from_leader(lambda: self._measure(step), self.stop)
         except StopRequested:
             self.evaluation.restore(memory)
             if step > 0:  # before the first step there is nothing to lose
-                self._checkpoint(step, evaluated=False)
+                self._checkpoint(step, self.batches.position(), evaluated=False)
             raise
         self._record_evaluation(step, evaluation)
         return evaluation
 
     def _measure(self, step: int) -> Evaluation:
         try:
-            evaluation = self.evaluation.evaluate()
+            with self.stop.released():
+                evaluation = self.evaluation.evaluate()
         except RunStopped as error:
             raise RunStopped(f"{self._moment(step)} {error}. {self._last_good()}") from error
         if not math.isfinite(evaluation.metrics["validation/loss"]):
@@ -294,8 +339,7 @@ class Pretraining:
             logger.warning("epoch %.1f: %s", self._epoch(step), evaluation.warning)
             self.display.message(f"warning: epoch {self._epoch(step):.1f}: {evaluation.warning}")
 
-    def _checkpoint(self, step: int, evaluated: bool = True) -> Path:
-        position = self.batches.position()
+    def _checkpoint(self, step: int, position: BatchPosition, evaluated: bool = True) -> Path:
         states = {
             "order_generator": position.generator_state,
             "augmentation_generator": self.augmentation_generator.get_state(),

@@ -15,7 +15,7 @@ class TrainingSettings(ComponentParams):
     """Length, batch, device and bookkeeping of pretraining."""
 
     epochs: int = Field(100, ge=1, le=1_000_000, strict=True, description="Passes over the training images.")
-    batch_size: int = Field(256, ge=1, strict=True, description="Images of one optimizer step.")
+    batch_size: int = Field(256, ge=1, strict=True, description="Images of one optimizer step, all processes together.")
     accumulation_steps: int = Field(
         1,
         ge=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lab.maskers.base import Masks
-from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.ijepa import IJepa, Prediction
 from jepa_lab.training.devices import Compute
-from jepa_lab.training.distributed import ALONE, Team
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import gated_step, set_schedule
 from jepa_lab.training.schedules import Schedules
+from jepa_lab.training.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class TrainingStep:
     """
 
     model: IJepa
-    forward: nn.Module
+    forward: Callable[..., Prediction]
     optimizer: torch.optim.AdamW
     schedules: Schedules
     gate: FiniteGate
@@ -62,7 +63,7 @@ class TrainingStep:
         loss = torch.zeros((), device=images.device)
         parts = _slices(len(masks), self.parts)
         for part in parts:
-            with nullcontext() if part == parts[-1] else self.team.without_sum(self.forward):
+            with nullcontext() if part == parts[-1] else self.team.without_sum():
                 with self.compute.autocast():
                     part_loss = self.forward(images[part], masks[part], num_valid).loss
                 (part_loss * self.gate.loss_scale).backward()

@@ -45,6 +45,21 @@ def test_the_generator_is_the_only_source_of_randomness(entry: Entry[Augmentatio
 
 
 @every_augmentation
+@pytest.mark.parametrize("size", [16, 20])
+def test_a_part_of_a_batch_with_its_rows_of_the_draws_is_changed_as_in_the_whole(
+    entry: Entry[Augmentation], size: int
+) -> None:
+    images, augmentation = torch.rand(12, 3, 20, 20, generator=seeded(1)), build(entry, size)
+    draws = augmentation.draw(12, 20, 20, seeded())
+    whole = augmentation.apply(images, draws)
+    assert torch.equal(whole, augmentation(images, seeded()))
+    assert all(len(draw) == 12 for draw in draws)
+    for rows in (slice(0, 6), slice(6, 12), slice(3, 4)):
+        part = augmentation.apply(images[rows], tuple(draw[rows] for draw in draws))
+        torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-6)
+
+
+@every_augmentation
 def test_images_of_a_batch_are_changed_each_by_its_own_draw(entry: Entry[Augmentation]) -> None:
     images, augmentation = (
         torch.rand(1, 3, 16, 16, generator=seeded(1)).expand(64, -1, -1, -1),

@@ -223,7 +223,8 @@ def test_the_command_exits_with_the_code_of_the_signal(tmp_path: Path, number: s
 def test_sigterm_before_anything_is_loaded_ends_with_its_code() -> None:
     code = (
         "import os, signal; from jepa_lab import cli; "
-        "cli.main.commands['schema'].callback = lambda: os.kill(os.getpid(), signal.SIGTERM); cli.main(['schema'])"
+        "cli.main.commands['schema'].callback = lambda **options: os.kill(os.getpid(), signal.SIGTERM); "
+        "cli.main(['schema'])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == 143

@@ -39,6 +39,7 @@ arms:
   l2: {loss: l2}
 seeds: [0, 1]
 """
+ABLATIONS = Path(__file__).parents[2] / "ablations"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TIMES = ("training_seconds", "images_per_second")
 
@@ -202,3 +203,29 @@ def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(tmp_path: Path) ->
     (folder,) = (tmp_path / "sweeps").iterdir()
     assert trials_in(folder)["status"].tolist() == ["FINISHED", "FINISHED"]
     assert len(list((folder / "trials").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_forty_eight_trials_on_eight_slots_run_each_exactly_once_and_lose_no_metric(tmp_path: Path) -> None:
+    rates = ", ".join(f"{1e-4 * (number + 1):.1e}" for number in range(12))
+    text = f"base: tiny.yaml\ngrid: {{optimizer.learning_rate: [{rates}]}}\n"
+    text += "baseline: {optimizer.learning_rate: 1.0e-4}\nseeds: [0, 1, 2, 3]\n"
+    file = write_ablation(tmp_path, text)
+    plan = load_plan(file)
+    outcome = run_sweep(plan, file.read_text(), settings(tmp_path / "sweeps", slots=8))
+    trials = outcome.report.trials
+    assert (trials["status"] == "FINISHED").all()
+    assert len(set(zip(trials["arm"], trials["seed"], strict=True))) == len(trials) == 48
+    assert len(list(outcome.folder.trials.iterdir())) == 48
+    for folder in outcome.folder.trials.iterdir():
+        steps = [row.step for row in read_metrics(folder / "metrics.jsonl") if "train/loss" in row.metrics]
+        assert steps == [2, 4, 5, 6, 8, 10, 12, 14, 15]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", sorted(ABLATIONS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_ablation_runs_with_the_smoke_preset(tmp_path: Path, file: Path) -> None:
+    plan = load_plan(file, ["tracking=none"], "smoke")
+    outcome = run_sweep(plan, file.read_text(), settings(tmp_path))
+    assert (outcome.report.trials["status"] == "FINISHED").all(), outcome.report.trials["error"].tolist()
+    assert (outcome.folder.report / "report.html").exists()

@@ -62,6 +62,23 @@ def test_streaming_batches_are_those_of_a_resident_data_set(files: list[Path], n
 
 
 @every_number_of_workers
+def test_some_rows_of_the_batches_are_those_of_the_whole_ones_at_the_same_positions(
+    files: list[Path], num_workers: int
+) -> None:
+    rows, whole, generator = slice(1, 3), resident(files), torch.Generator
+    stream = StreamingBatches(lazy(files, num_workers), 5, generator().manual_seed(0), CPU, rows)
+    in_memory = ResidentBatches(to_tensor(lazy(files, 0)), 5, generator().manual_seed(0), rows)
+    for _ in range(6):
+        images, indices = whole.next()
+        for part in (stream, in_memory):
+            ours, ours_at = part.next()
+            assert torch.equal(ours, images[rows])
+            assert torch.equal(ours_at, indices[rows])
+            assert part.position().batch == whole.position().batch
+            assert torch.equal(part.position().generator_state, whole.position().generator_state)
+
+
+@every_number_of_workers
 @pytest.mark.parametrize("steps", [0, 3, 4, 6])
 def test_a_restored_stream_goes_on_with_the_batches_that_were_not_given_out(
     files: list[Path], num_workers: int, steps: int

@@ -1,0 +1,234 @@
+"""Which runs are a group, what is compared with what, and what is said about the rest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from jepa_lab.errors import ConfigError
+from jepa_lab.reports.comparison import ComparedRuns, Question, compare
+from jepa_lab.reports.long_form import csv_text
+from jepa_lab.reports.table import build_table
+
+METRIC = "probe/validation_accuracy"
+TEST = "probe/test_accuracy"
+
+
+def run(name: str, seed: int, value: float = 0.5, status: str = "FINISHED", **more: Any) -> dict[str, Any]:
+    """A line of the frame; `digest` and the params given with `__` for the dot, tags given as `tag_<name>`."""
+    params = {key.replace("__", "."): held for key, held in more.items() if not key.startswith("tag_")}
+    tags = {key.removeprefix("tag_"): held for key, held in more.items() if key.startswith("tag_")}
+    measured = {METRIC: value, TEST: value - 0.1} if status == "FINISHED" else {}
+    return {
+        "run_id": f"{name}-s{seed}".encode().hex(),
+        "name": f"{name}-s{seed}",
+        "status": status,
+        "started": 100.0 * seed,
+        "params.seed": str(seed),
+        **{f"params.{key}": held for key, held in params.items()},
+        **{f"tags.{key}": held for key, held in tags.items()},
+        **{f"metrics.{key}": held for key, held in measured.items()},
+    }
+
+
+def ask(*runs: dict[str, Any], **question: Any) -> ComparedRuns:
+    return compare(pd.DataFrame(list(runs)), Question(METRIC, True, **question), "a store")
+
+
+def rows(compared: ComparedRuns) -> dict[str, Any]:
+    return {row.name: row for row in build_table(compared.content).rows}
+
+
+def notes(compared: ComparedRuns) -> str:
+    return "\n".join(compared.as_text()[1])
+
+
+def two_groups() -> list[dict[str, Any]]:
+    values = {"wide": (0.70, 0.74, 0.75), "deep": (0.71, 0.78, 0.76)}
+    return [
+        run(name, seed, values[name][seed], predictor__size=name, loss__name="l2", tag_config_digest=name)
+        for seed in range(3)
+        for name in ("wide", "deep")
+    ]
+
+
+def test_runs_that_differ_only_in_the_seed_are_a_line_with_paired_statistics() -> None:
+    compared = ask(*two_groups())
+    found = rows(compared)
+    assert list(found) == ["wide", "deep"]
+    wide, deep = np.array([0.70, 0.74, 0.75]), np.array([0.71, 0.78, 0.76])
+    assert found["deep"].mean.mean == pytest.approx(deep.mean())
+    low, high = stats.t.interval(0.95, 2, deep.mean(), stats.sem(deep))
+    assert (found["deep"].mean.low, found["deep"].mean.high) == pytest.approx((low, high))
+    assert found["deep"].comparison.difference.mean == pytest.approx((deep - wide).mean())
+    assert found["deep"].holm_p == pytest.approx(stats.ttest_rel(deep, wide).pvalue)
+    assert found["deep"].test.mean == pytest.approx(deep.mean() - 0.1)
+
+
+def test_only_the_keys_that_differ_between_groups_are_columns() -> None:
+    first = run("a", 0, loss__name="l2", masker__name="random", encoder__depth="2", data__workers="0")
+    second = run("b", 0, loss__name="l2", masker__name="block", encoder__depth="2", data__workers="1")
+    third = run("b", 1, loss__name="l2", masker__name="block", encoder__depth="2", data__workers="2")
+    for each, digest in ((first, "1"), (second, "2"), (third, "2")):
+        each["tags.config_digest"] = digest
+    compared = ask(first, second, third)
+    assert compared.keys == ("masker.name",)  # data.workers also differs inside a group: it makes no difference
+    table, _ = compared.as_text()
+    assert [column.heading for column in table.columns[:3]] == ["runs", "masker.name", "n"]
+    assert [row[1].text for row in table.rows] == ["random", "block"]
+
+
+def test_keys_that_only_follow_from_another_are_no_columns() -> None:
+    compared = ask(
+        run("a", 0, loss="l2", loss__name="l2", predictor__depth="1"),
+        run("b", 0, loss="smooth_l1", loss__name="smooth_l1", loss__beta="1.0", predictor__depth="1"),
+    )
+    assert compared.keys == ("loss.name",)
+    compared = ask(
+        run("a", 0, loss__name="l2"),
+        run("b", 0, loss__name="smooth_l1", loss__beta="1.0"),
+        run("c", 0, loss__name="smooth_l1", loss__beta="2.0"),
+    )
+    assert compared.keys == ("loss.name", "loss.beta")
+    assert compared.values["a"]["loss.beta"] == "absent"
+
+
+def test_runs_without_a_digest_are_grouped_by_all_params_but_the_seed() -> None:
+    compared = ask(run("a", 0, lr="0.1"), run("other name", 1, lr="0.1"), run("b", 0, lr="0.2"))
+    assert {name: row.mean.n for name, row in rows(compared).items()} == {"a": 2, "b": 1}
+
+
+def test_a_digest_keeps_runs_together_whose_params_differ_in_what_changes_no_result() -> None:
+    runs = [run("a", seed, data__workers=str(seed), tag_config_digest="1") for seed in range(3)]
+    assert rows(ask(*runs))["a"].mean.n == 3
+
+
+def test_groups_are_called_by_their_arm_and_never_alike() -> None:
+    compared = ask(
+        run("a", 0, tag_arm="small", tag_config_digest="1"),
+        run("b", 0, tag_arm="small", tag_config_digest="2"),
+        run("c-2", 0, tag_config_digest="3"),
+    )
+    assert set(compared.content.arms) == {"small", "small (2)", "c-2"}
+
+
+def test_the_baseline_is_the_sweeps_else_the_oldest_group_else_the_one_asked_for() -> None:
+    runs = two_groups()
+    assert ask(*runs).content.baseline == "wide"
+    assert ask(*runs, baseline="deep").content.arms == ("deep", "wide")
+    assert ask(*runs, baseline="deep-s2").content.baseline == "deep"
+    flagged = [{**each, "tags.is_baseline": str("deep" in each["name"]).lower()} for each in runs]
+    compared = ask(*flagged)
+    assert compared.content.baseline == "deep"
+    assert "Baseline: deep, that of the sweep." in notes(compared)
+    with pytest.raises(ConfigError, match="there is no group 'dep'; did you mean 'deep'"):
+        ask(*runs, baseline="dep")
+
+
+def test_groups_come_in_the_order_of_the_metric_behind_the_baseline() -> None:
+    runs = [run(name, 0, value) for name, value in (("base", 0.5), ("low", 0.2), ("high", 0.9), ("middle", 0.6))]
+    for number, each in enumerate(runs):
+        each |= {"tags.config_digest": str(number), "started": float(number)}
+    assert ask(*runs, run("none", 7, status="FAILED")).content.arms == ("base", "high", "middle", "low", "none")
+    lower = compare(pd.DataFrame(runs), Question(METRIC, False), "a store")
+    assert lower.content.arms == ("base", "low", "middle", "high")
+
+
+def test_runs_that_did_not_finish_are_named_and_not_used() -> None:
+    compared = ask(
+        *two_groups(),
+        run("wide", 3, status="RUNNING", predictor__size="wide", tag_config_digest="wide"),
+        run("wide", 4, status="FAILED", predictor__size="wide", tag_config_digest="wide"),
+        run("wide", 5, status="KILLED", predictor__size="wide", tag_config_digest="wide"),
+    )
+    assert (rows(compared)["wide"].mean.n, rows(compared)["wide"].planned) == (3, 6)
+    said = notes(compared)
+    assert "Not used, because they are not over: wide-s3." in said
+    assert "1 trial failed: wide (seed 4)." in said
+    assert "1 trial killed before the end: wide (seed 5)." in said
+
+
+def test_numbers_of_a_run_that_did_not_finish_do_not_enter() -> None:
+    running = {**run("wide", 2, tag_config_digest="wide"), "status": "RUNNING", f"metrics.{METRIC}": 9.0}
+    compared = ask(*two_groups()[:4], running)
+    assert rows(compared)["wide"].values == {0: 0.70, 1: 0.74}
+
+
+def test_the_latest_of_two_runs_of_a_group_and_seed_counts_and_is_told() -> None:
+    first, second = run("a", 0, 0.1, lr="1"), {**run("a", 0, 0.3, lr="1"), "run_id": "2", "name": "a-s0-2"}
+    compared = ask(first, second)
+    assert rows(compared)["a"].values == {0: 0.3}
+    assert "1 repeated: a-s0." in notes(compared)
+
+
+def test_by_a_key_averages_the_other_keys_for_each_seed_and_names_them() -> None:
+    compared = ask(
+        *(
+            run(f"{masker}{lr}", seed, value, masker__name=masker, optimizer__lr=lr, tag_config_digest=masker + lr)
+            for masker, lr, seed, value in [
+                ("block", "1", 0, 0.5), ("block", "2", 0, 0.7), ("block", "1", 1, 0.6), ("block", "2", 1, 0.8),
+                ("random", "1", 0, 0.3), ("random", "1", 1, 0.6),
+            ]
+        ),
+        by="masker.name",
+    )  # fmt: skip
+    found = rows(compared)
+    assert found["block"].values == pytest.approx({0: 0.6, 1: 0.7})
+    assert found["random"].comparison.difference.mean == pytest.approx(-0.2)
+    assert compared.keys == ("masker.name",)
+    assert "these keys vary as well" in notes(compared)
+    assert "optimizer.lr." in notes(compared)
+    with pytest.raises(ConfigError, match=r"no run here has the param 'masker.nam'; did you mean 'masker.name'"):
+        ask(*two_groups(), run("a", 9, masker__name="x"), by="masker.nam")
+
+
+def test_a_run_without_the_key_is_in_a_group_of_its_own() -> None:
+    compared = ask(run("a", 0, loss__beta="1"), run("b", 0), by="loss.beta")
+    assert set(compared.content.arms) == {"1", "absent"}
+
+
+def test_trials_by_which_a_search_chose_stay_apart_and_show_no_test_accuracy() -> None:
+    runs = [
+        run("point", 0, 0.9, lr="1", tag_role="search", tag_arm="winner", tag_config_digest="1"),
+        run("final", 5, 0.7, lr="1", tag_role="final", tag_arm="winner", tag_config_digest="1"),
+        run("base", 5, 0.6, lr="2", tag_role="final", tag_arm="base", tag_config_digest="2", tag_is_baseline="true"),
+    ]
+    compared = ask(*runs)
+    found = rows(compared)
+    assert set(found) == {"base", "winner", "winner (search)"}
+    assert found["winner"].values == {5: 0.7}
+    assert math.isnan(found["winner (search)"].test.mean)
+    assert found["winner"].test.mean == pytest.approx(0.6)
+    assert "optimistic" in notes(compared)
+    confirmed = run("base", 9, 0.5, lr="2", tag_role="confirm", tag_is_baseline="true", tag_config_digest="2")
+    assert ask({**confirmed, "started": -1.0}, *runs[:2], {**runs[2], "started": 9e9}).content.baseline == "base"
+
+
+def test_unknown_metrics_are_refused_with_the_nearest_name_that_may_be_chosen() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'probe/validation_accuracy'"):
+        compare(pd.DataFrame(two_groups()), Question("probe/validation_acuracy", True), "")
+    with pytest.raises(ConfigError) as caught:
+        compare(pd.DataFrame(two_groups()), Question("nothing", True), "")
+    assert TEST not in str(caught.value)
+    unfinished = [run("a", 0, status="RUNNING"), {**run("b", 0), "status": "KILLED"}]
+    with pytest.raises(ConfigError, match=r"none of these runs has finished \(1 RUNNING, 1 KILLED\)"):
+        ask(*unfinished)
+    without = {key: held for key, held in run("b", 0).items() if not key.startswith("metrics.")}
+    with pytest.raises(ConfigError, match="no run that finished has the metric"):
+        ask(*unfinished, without)
+
+
+def test_the_csv_has_a_line_for_every_number_and_for_every_run_without_one() -> None:
+    lines = csv_text(ask(*two_groups(), run("wide", 9, status="KILLED")).content).splitlines()
+    assert sum(METRIC in line for line in lines) == 6
+    assert any("KILLED" in line for line in lines)
+
+
+def test_runs_that_name_no_seed_are_repetitions() -> None:
+    runs = [{**run("a", seed, 0.1 * seed, lr="1"), "params.seed": math.nan} for seed in range(3)]
+    assert rows(ask(*runs))["a"].mean.n == 3

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as requests: a run stops between two steps, with a checkpoint."""
+"""SIGTERM, a closed terminal and Ctrl-C as requests: a run stops between two steps, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequested(KeyboardInterrupt):
-    """The run was asked to stop, by Ctrl-C or by SIGTERM.
+    """The run was asked to stop, by Ctrl-C, by SIGTERM or by SIGHUP (its terminal has closed).
 
     Attributes:
-        signal: which of the two.
+        signal: which of these.
     """
 
     def __init__(self, number: int) -> None:
@@ -28,10 +28,10 @@ class StopRequested(KeyboardInterrupt):
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into `StopRequested`: at once, or where the code says that it may be stopped.
+    """Turns SIGINT, SIGTERM and SIGHUP into `StopRequested`: at once, or where the code says that it may be stopped.
 
     A context manager. Handlers of a process belong to its main thread: in another one nothing is installed.
-    A signal that was ignored before (a shell does that for its background jobs) stays ignored.
+    A signal that was ignored before (by a shell's background job, by nohup) stays ignored.
 
     Attributes:
         received: the signal that is waiting for the end of a `held` block, or None.

@@ -12,7 +12,7 @@ from jepa_lab.build import build_model, prepare_data, prepare_probe_data, skippe
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import LoadedPipeline, changed_keys, load_pipeline, load_resolved
 from jepa_lab.data.survey import Survey, load_surveys
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, RunFolderError
 from jepa_lab.evaluation import final_evaluation, probe_splits
 from jepa_lab.tracking.atomic import explained_writes
 from jepa_lab.tracking.records import write_record
@@ -41,7 +41,7 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
         The file, and its content.
     Raises:
         ConfigError: an override of anything that the encoder was trained with.
-        RunFolderError: no such checkpoint. RunStopped: out of memory.
+        RunFolderError: no such checkpoint, or the images have changed. RunStopped: out of memory.
     """
     stored = load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config))
     loaded = load_pipeline(folder.config, overrides)
@@ -57,8 +57,10 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
     checkpoint = CheckpointStore(folder.checkpoints).load(step)
     file = _next_file(folder)
     with memory_errors(pipeline.training):
-        known, _ = load_surveys(folder.path / "data.json")
-        summary, details = _probe(loaded, checkpoint, known, file.with_name(f"{file.stem}-figures"))
+        known, note = load_surveys(folder.path / "data.json")
+        if note is not None:
+            print(f"note: {note}", flush=True)
+        summary, details = _probe(folder, loaded, checkpoint, known, file.with_name(f"{file.stem}-figures"))
     content = {
         "step": checkpoint.run.step,
         "settings": pipeline.probe.model_dump(mode="json"),
@@ -70,7 +72,7 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
 
 
 def _probe(
-    loaded: LoadedPipeline, checkpoint: Checkpoint, known: Mapping[str, Survey], figures: Path
+    folder: RunFolder, loaded: LoadedPipeline, checkpoint: Checkpoint, known: Mapping[str, Survey], figures: Path
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Load what is needed and probe; see `final_evaluation`."""
     pipeline = loaded.pipeline
@@ -80,6 +82,7 @@ def _probe(
         compute = resolve_compute(pipeline.training)
     with loaded.located("data"):
         data = prepare_data(pipeline, compute.device, known.get("data"))
+    _refuse_changed_data(folder, data.digest)
     with loaded.located("probe"):
         probe_data = prepare_probe_data(pipeline, data, compute.device, known.get("probe.data"))
         splits = probe_splits(probe_data)
@@ -89,6 +92,20 @@ def _probe(
     model.load_state_dict(checkpoint.model)
     summary, details = final_evaluation(pipeline, model.to(compute.device), probe_data, compute, figures)
     return summary, details | skipped_record(data, probe_data)
+
+
+def _refuse_changed_data(folder: RunFolder, digest: str) -> None:
+    """The images of the run are probed, or normalize those that are.
+
+    Raises:
+        RunFolderError: they are not those that the encoder was trained on.
+    """
+    recorded = folder.read_description().dataset
+    if recorded is not None and recorded.digest != digest:
+        raise RunFolderError(
+            f"the images of data.dataset={recorded.name!r} have changed since {folder.path} began (digest "
+            f"{recorded.digest}, now {digest}), so its encoder cannot be probed on what it was trained on; restore them"
+        )
 
 
 def _next_file(folder: RunFolder) -> Path:

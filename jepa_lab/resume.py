@@ -58,10 +58,17 @@ def find_unfinished(run_root: Path, pipeline: Pipeline) -> RunFolder | None:
 
 def find_runs(run_root: Path, pipeline: Pipeline) -> list[RunFolder]:
     """All runs of this configuration and seed, the newest last."""
-    stem = f"{pipeline.name}-{config_digest(pipeline)[:8]}-s{pipeline.seed}"
-    named = re.compile(rf"{re.escape(stem)}(-\d+)?")
-    folders = [RunFolder(path) for path in run_root.glob(f"{stem}*") if named.fullmatch(path.name)]
-    return sorted((folder for folder in folders if folder.config.is_file()), key=_began)
+    folders = [RunFolder(path) for path in run_root.glob(f"{_stem(pipeline)}*")]
+    return sorted((each for each in folders if is_named_after(each, pipeline) and each.config.is_file()), key=_began)
+
+
+def is_named_after(folder: RunFolder, pipeline: Pipeline) -> bool:
+    """Whether the folder has the name that a run of this configuration and seed gets."""
+    return re.fullmatch(rf"{re.escape(_stem(pipeline))}(-\d+)?", folder.name) is not None
+
+
+def _stem(pipeline: Pipeline) -> str:
+    return f"{pipeline.name}-{config_digest(pipeline)[:8]}-s{pipeline.seed}"
 
 
 def is_finished(folder: RunFolder) -> bool:
@@ -110,15 +117,17 @@ def resume_run(
                 refuse_changed_config(folder, pipeline, given)
                 loaded = replace(loaded, pipeline=reading_images_as(pipeline, given))
                 pipeline = loaded.pipeline.model_copy(update={"tracking": given.tracking})  # it may hold credentials
-        notes: list[str] = []
-        checkpoint = _shared_checkpoint(folder, notes, team, stop)
-        with team.reporting(stop):
-            recorded = _recorded(folder, checkpoint)
+            recorded = folder.read_description() if folder.description.exists() else None
             if recorded is not None:
-                _refuse_edited_config(folder, pipeline, recorded, checkpoint)
+                _refuse_edited_config(folder, pipeline, recorded)
+            notes: list[str] = []
             result = _result(folder, notes)
             if result is not None and result["status"] == "FINISHED":
                 return _finished(folder, pipeline, result)
+        checkpoint = _shared_checkpoint(folder, pipeline, notes, team, stop)
+        with team.reporting(stop):
+            if recorded is None:
+                _refuse_unknown_run(folder, pipeline, checkpoint)
             check_team(loaded, team)
             compute = team.on_device(_compute(loaded, checkpoint))
         data, probe_data = load_shared_data(loaded, compute.device, folder.path / "data.json", team, stop)
@@ -143,12 +152,14 @@ def resume_run(
         return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, stop, member, team).execute()
 
 
-def _shared_checkpoint(folder: RunFolder, notes: list[str], team: Team, stop: StopSignals) -> Checkpoint | None:
+def _shared_checkpoint(
+    folder: RunFolder, pipeline: Pipeline, notes: list[str], team: Team, stop: StopSignals
+) -> Checkpoint | None:
     """The checkpoint that the leader chooses, read by every process."""
     found: list[Checkpoint | None] = []
 
     def choose() -> int | None:
-        found.append(_last_good_checkpoint(folder, notes))
+        found.append(_last_good_checkpoint(folder, pipeline, notes))
         return None if found[0] is None else found[0].run.step
 
     step = team.from_leader(choose, stop)
@@ -158,14 +169,20 @@ def _shared_checkpoint(folder: RunFolder, notes: list[str], team: Team, stop: St
         return load_checkpoint(CheckpointStore(folder.checkpoints).path(step))
 
 
-def _last_good_checkpoint(folder: RunFolder, notes: list[str]) -> Checkpoint | None:
+def _last_good_checkpoint(folder: RunFolder, pipeline: Pipeline, notes: list[str]) -> Checkpoint | None:
     """The newest checkpoint that can be used; what is wrong with newer ones goes to the notes.
 
     Raises:
         RunFolderError: there were checkpoints, and none can be used.
     """
 
+    digest = config_digest(pipeline)
+
     def fits(checkpoint: Checkpoint) -> str | None:
+        run = checkpoint.run
+        if (run.config_digest, run.seed) != (digest, pipeline.seed):
+            what = "configuration" if run.config_digest != digest else f"seed ({run.seed})"
+            return f"the checkpoint of step {run.step} is that of another {what}"
         return damage_before(folder.metrics, checkpoint.run.metrics_cursor, checkpoint.run.metrics_sha256)
 
     checkpoint, problems = CheckpointStore(folder.checkpoints).load_last_good(fits)
@@ -179,11 +196,19 @@ def _last_good_checkpoint(folder: RunFolder, notes: list[str]) -> Checkpoint | N
     return checkpoint
 
 
-def _recorded(folder: RunFolder, checkpoint: Checkpoint | None) -> RunDescription | None:
-    """run.json; None for a run that was killed before it was written."""
-    if checkpoint is None and not folder.description.exists():
-        return None
-    return folder.read_description()
+def _refuse_unknown_run(folder: RunFolder, pipeline: Pipeline, checkpoint: Checkpoint | None) -> None:
+    """Without run.json, the folder's name is all that can vouch for config.yaml.
+
+    Raises:
+        RunFolderError: a run that has a checkpoint has lost run.json, or the name is not that of this configuration.
+    """
+    if checkpoint is not None:
+        folder.read_description()  # says that it is missing
+    if not is_named_after(folder, pipeline):
+        raise RunFolderError(
+            f"{folder.path} was killed before run.json was written, and its name is not that of config.yaml, which was "
+            "changed or the folder renamed; nothing was trained yet: delete the folder and start the run again"
+        )
 
 
 def _result(folder: RunFolder, notes: list[str]) -> dict[str, Any] | None:
@@ -230,9 +255,7 @@ def _finished(folder: RunFolder, pipeline: Pipeline, result: dict[str, Any]) -> 
     return RunOutcome(folder, result, tracker.describe(), mirror)
 
 
-def _refuse_edited_config(
-    folder: RunFolder, pipeline: Pipeline, recorded: RunDescription, checkpoint: Checkpoint | None
-) -> None:
+def _refuse_edited_config(folder: RunFolder, pipeline: Pipeline, recorded: RunDescription) -> None:
     """config.yaml must say what it said when the run began; only `tracking` may move.
 
     Raises:
@@ -241,11 +264,9 @@ def _refuse_edited_config(
     before, now = recorded.params, flat_params(pipeline.model_dump(mode="json"))
     changed = [key for key in now if before.get(key) != now[key]]  # a sweep has told the tracker more than the config
     details = [f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed if not changes_no_result(key)]
-    other = checkpoint is not None and checkpoint.run.config_digest != config_digest(pipeline)
-    if details or other:
-        what = ", ".join(details) or "the checkpoints are those of another configuration"
+    if details:
         raise RunFolderError(
-            f"{folder.config} was changed since the run began: {what}; "
+            f"{folder.config} was changed since the run began: {', '.join(details)}; "
             "restore it (the checkpoints' state.json holds it too), or start a new run"
         )
 

@@ -145,8 +145,8 @@ def stoppable() -> Iterator[StopSignals]:
 
 def _interruption(error: KeyboardInterrupt, where: str) -> RunInterrupted:
     """The error that tells how a run was stopped."""
-    if isinstance(error, StopRequested) and error.signal == signal.SIGTERM:
-        return RunTerminated(f"ended by SIGTERM {where}")
+    if isinstance(error, StopRequested) and error.signal != signal.SIGINT:
+        return RunTerminated(f"ended by {error.signal.name} {where}", error.signal)
     return RunInterrupted(f"interrupted {where}")
 
 
@@ -406,6 +406,7 @@ class Run:
             evaluate_every_epochs=pipeline.probe.every_epochs,
             checkpoints=checkpoints(self.folder.checkpoints),
             metrics=metrics,
+            seed=pipeline.seed,
             config_digest=config_digest(pipeline),
             config=dump_pipeline(pipeline),
             stop=self.stop,

@@ -54,7 +54,9 @@ class DataSource(ComponentParams):
     """Which images, and where they are."""
 
     dataset: Dataset = Field(description="The data set; `jepa-lab list dataset` shows all.")
-    root: str | None = Field(None, description="Folder of the data set's files; null uses the data set's own place.")
+    root: str | None = Field(
+        None, min_length=1, description="Folder of the data set's files; null uses the data set's own place."
+    )
     max_images: int | None = Field(
         None, ge=2, strict=True, description="Use a stratified subset of this many images of each split."
     )

@@ -43,7 +43,7 @@ from jepa_lab.data.workers import Workers, in_order
 from jepa_lab.errors import ConfigError, DataError, RunFolderError, RunStopped
 from jepa_lab.tracking.atomic import explained_writes, sync_folder
 from jepa_lab.tracking.locks import FileLock
-from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.tracking.records import read_record, record_as, write_record
 
 VARIABLE = "JEPA_LAB_CACHE"
 KIND = "cache"
@@ -87,6 +87,24 @@ class CachedImages:
     digest: str
     skipped: tuple[SkippedImage, ...]
     note: str | None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The content of `cache.json`.
+
+    Attributes:
+        fingerprint: of the source files. source: their folder, for people.
+        shape: of the pixels, n, C, H, W. digest, skipped: see `CachedImages`.
+    """
+
+    fingerprint: str
+    source: str
+    shape: tuple[int, int, int, int]
+    class_names: tuple[str, ...]
+    pixels_sha256: str
+    digest: str
+    skipped: tuple[SkippedImage, ...]
 
 
 @dataclass(frozen=True)
@@ -150,19 +168,23 @@ class ImageCache:
         Raises:
             _StaleEntry, RunFolderError: it cannot.
         """
-        record = read_record(self.entry / "cache.json", KIND, VERSION)
-        if record["fingerprint"] != fingerprint:
+        file = self.entry / "cache.json"
+        record = record_as(_Record, read_record(file, KIND, VERSION), file)
+        if record.fingerprint != fingerprint:
             raise _StaleEntry(f"files of {self.files.source} were added, removed or changed since {self.entry}; ")
-        path, shape = self.entry / "pixels.bin", tuple(record["shape"])
-        if not path.is_file() or path.stat().st_size != math.prod(shape):
+        if record.skipped and self.on_bad_image == "error":  # it was made by a run that skips
+            raise DataError(
+                f"{record.skipped[0].problem}; replace the file or remove it, or set data.on_bad_image=skip"
+            )
+        files, path = without_skipped(self.files, record.skipped), self.entry / "pixels.bin"
+        if record.shape != file_pixels(files, self.image_size).shape:
+            raise _StaleEntry(f"{file} is damaged: shape: it is not that of the images; ")
+        if not path.is_file() or path.stat().st_size != math.prod(record.shape):
             raise _StaleEntry(f"{path} is damaged: it has another size than was written; ")
-        pixels = MappedPixels(path, shape)
-        if pixels.sha256() != record["pixels_sha256"]:
+        pixels = MappedPixels(path, record.shape)
+        if pixels.sha256() != record.pixels_sha256:
             raise _StaleEntry(f"{path} is damaged: its checksum does not match; ")
-        skipped = tuple(SkippedImage(*image) for image in record["skipped"])
-        if skipped and self.on_bad_image == "error":  # it was made by a run that skips
-            raise DataError(f"{skipped[0].problem}; replace the file or remove it, or set data.on_bad_image=skip")
-        return CachedImages(pixels, without_skipped(self.files, skipped), record["digest"], skipped, note)
+        return CachedImages(pixels, files, record.digest, record.skipped, note)
 
     def _write(self, fingerprint: str) -> None:
         """Decode into a temporary folder, which becomes the entry when it is complete and on the disk."""
@@ -236,10 +258,14 @@ class ImageCache:
         )
 
     def _remove_leftovers(self) -> None:
-        """What writers left: safe, because this process holds the lock."""
+        """What writers left, or what else is in the way: safe, because this process holds the lock."""
         for suffix in (".tmp", ".old"):
-            if self.entry.with_suffix(suffix).exists():
-                shutil.rmtree(self.entry.with_suffix(suffix))
+            left = self.entry.with_suffix(suffix)
+            with explained_writes(left):
+                if left.is_symlink() or left.is_file():
+                    left.unlink()
+                elif left.exists():
+                    shutil.rmtree(left)
 
 
 class _StaleEntry(Exception):

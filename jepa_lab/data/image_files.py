@@ -18,7 +18,7 @@ from jepa_lab.data.decode import decode_image
 from jepa_lab.data.images import READ_AT_ONCE, BadImage, Block, Images
 from jepa_lab.data.pixels import data_digest, resize_images
 from jepa_lab.data.workers import default_worker_count
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, printable
 
 OnBadImage = Literal["error", "skip"]
 CHANNELS = 3
@@ -137,7 +137,7 @@ def raise_first(bad: Sequence[BadImage], on_bad_image: OnBadImage) -> None:
 def skipped_images(files: ImageFileSet, bad: Sequence[BadImage]) -> tuple[SkippedImage, ...]:
     """Bad files by their relative names."""
     names = relative_names(files)
-    return tuple(SkippedImage(names[image.place], _as_text(image.problem)) for image in bad)
+    return tuple(SkippedImage(names[image.place], image.problem) for image in bad)
 
 
 def without_images(files: ImageFileSet, bad: Sequence[BadImage]) -> ImageFileSet:
@@ -180,8 +180,10 @@ def relative_names(files: ImageFileSet) -> list[str]:
 
 
 def _as_text(name: str) -> str:
-    """Names of files are bytes; what is not UTF-8 is spelled out, since JSON has only text."""
-    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
+    """Names of files are bytes; what is not UTF-8, or cannot be printed, is spelled out, differently for all names."""
+    if name.isascii() and name.isprintable() and "\\" not in name:
+        return name
+    return printable(os.fsencode(name.replace("\\", r"\\")).decode("utf-8", "backslashreplace"))
 
 
 def _test_files(files: ImageFileSet) -> tuple[Path, ...]:

@@ -33,7 +33,7 @@ from jepa_lab.data.pixels import ContentDigest
 from jepa_lab.data.splits import add_to_histogram
 from jepa_lab.data.workers import Workers, in_order
 from jepa_lab.errors import RunFolderError
-from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.tracking.records import read_record, record_as, write_record
 
 KIND = "data"
 VERSION = 1
@@ -69,16 +69,16 @@ class Survey:
             "histogram": self.histogram,
         }
 
-    @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> Survey:
-        """From the JSON values."""
-        counts = record["histogram"]
-        return cls(
-            record["fingerprint"],
-            record["digest"],
-            tuple(SkippedImage(*image) for image in record["skipped"]),
-            None if counts is None else tuple(tuple(row) for row in counts),
-        )
+    def __post_init__(self) -> None:
+        if self.histogram is not None and any(len(row) != 256 for row in self.histogram):
+            raise ValueError("the histogram must count 256 values of each channel")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The content of `data.json`: surveys by the section of the pipeline."""
+
+    surveys: dict[str, Survey]
 
 
 def fingerprint_of(files: ImageFileSet, image_size: int) -> str:
@@ -96,9 +96,10 @@ def fingerprint_of(files: ImageFileSet, image_size: int) -> str:
         for position, file in enumerate(part.files):
             try:
                 status = file.stat()
-                state = (status.st_size, status.st_mtime_ns)
+                # The second time is set by the system alone: it tells of new content behind an old date.
+                state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             except FileNotFoundError:
-                state = (-1, -1)
+                state = (-1, -1, -1)
             label = None if part.labels is None else part.labels[position]
             sha.update(json.dumps([next(names), *state, label]).encode())
     return sha.hexdigest()
@@ -207,8 +208,7 @@ def load_surveys(path: Path) -> tuple[dict[str, Survey], str | None]:
     if not path.exists():
         return {}, None
     try:
-        record = read_record(path, KIND, VERSION)["surveys"]
-        return {name: Survey.from_dict(survey) for name, survey in record.items()}, None
+        return record_as(_Record, read_record(path, KIND, VERSION), path).surveys, None
     except RunFolderError as error:
         problem = str(error).rpartition("; ")[0]
         return {}, f"{problem}; it is not used, and every image is looked at again"

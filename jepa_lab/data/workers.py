@@ -9,9 +9,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +22,10 @@ from jepa_lab.errors import RunStopped
 
 BLOCKS_AHEAD = 2
 """Blocks that each worker reads ahead: one more than it is working on."""
+SECONDS_TO_LEAVE = 2.0
+"""How long workers have to end by themselves; those that hang, or were stopped, are killed then."""
+_FOR_THE_PARENT = (signal.SIGINT, signal.SIGHUP)
+"""What reaches a whole group of processes; the parent is the one that ends the work."""
 
 Result = TypeVar("Result", bound=tuple)
 
@@ -47,49 +53,92 @@ def default_worker_count() -> int:
 def in_order(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: Workers) -> Iterator[Result]:
     """`read(block)` for one block after another, read ahead by the workers; `blocks` may be endless.
 
-    Nothing is drawn from global random generators. The workers end with the iterator, and a few seconds after
-    this process, should it be killed.
+    Nothing is drawn from global random generators. The workers end with the iterator, whatever they are doing, and a
+    few seconds after this process, should it be killed.
 
     Args:
         read: returns a named tuple of tensors and plain values; errors that it raises are our own mistakes.
     Raises:
-        RunStopped: a worker died.
+        RunStopped: a worker died, or has no room for what it read.
     """
     if workers.count == 0:
         for block in blocks:
             result = read(block)
             yield _pinned(result) if workers.pin_memory else result
         return
-    iterator = _start(read, blocks, workers)
-    while True:
-        try:
-            result = next(iterator)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            if not _tells_of_a_dead_worker(error):
-                raise
-            raise RunStopped(
-                f"a process that reads images died ({_first_line(error)}); checkpoints that were written are kept. "
-                "Most often memory ran out, or shared memory (/dev/shm, which containers keep small): lower "
-                f"data.num_workers (now {workers.count}; 0 reads in the training process) or training.batch_size, or "
-                "give the container more (docker run --shm-size). A run goes on with "
-                "`jepa-lab run --resume RUN_FOLDER data.num_workers=NUMBER`"
-            ) from error
-        yield result
+    iterator: Any = None
+    try:
+        iterator = _or_stopped(lambda: _start(read, blocks, workers), workers)
+        while True:
+            try:
+                result = _or_stopped(lambda: next(iterator), workers)
+            except StopIteration:
+                return
+            if isinstance(result, _NoRoom):
+                raise _stopped("cannot hand them over", result.reason, workers)
+            yield result
+    finally:
+        if iterator is not None:
+            _end(iterator)
 
 
-class _Blocks(Dataset[Result]):
-    """A data set whose items are blocks: the loader's "index" is a tensor of indices."""
+def _or_stopped(work: Callable[[], Any], workers: Workers) -> Any:
+    """What `work` returns.
+
+    Raises:
+        RunStopped: it failed because a worker could not be started, or is gone.
+    """
+    try:
+        return work()
+    except (RuntimeError, OSError, EOFError) as error:
+        if not _tells_of_a_dead_worker(error):
+            raise
+        raise _stopped("died", _first_line(error), workers) from error
+
+
+def _stopped(what: str, reason: str, workers: Workers) -> RunStopped:
+    return RunStopped(
+        f"a process that reads images {what} ({reason}); checkpoints that were written are kept. "
+        "Most often memory ran out, or shared memory (/dev/shm, which containers keep small): lower "
+        f"data.num_workers (now {workers.count}; 0 reads in the training process) or training.batch_size, or "
+        "give the container more (docker run --shm-size). A run goes on with "
+        "`jepa-lab run --resume RUN_FOLDER data.num_workers=NUMBER`"
+    )
+
+
+@dataclass(frozen=True)
+class _NoRoom:
+    """What a worker returns in place of a block that does not fit into shared memory."""
+
+    reason: str
+
+
+class _Blocks(Dataset[Any]):
+    """A data set whose items are blocks: the loader's "index" is an array of indices."""
 
     def __init__(self, read: Callable[[Tensor], Result]) -> None:
         self.read = read
 
-    def __getitem__(self, indices: Tensor) -> Result:
-        return self.read(indices)
+    def __getitem__(self, indices: np.ndarray) -> Result | _NoRoom:
+        result = self.read(torch.from_numpy(indices))
+        try:
+            return _shared(result)
+        except (RuntimeError, OSError) as error:
+            return _NoRoom(_first_line(error))
 
 
-def _start(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: Workers) -> Iterator[Result]:
+def _shared(result: Result) -> Result:
+    """The result in shared memory, through which it is handed over.
+
+    The loader would put it there in a thread of its own, whose errors nobody hears of: the parent would wait for ever.
+    """
+    for value in result:
+        if isinstance(value, Tensor) and value.numel():
+            value.share_memory_()
+    return result
+
+
+def _start(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: Workers) -> Iterator[Any]:
     """Start the workers.
 
     They are forked on Linux: a spawned one would import torch for seconds. They touch neither the device nor a
@@ -102,33 +151,64 @@ def _start(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: 
         loader = DataLoader(
             _Blocks(read),
             batch_size=None,  # an item is a whole block
-            sampler=blocks,
+            sampler=(block.numpy() for block in blocks),  # tensors would be sent through shared memory
             num_workers=workers.count,
             prefetch_factor=BLOCKS_AHEAD,
             pin_memory=workers.pin_memory,
             collate_fn=_unchanged,
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=_take_no_signals,
             multiprocessing_context="fork" if sys.platform == "linux" else "spawn",
             generator=torch.Generator(),  # or the loader would draw a seed from the global one
         )
         handler = signal.getsignal(signal.SIGCHLD)
-        iterator = iter(loader)
+        with _stop_signals_blocked():
+            iterator = iter(loader)
         # PyTorch's handler raises wherever the program happens to be when a worker dies; `next` finds it out too.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
         return iterator
 
 
+@contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """A worker is born with its parent's handlers; no signal may come to them before it has changed them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_FOR_THE_PARENT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(iterator: Any) -> None:
+    """End the workers: politely at first, and by force where that does not help.
+
+    A worker that hangs in a file system, or was stopped (SIGSTOP), answers nothing but SIGKILL. The loader would wait
+    for it, as would the interpreter when it exits.
+    """
+    force = threading.Timer(SECONDS_TO_LEAVE, _kill, (iterator._workers,))
+    force.daemon = True
+    force.start()
+    iterator._shutdown_workers()  # the loader has no public way; it would do so when the iterator is collected
+    force.cancel()  # not in a `finally`: an impatient second Ctrl-C must not spare those that hang
+
+
+def _kill(workers: Iterable[Any]) -> None:
+    for worker in workers:
+        worker.kill()  # nothing for one that has ended
+
+
 def _unchanged(result: Result) -> Result:
     return result
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the parent is the one that ends the work.
+def _take_no_signals(worker: int) -> None:
+    """Leave to the parent what reaches the whole process group.
 
     SIGTERM needs nothing: the loader gave it the default action back, whatever the parent's handler is.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _FOR_THE_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_FOR_THE_PARENT, signal.SIGTERM))
 
 
 def _pinned(result: Result) -> Result:

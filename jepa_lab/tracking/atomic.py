@@ -13,7 +13,9 @@ from typing import Any
 
 from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FAILING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV}
+_TOO_MANY = {errno.EMFILE, errno.ENFILE}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IMPOSSIBLE = {errno.ENOENT, errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
 
@@ -22,12 +24,21 @@ def explain_os_error(error: OSError, path: Path) -> JepaLabError | None:
     """What a failed write means to the user, or None where it is not a known kind of failure.
 
     Returns:
-        `RunStopped` for a full disk or quota, `RunFolderError` for a place that may not or cannot be written.
+        `RunStopped` for a full disk or quota, a failing one or too many open files; `RunFolderError` for a place
+        that may not or cannot be written.
     """
     if error.errno in _FULL:
         return RunStopped(
             f"no space left to write {path}: {error.strerror}; free space on that file system "
             "(checkpoints/ of old run folders are the largest files), then go on with --resume"
+        )
+    if error.errno in _FAILING:
+        return RunStopped(
+            f"cannot write {path}: {error.strerror}; look after that file system, then go on with --resume"
+        )
+    if error.errno in _TOO_MANY:
+        return RunStopped(
+            f"cannot open {path}: {error.strerror}; raise the limit (`ulimit -n`), then go on with --resume"
         )
     if error.errno in _REFUSED:
         return RunFolderError(

@@ -146,7 +146,10 @@ class MetricsWriter:
 
 def damage_before(path: Path, cursor: int, sha256: str) -> str | None:
     """What is wrong with the first `cursor` bytes, whose digest a checkpoint has kept; None if nothing is."""
-    content = path.read_bytes() if path.exists() else b""
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
     if len(content) < cursor:
         return f"{path} has {len(content)} of the {cursor} bytes that it had then"
     if hashlib.sha256(content[:cursor]).hexdigest() != sha256:
@@ -168,6 +171,8 @@ def iter_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
     """
     if not path.exists():
         return
+    if not path.is_file():
+        raise RunFolderError(f"{path} is not a file; restore it from a copy")
     with open(path, "rb") as file:
         position = file.seek(start)
         for line in file:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from jepa_lab.errors import JepaLabError
+from jepa_lab.errors import JepaLabError, printable
 from jepa_lab.tracking.atomic import explain_os_error, explained_writes
 from jepa_lab.tracking.credentials import ScrubbingFormatter
 
@@ -22,6 +24,21 @@ class _RunLogHandler(logging.FileHandler):
         error = sys.exc_info()[1]
         if not (isinstance(error, OSError) and explain_os_error(error, Path(self.baseFilename))):
             super().handleError(record)
+
+
+class _RunLogFormatter(ScrubbingFormatter):
+    """One line a message, so that no name of a file can pass for a line of the log; tracebacks are indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        own = logging.makeLogRecord(record.__dict__)
+        own.exc_text = None  # another handler may have kept a traceback in its own format
+        return super().format(own)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record), "\t")
+
+    def formatException(self, ei: Any) -> str:
+        return textwrap.indent(printable(super().formatException(ei), "\n\t"), "  ")
 
 
 class RunLog:
@@ -39,7 +56,7 @@ class RunLog:
     def __init__(self, path: Path) -> None:
         with explained_writes(path):
             self._handler = _RunLogHandler(path, encoding="utf-8", errors="backslashreplace")
-        self._handler.setFormatter(ScrubbingFormatter(_FORMAT))
+        self._handler.setFormatter(_RunLogFormatter(_FORMAT))
         self._logger = logging.getLogger(LOGGER)
         self._level_before = self._logger.level
         self._logger.setLevel(logging.INFO)

@@ -12,19 +12,18 @@ Kept: the last two, and the best by online probe. A damaged one that `load_last_
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from jepa_lab.errors import RunFolderError
@@ -34,6 +33,7 @@ from jepa_lab.tracking.records import read_record, record_as, write_record
 FORMAT_VERSION = 2
 _METADATA = {"format": "jepa-lab tensors", "format_version": str(FORMAT_VERSION)}
 _KEPT = 2
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FOLDER_NAME = re.compile(r"step-(\d{8,})")
 _TENSOR_FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors")
 
@@ -48,7 +48,7 @@ class RunState:
         metrics_cursor: bytes of metrics.jsonl at this step. metrics_sha256: their digest.
         num_threads: CPU threads, restored so that sums are rounded alike.
         device, precision: what the run began on, such as "cuda" and "bf16"; its generators fit no other device.
-        config_digest, config: of the resolved configuration, and its YAML.
+        seed, config_digest, config: of the resolved configuration, and its YAML.
         monitor: the collapse monitor's history.
         evaluated: False where the run was stopped before the evaluation that belongs to this step.
         best_online_probe: highest validation accuracy so far, and the step of its checkpoint.
@@ -63,6 +63,7 @@ class RunState:
     num_threads: int
     device: str
     precision: str
+    seed: int
     config_digest: str
     config: str
     monitor: dict[str, Any]
@@ -201,8 +202,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         document = read_record(folder / "state.json", "checkpoint", FORMAT_VERSION)
         digests = document.pop("files")
+        run = record_as(RunState, document, folder / "state.json")
+        if _FOLDER_NAME.fullmatch(folder.name) and folder.name != f"step-{run.step:08d}":
+            raise RunFolderError(f"{folder} holds the checkpoint of step {run.step}: it was renamed; rename it back")
         model, optimizer, state = (_read_tensors(folder / file, digests[file]) for file in _TENSOR_FILES)
-        return Checkpoint(model, optimizer, state, record_as(RunState, document, folder / "state.json"))
+        return Checkpoint(model, optimizer, state, run)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{folder} is damaged ({error})") from error
 
@@ -212,20 +216,21 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, _METADATA)
     except SafetensorError as error:  # it wraps the operating system's error in words
-        if os.strerror(errno.ENOSPC) in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise
+        number = _OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
-    with open(path, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise RunFolderError(f"{path} is damaged: its SHA-256 is not the one recorded")
+    content = path.read_bytes()  # safetensors opens no path that is not UTF-8
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise RunFolderError(f"{path} is damaged: its SHA-256 is not the one recorded")
     try:
-        return load_file(path)
+        return load(content)
     except SafetensorError as error:
         raise RunFolderError(f"{path} is damaged ({error})") from error
 
@@ -240,9 +245,42 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put the tensors of `optimizer_tensors` back."""
+    """Put the tensors of `optimizer_tensors` back.
+
+    Raises:
+        RunFolderError: they are not those of this model.
+    """
     parameters = dict(model.named_parameters())
     for path, tensor in tensors.items():
         name, _, key = path.rpartition("/")
+        if name not in parameters or tensor.shape not in (parameters[name].shape, torch.Size()):
+            raise RunFolderError(
+                f"the checkpoint's optimizer state {path} {tuple(tensor.shape)} does not fit the model"
+            )
         parameter = parameters[name]
         optimizer.state[parameter][key] = tensor.to(parameter.device)
+
+
+def check_tensors(checkpoint: Checkpoint, model: nn.Module, state: Iterable[str]) -> None:
+    """Refuse a checkpoint whose files are whole and whose tensors are not those that the run needs.
+
+    Args:
+        state: names that its `state` must hold.
+    Raises:
+        RunFolderError: naming what is missing or does not fit.
+    """
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in checkpoint.model.items()}
+    wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+    missing = [name for name in state if name not in checkpoint.state]
+    if checkpoint.run.step > 0:
+        held = {path.rpartition("/")[0] for path in checkpoint.optimizer}
+        missing += [
+            f"{name} (optimizer)" for name, each in model.named_parameters() if each.requires_grad and name not in held
+        ]
+    if wrong or missing:
+        shown = ", ".join((wrong + missing)[:3])
+        raise RunFolderError(
+            f"the checkpoint of step {checkpoint.run.step} does not fit the run: {len(wrong)} tensors have another "
+            f"shape and {len(missing)} are missing ({shown}); restore it from a copy, or start a new run"
+        )

@@ -226,7 +226,7 @@ class Processes(Team):
         torchrun sends SIGTERM to the others as soon as one ends with an error, and the leader may still be writing.
         """
         if not self.leads:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
         if self._gradients is not None:
             dist.destroy_process_group(self._gradients)
@@ -275,4 +275,4 @@ def _exit_code(error: JepaLabError | StopRequested) -> int:
 
 def _tells_of_a_lost_process(error: RuntimeError) -> bool:
     """Whether an error of a collective means that another process is gone."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "onnection" in str(error)
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)

@@ -23,6 +23,7 @@ from jepa_lab.training.checkpoint import (
     Checkpoint,
     CheckpointStore,
     RunState,
+    check_tensors,
     optimizer_tensors,
     restore_optimizer,
 )
@@ -123,6 +124,7 @@ class Pretraining:
     evaluate_every_epochs: int
     checkpoints: CheckpointStore
     metrics: MetricsSink
+    seed: int
     config_digest: str
     config: str
     stop: StopSignals
@@ -188,7 +190,11 @@ class Pretraining:
         position, images = self.batches.position(), None
         with self.team.reporting(self.stop):
             try:
-                images = self.batches.next()[0]
+                # Files may hang for ever: a signal ends the waiting, and the run is saved as it was before.
+                with self.stop.released():
+                    images = self.batches.next()[0]
+            except StopRequested:
+                pass  # it is in `received`, and the other processes have to hear of it
             except RunStopped:
                 # A signal to a whole group of processes ends those that read images, too: the run was asked to stop.
                 if self.stop.received is None:
@@ -339,8 +345,9 @@ class Pretraining:
             logger.warning("epoch %.1f: %s", self._epoch(step), evaluation.warning)
             self.display.message(f"warning: epoch {self._epoch(step):.1f}: {evaluation.warning}")
 
-    def _checkpoint(self, step: int, position: BatchPosition, evaluated: bool = True) -> Path:
-        states = {
+    def _state_tensors(self, position: BatchPosition) -> dict[str, Tensor]:
+        """Everything that a checkpoint holds beside model and optimizer, as tensors."""
+        return {
             "order_generator": position.generator_state,
             "augmentation_generator": self.augmentation_generator.get_state(),
             "mask_generator": self.mask_generator.get_state(),
@@ -348,6 +355,9 @@ class Pretraining:
             **self._loss.state(),
             **{f"gate/{name}": tensor for name, tensor in self.step.gate.state().items()},
         }
+
+    def _checkpoint(self, step: int, position: BatchPosition, evaluated: bool = True) -> Path:
+        states = self._state_tensors(position)
         run = RunState(
             step=step,
             epoch=position.epoch,
@@ -357,6 +367,7 @@ class Pretraining:
             num_threads=torch.get_num_threads(),
             device=self.step.compute.device.type,
             precision=self.step.compute.precision,
+            seed=self.seed,
             config_digest=self.config_digest,
             config=self.config,
             monitor=self.evaluation.state(),
@@ -371,7 +382,12 @@ class Pretraining:
         return self.checkpoints.save(Checkpoint(model.state_dict(), optimizer, states, run))
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint: the next step is the one that an uninterrupted run would take."""
+        """Go on from a checkpoint: the next step is the one that an uninterrupted run would take.
+
+        Raises:
+            RunFolderError: its tensors are not those of this run.
+        """
+        check_tensors(checkpoint, self.step.model, self._state_tensors(self.batches.position()))
         self.step.model.load_state_dict(checkpoint.model)
         restore_optimizer(self.step.model, self.step.optimizer, checkpoint.optimizer)
         state, run = checkpoint.state, checkpoint.run

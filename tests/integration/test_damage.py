@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+import jepa_lab.training.checkpoint as checkpoint_module
 from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
+from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
 from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
@@ -114,6 +119,91 @@ def test_a_damaged_checkpoint_is_passed_over_and_both_are_named(
     assert_same_run(folder, whole)
 
 
+def test_checkpoints_of_another_seed_are_refused(
+    stopped: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _copy(stopped, tmp_path / "copy")
+    other = killed_run(tmp_path, monkeypatch, 13, "seed=1")
+    shutil.rmtree(folder.checkpoints)
+    shutil.copytree(other.checkpoints, folder.checkpoints)
+    shutil.copy(other.metrics, folder.metrics)
+    with pytest.raises(RunFolderError, match=r"no checkpoint .* can be used: .*that of another seed \(1\)"):
+        resume_run(folder, None, [])
+
+
+def test_a_checkpoint_folder_that_was_renamed_is_passed_over(
+    whole: RunFolder, stopped: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _copy(stopped, tmp_path / "copy")
+    store = CheckpointStore(folder.checkpoints)
+    store.path(12).rename(store.path(14))
+    resume_run(folder, None, [])
+    assert "holds the checkpoint of step 12: it was renamed" in capsys.readouterr().out
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "state"])
+def test_a_whole_checkpoint_with_other_tensors_is_refused(stopped: RunFolder, tmp_path: Path, part: str) -> None:
+    folder = _copy(stopped, tmp_path / "copy")
+    store = CheckpointStore(folder.checkpoints)
+    checkpoint = store.load()
+    kept = {name: tensor for name, tensor in getattr(checkpoint, part).items() if "mask" not in name}
+    store.save(replace(checkpoint, **{part: kept}))
+    with pytest.raises(RunFolderError, match="does not fit the run"):
+        resume_run(folder, None, [])
+
+
+def test_damage_of_a_finished_run_changes_nothing(whole: RunFolder, tmp_path: Path) -> None:
+    folder = _copy(whole, tmp_path / "copy")
+    weights = CheckpointStore(folder.checkpoints).path(TOTAL_STEPS) / "model.safetensors"
+    weights.write_bytes(b"x")
+    resume_run(folder, None, [])
+    assert weights.exists()
+    with pytest.raises(RunFolderError, match="damaged"):
+        probe_again(folder, [], None)
+
+
+def test_an_edited_config_without_run_json_is_refused(stopped: RunFolder, tmp_path: Path) -> None:
+    folder = _copy(stopped, tmp_path / stopped.name)
+    shutil.rmtree(folder.checkpoints)
+    folder.checkpoints.mkdir()
+    for file in (folder.description, folder.metrics, folder.result):
+        file.unlink()
+    folder.config.write_text(re.sub(r"^seed: 0$", "seed: 1", folder.config.read_text(), flags=re.MULTILINE))
+    with pytest.raises(RunFolderError, match=r"its name is not that of config\.yaml"):
+        resume_run(folder, None, [])
+
+
+def test_a_run_folder_whose_path_is_not_utf_8_goes_on(whole: RunFolder, stopped: RunFolder, tmp_path: Path) -> None:
+    folder = _copy(stopped, Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")))
+    resume_run(folder, None, [])
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EFBIG, "free space"), (errno.EIO, "look after"), (errno.EMFILE, "ulimit -n")]
+)
+def test_what_the_system_refuses_stops_the_run_with_3_and_a_remedy(
+    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    save, calls = checkpoint_module.save_file, []
+
+    def fail(*arguments: object) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            raise SafetensorError(f"I/O error: something (os error {number})")
+        save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "save_file", fail)
+        with pytest.raises(RunStopped, match=remedy) as caught:
+            start_run(load_tiny(tmp_path), tmp_path / "runs", [])
+    assert caught.value.exit_code == 3
+    (path,) = (tmp_path / "runs").iterdir()
+    resume_run(RunFolder.open(path), None, [])
+    assert_same_run(RunFolder.open(path), whole)
+
+
 def test_metrics_that_lost_rows_before_every_checkpoint_are_refused_and_nothing_is_changed(
     stopped: RunFolder, tmp_path: Path
 ) -> None:
@@ -138,7 +228,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_silently_begin_again(stopped:
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_at_step_0(
     whole: RunFolder, stopped: RunFolder, tmp_path: Path, also_missing: list[str]
 ) -> None:
-    folder = _copy(stopped, tmp_path / "copy")
+    folder = _copy(stopped, tmp_path / stopped.name)
     shutil.rmtree(folder.checkpoints)
     folder.checkpoints.mkdir()
     rows = folder.metrics.read_bytes().splitlines(keepends=True)

@@ -53,7 +53,12 @@ def only_run(folder: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize(
-    ("number", "error", "code"), [(signal.SIGTERM, RunTerminated, 143), (signal.SIGINT, RunInterrupted, 130)]
+    ("number", "error", "code"),
+    [
+        (signal.SIGTERM, RunTerminated, 143),
+        (signal.SIGHUP, RunTerminated, 129),
+        (signal.SIGINT, RunInterrupted, 130),
+    ],
 )
 def test_a_signal_ends_the_run_with_a_checkpoint_of_the_next_step_from_which_it_goes_on_bitwise(
     whole: RunFolder,

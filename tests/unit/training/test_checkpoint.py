@@ -17,7 +17,7 @@ from jepa_lab.training.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointS
 def build_checkpoint(step: int, best_step: int | None = None) -> Checkpoint:
     tensors = {"weight": torch.full((3,), float(step))}
     run = RunState(
-        step, 0, step, 100, "0" * 64, 1, "cpu", "fp32", "digest", "name: tiny", {"seen": [1]}, best_step=best_step
+        step, 0, step, 100, "0" * 64, 1, "cpu", "fp32", 0, "digest", "name: tiny", {"seen": [1]}, best_step=best_step
     )
     return Checkpoint(tensors, {"weight/step": torch.tensor(1.0)}, {"loss_sum": torch.tensor(2.0)}, run)
 

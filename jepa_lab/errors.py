@@ -26,7 +26,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def _escape(char: str) -> str:
-    # Not \\x for those behind ASCII: that stands for a byte of a name that is not UTF-8.
+    # Not \x for those behind ASCII: that stands for a byte of a name that is not UTF-8.
     return char.encode("unicode_escape").decode() if char.isascii() else f"\\u{ord(char):04x}"
 
 

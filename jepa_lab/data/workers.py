@@ -116,10 +116,10 @@ class _NoRoom:
 class _Blocks(Dataset[Any]):
     """A data set whose items are blocks: the loader's "index" is an array of indices."""
 
-    def __init__(self, read: Callable[[Tensor], Result]) -> None:
+    def __init__(self, read: Callable[[Tensor], tuple]) -> None:
         self.read = read
 
-    def __getitem__(self, indices: np.ndarray) -> Result | _NoRoom:
+    def __getitem__(self, indices: np.ndarray) -> tuple | _NoRoom:
         result = self.read(torch.from_numpy(indices))
         try:
             return _shared(result)

@@ -156,7 +156,7 @@ def _fields(dataset: str) -> set[str]:
 
 FORBIDDEN = {
     r"torch\.load\((?![^)]*weights_only=True)": (),
-    r"\bpickle\.loads?\(": (),
+    r"\bpickle\.loads?\(": ("training/distributed.py",),  # between the processes of one run, as torch does
     r"\bpickle\.Unpickler\b": ("data/batch_pickles.py",),  # refuses everything but arrays of bytes
     r"(?<![\w.])(eval|exec)\(": (),
     r"\byaml\.(load|full_load|unsafe_load)\(": (),

@@ -127,9 +127,9 @@ def test_a_second_process_on_the_same_sweep_is_refused(finished: tuple[Plan, Swe
 def test_a_storage_that_holds_another_plan_is_refused_and_the_difference_named(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"
     file = write_ablation(tmp_path, ABLATION.replace("l2: {loss: l2}", "rare: {training.log_every_steps: 5}"))
-    plan = load_plan(file, ["training.epochs=1"])
-    run_sweep(plan, file.read_text(), settings(tmp_path / "sweeps", storage=storage))
-    other = load_plan(write_ablation(tmp_path), ["training.epochs=1"])
+    held = load_plan(file).to_record()
+    Studies(open_storage(tmp_path / "journal.log", storage), held).first.record_plan(held)
+    other = load_plan(write_ablation(tmp_path))
     with pytest.raises(RunFolderError, match=r"the storage holds another plan under the name 'loss_test'.*'l2'"):
         run_sweep(other, file.read_text(), settings(tmp_path / "sweeps", storage=storage))
 

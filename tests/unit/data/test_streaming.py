@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +210,78 @@ def test_a_killed_worker_stops_the_run_with_a_remedy() -> None:
     with pytest.raises(RunStopped, match=r"process that reads images died .*lower data\.num_workers \(now 2"):
         list(reader)
     assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+def test_a_worker_without_shared_memory_stops_the_run_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Tensor) -> Tensor:
+        if threading.current_thread() is not threading.main_thread():
+            pytest.fail("errors of this thread reach nobody")
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(Tensor, "share_memory_", full)  # the workers inherit it
+    with pytest.raises(RunStopped, match=r"No space left on device .*/dev/shm.*lower data\.num_workers \(now 2"):
+        next(in_order(_whoami, _endless_blocks(), Workers(2)))
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_are_not_sent_their_indices_through_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(tensor: Tensor) -> None:
+        raise AssertionError("a full /dev/shm would make this hang")
+
+    monkeypatch.setitem(ForkingPickler._extra_reducers, Tensor, refuse)
+    reader = in_order(_empty, _endless_blocks(), Workers(1))
+    assert next(reader).bad == (0,)
+    reader.close()
+
+
+def _empty(indices: Tensor) -> Block:
+    return Block(indices.tolist(), tuple(indices.tolist()))  # type: ignore[arg-type]
+
+
+def test_semaphores_that_cannot_be_made_stop_the_run_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter.__init__", full)
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter.__del__", lambda self: None)
+    with pytest.raises(RunStopped, match=r"No space left on device.*/dev/shm"):
+        next(in_order(_whoami, _endless_blocks(), Workers(1)))
+
+
+def test_workers_that_are_stopped_are_killed_when_the_reading_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jepa_lab.data.workers.SECONDS_TO_LEAVE", 0.1)
+    reader = in_order(_whoami, _endless_blocks(), Workers(2))
+    processes = {next(reader).images.tolist()[0] for _ in range(4)}
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    reader.close()
+    assert multiprocessing.active_children() == []
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_in_the_first_moment_of_a_worker_does_not_reach_its_parents_handler(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    parent = os.getpid()
+
+    def early(*arguments: object) -> object:
+        if os.getpid() != parent:
+            os.kill(os.getpid(), number)
+        return loop(*arguments)
+
+    loop = torch.utils.data._utils.worker._worker_loop
+    monkeypatch.setattr("torch.utils.data._utils.worker._worker_loop", early)
+    before = signal.signal(number, lambda *_: os._exit(9))
+    try:
+        reader = in_order(_whoami, _endless_blocks(), Workers(1))
+        assert len(next(reader).images) == 2
+        reader.close()
+    finally:
+        signal.signal(number, before)
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_mistake_in_a_worker_is_not_taken_for_its_death() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +25,9 @@ from jepa_lab.data.survey import (
     without_skipped,
 )
 from jepa_lab.data.workers import Workers
+from jepa_lab.errors import DataError
 from jepa_lab.registry import ComponentParams
+from jepa_lab.tracking.records import read_record, write_record
 from tests.unit.data.files import write_image, write_tree
 
 
@@ -96,6 +100,18 @@ def test_the_fingerprint_tells_every_change_and_opens_no_file(tmp_path: Path) ->
     assert changed(replace(files, train=ImageFiles(files.train.files, (0,) * len(files.train.files))))
 
 
+def test_other_content_of_the_same_size_behind_the_same_date_changes_the_fingerprint(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train": 2}, ["a", "b"])
+    file = tmp_path / "train/a/1.png"
+    before, status, content = fingerprint_of(tree(tmp_path), 6), file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    while file.stat().st_ctime_ns == status.st_ctime_ns:  # its clock ticks every few milliseconds
+        file.write_bytes(content)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert fingerprint_of(tree(tmp_path), 6) != before
+
+
 def test_a_moved_folder_keeps_its_fingerprint(tmp_path: Path) -> None:
     write_tree(tmp_path / "here", {"train": 2}, ["a", "b"])
     before = fingerprint_of(tree(tmp_path / "here"), 6)
@@ -121,6 +137,54 @@ def test_surveys_are_kept_with_a_checksum(tmp_path: Path) -> None:
     assert note is not None
     assert str(path) in note
     assert isinstance(survey, Survey)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda content: content["surveys"]["data"].pop("digest"), "surveys.data.digest"),
+        (lambda content: content["surveys"]["data"].update(skipped="none"), "surveys.data.skipped"),
+        (lambda content: content["surveys"]["data"].update(histogram=[[1, 2]]), "surveys.data"),
+        (lambda content: content.pop("surveys"), "surveys"),
+        (lambda content: content.update(more=1), "more"),
+    ],
+)
+def test_a_record_that_is_whole_but_none_of_ours_is_not_used(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], object], named: str
+) -> None:
+    write_tree(tmp_path / "images", {"train": 2}, ["a", "b"])
+    survey = survey_files(tree(tmp_path / "images"), 6, Workers(0), "error", None)
+    path = tmp_path / "data.json"
+    save_surveys(path, {"data": survey})
+    content = read_record(path, "data", 1)
+    spoil(content)
+    write_record(path, "data", 1, content)
+    surveys, note = load_surveys(path)
+    assert surveys == {}
+    assert note is not None
+    assert f"{path} is damaged" in note
+    assert named in note
+    assert "every image is looked at again" in note
+
+
+def test_names_that_cannot_be_printed_are_escaped_and_stay_different(tmp_path: Path) -> None:
+    names = ["x\nERROR root: y\x1b[31m.png", "x\\nERROR root: y\\x1b[31m.png", "\u202etxt.png", "\x85.png", "\\x85.png"]
+    files = [tmp_path / name for name in names] + [tmp_path / os.fsdecode(b"\x85.png")]
+    for file in files:
+        file.write_bytes(b"no image")
+    files.append(tmp_path / "good.png")
+    write_image(files[-1])
+    found = ImageFileSet(ImageFiles(tuple(files), None), None, (), "folder", tmp_path)
+    survey = survey_files(found, 6, Workers(0), "skip", None)
+    assert [image.name for image in survey.skipped] == [
+        r"x\nERROR root: y\x1b[31m.png", r"x\\nERROR root: y\\x1b[31m.png", r"\u202etxt.png", r"\u0085.png",
+        r"\\x85.png", r"\x85.png",
+    ]  # fmt: skip
+    assert all(image.problem.isprintable() for image in survey.skipped)
+    assert without_skipped(found, survey.skipped[:1]).train.files == tuple(files[1:])
+    with pytest.raises(DataError) as caught:
+        survey_files(found, 6, Workers(0), "error", None)
+    assert str(caught.value).isprintable()
 
 
 def test_file_names_that_are_not_text_are_read(tmp_path: Path) -> None:

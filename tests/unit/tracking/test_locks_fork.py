@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,33 @@ def forked_child() -> tuple[int, int]:
         os._exit(0)
     os.close(reading)
     return child, writing
+
+
+def test_a_lock_is_free_at_once_when_its_owner_is_killed_although_a_forked_child_lives(tmp_path: Path) -> None:
+    path, told, tells = tmp_path / "a.lock", *os.pipe()
+    owner = os.fork()
+    if owner == 0:
+        lock = FileLock(path, "a")
+        lock.try_acquire()
+        child, _ = forked_child()
+        os.write(tells, f"{child}\n".encode())
+        signal.pause()
+        os._exit(1)
+    os.close(tells)
+    child = int(os.read(told, 20))
+    other = FileLock(path, "a")
+    assert not other.try_acquire()
+    # Stopped, the child goes on holding whatever it has not given up, although its pipe breaks with its owner.
+    os.kill(child, signal.SIGSTOP)
+    os.kill(owner, signal.SIGKILL)
+    os.waitpid(owner, 0)
+    try:
+        assert Path(f"/proc/{child}").exists() or not Path("/proc/self").exists()
+        assert other.try_acquire()
+        other.release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(told)
 
 
 def test_a_forked_child_does_not_keep_a_lock_alive(tmp_path: Path) -> None:

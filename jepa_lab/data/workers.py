@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -68,10 +69,10 @@ def in_order(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers
         return
     iterator: Any = None
     try:
-        iterator = _or_stopped(lambda: _start(read, blocks, workers), workers)
+        iterator = _or_stopped("cannot be started", lambda: _start(read, blocks, workers), workers)
         while True:
             try:
-                result = _or_stopped(lambda: next(iterator), workers)
+                result = _or_stopped("died", lambda: next(iterator), workers)
             except StopIteration:
                 return
             if isinstance(result, _NoRoom):
@@ -82,8 +83,11 @@ def in_order(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers
             _end(iterator)
 
 
-def _or_stopped(work: Callable[[], Any], workers: Workers) -> Any:
+def _or_stopped(what: str, work: Callable[[], Any], workers: Workers) -> Any:
     """What `work` returns.
+
+    Args:
+        what: the worker did if it fails.
 
     Raises:
         RunStopped: it failed because a worker could not be started, or is gone.
@@ -93,7 +97,7 @@ def _or_stopped(work: Callable[[], Any], workers: Workers) -> Any:
     except (RuntimeError, OSError, EOFError) as error:
         if not _tells_of_a_dead_worker(error):
             raise
-        raise _stopped("died", _first_line(error), workers) from error
+        raise _stopped(what, _first_line(error), workers) from error
 
 
 def _stopped(what: str, reason: str, workers: Workers) -> RunStopped:
@@ -144,6 +148,8 @@ def _start(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: 
     They are forked on Linux: a spawned one would import torch for seconds. They touch neither the device nor a
     thread pool of their parent: `torch.set_num_threads(1)` is the first thing that the loader does in them.
     """
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context.Event()  # without room for semaphores this fails; the loader would leave a traceback behind
     with warnings.catch_warnings():
         # The user chose the number; and Python >= 3.12 warns of every fork of a process that has threads.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -157,7 +163,7 @@ def _start(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: 
             pin_memory=workers.pin_memory,
             collate_fn=_unchanged,
             worker_init_fn=_take_no_signals,
-            multiprocessing_context="fork" if sys.platform == "linux" else "spawn",
+            multiprocessing_context=context,
             generator=torch.Generator(),  # or the loader would draw a seed from the global one
         )
         handler = signal.getsignal(signal.SIGCHLD)

@@ -23,6 +23,7 @@ from jepa_lab.errors import ConfigError, DataError, RunStopped
 from jepa_lab.inspection import inspect_pipeline
 from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.tracking.locks import FileLock
+from jepa_lab.tracking.records import read_record, write_record
 from tests.integration.folders import copied, load_photos, write_photos
 from tests.integration.pipelines import load_tiny
 from tests.integration.runs import assert_same_run
@@ -209,6 +210,51 @@ def test_leftovers_of_killed_writers_are_removed(photos: Path, tmp_path: Path, c
         prepare(tmp_path, photos)
         assert not left.exists()
     assert len(decoded) == 90
+
+
+@pytest.mark.parametrize("suffix", ["", ".tmp", ".old"])
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_in_the_way_of_an_entry_is_removed(
+    photos: Path, tmp_path: Path, cache: Path, suffix: str, kind: str
+) -> None:
+    prepare(tmp_path, photos)
+    (tmp_path / "elsewhere").mkdir()
+    in_the_way, target = entry(cache).with_suffix(suffix), tmp_path / "elsewhere" / "kept"
+    target.write_bytes(b"of somebody else")
+    if suffix == "":
+        in_the_way.rename(cache / "aside")
+    if kind == "file":
+        in_the_way.write_bytes(b"no folder")
+    else:
+        in_the_way.symlink_to(target.parent if suffix else target)
+    found = prepare(tmp_path, photos)
+    assert found.digest == prepare_data(load_photos(tmp_path, photos).pipeline).digest
+    assert {path.suffix for path in cache.iterdir()} == {".lock", ""}
+    assert target.read_bytes() == b"of somebody else"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda content: content.pop("digest"), "digest"),
+        (lambda content: content.update(skipped=3), "skipped"),
+        (lambda content: content.update(shape=[45, 6, 8, 8]), "shape"),
+        (lambda content: content.update(more=1), "more"),
+    ],
+)
+def test_a_record_that_is_whole_but_none_of_ours_is_made_again(
+    photos: Path, tmp_path: Path, cache: Path, decoded: list[str], spoil: Any, named: str
+) -> None:
+    expected = prepare(tmp_path, photos).digest
+    content = read_record(entry(cache) / "cache.json", "cache", 1)
+    spoil(content)
+    write_record(entry(cache) / "cache.json", "cache", 1, content)
+    decoded.clear()
+    again = prepare(tmp_path, photos)
+    assert len(decoded) == 90
+    assert "cache.json is damaged" in again.notes[0]
+    assert named in again.notes[0]
+    assert again.digest == expected
 
 
 MAKE = """

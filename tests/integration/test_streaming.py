@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import jepa_lab.data.survey as survey_module
@@ -26,6 +27,8 @@ from jepa_lab.resume import resume_run
 from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.summary import print_summary
 from jepa_lab.tracking.locks import FileLock
+from jepa_lab.tracking.metrics import read_metrics
+from jepa_lab.tracking.records import read_record, write_record
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.pretrain import Pretraining
@@ -232,6 +235,52 @@ def test_changed_images_are_refused_on_resume(
         resume_run(folder, None, COMMAND)
 
 
+def test_other_pixels_behind_the_same_size_and_date_are_refused_on_resume(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copied(photos, tmp_path / "photos")
+    file = root / "train/bee/03.png"
+    contents = []
+    for colour in (10, 200):
+        Image.new("RGB", (12, 10), (colour,) * 3).save(file, compress_level=0)
+        contents.append(file.read_bytes())
+    assert len(contents[0]) == len(contents[1])
+    file.write_bytes(contents[0])
+    status = file.stat()
+    folder = killed_run(tmp_path, root, monkeypatch, *streaming(0), kill_at=1)
+    file.write_bytes(contents[1])
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(RunFolderError, match=r"images of data\.dataset='image_folder' have changed"):
+        resume_run(folder, None, COMMAND)
+
+
+@pytest.mark.parametrize("residency", ["resident", "streaming"])
+def test_a_run_whose_images_have_changed_is_not_probed_again(
+    streamed: RunOutcome, photos: Path, tmp_path: Path, residency: str
+) -> None:
+    root = copied(photos, tmp_path / "photos")
+    outcome = start_run(load_photos(tmp_path, root, *streaming(0), "training.epochs=1"), tmp_path / "runs", COMMAND)
+    before = outcome.folder.read_description().dataset
+    change_pixel(root)
+    with pytest.raises(RunFolderError, match=r"have changed since .*\(digest \w+, now \w+\).*restore them") as caught:
+        probe_again(outcome.folder, [f"data.residency={residency}"], None)
+    assert before is not None
+    assert f"(digest {before.digest}, now " in str(caught.value)
+    assert not list((outcome.folder.path / "probes").iterdir())
+
+
+def test_a_survey_without_its_digest_is_not_trusted(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = killed_run(tmp_path, photos, monkeypatch, *streaming(0), kill_at=1)
+    file = folder.path / "data.json"
+    content = read_record(file, "data", 1)
+    del content["surveys"]["data"]["digest"]
+    write_record(file, "data", 1, content)
+    assert resume_run(folder, None, COMMAND).result["status"] == "FINISHED"
+    assert "data.json is damaged: surveys.data.digest" in folder.log.read_text()
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "not json"])
 def test_a_damaged_survey_is_not_trusted(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
@@ -286,6 +335,23 @@ def test_skipping_bad_files_is_a_run_without_them(
     assert "3 image(s) that cannot be decoded were left out" in " ".join(capsys.readouterr().out.split())
     log = outcome.folder.log.read_text()
     assert all(f"{broken / name} cannot be decoded" in log for name in names)
+
+
+def test_the_name_of_a_file_forges_no_line_of_the_log(
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = copied(photos, tmp_path / "photos")
+    (root / "train/ant/x\nERROR root: y\x1b[31m.png").write_bytes(b"no image")
+    settings = (*streaming(0), "data.on_bad_image=skip", "training.epochs=1")
+    outcome = start_run(load_photos(tmp_path, root, *settings), tmp_path / "runs", COMMAND)
+    print_summary(outcome.result, outcome.folder.path, "")
+    assert outcome.result["skipped_images"]["files"] == [r"train/ant/x\nERROR root: y\x1b[31m.png"]
+    log = outcome.folder.log.read_text()
+    assert r"ant/x\nERROR root: y\x1b[31m.png cannot be decoded" in log
+    shown = capfd.readouterr()
+    for text in (log, shown.out, shown.err):
+        assert "\nERROR" not in text
+        assert "\x1b[31m" not in text
 
 
 def test_other_bad_files_than_at_the_start_are_refused(
@@ -412,6 +478,58 @@ def test_a_signal_to_the_whole_group_stops_the_run_with_its_state(
     assert process.returncode == code, message
     assert "Traceback" not in message
     assert f"the last checkpoint is that of step {CheckpointStore(path / 'checkpoints').load().run.step}" in message
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_whose_workers_hang_is_stopped_by_one_signal_with_its_state(
+    photos: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    process, path = start_process(tmp_path, photos)
+    workers = children(process.pid)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    time.sleep(1)  # until what was read ahead is used up
+    os.kill(process.pid, number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == code, message
+    assert "Traceback" not in message
+    checkpoints = CheckpointStore(path / "checkpoints")
+    assert f"the last checkpoint is that of step {checkpoints.load().run.step}" in message
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    rows = read_metrics(path / "metrics.jsonl")
+    assert checkpoints.load().run.step >= rows[-1].step
+
+
+def small_shared_memory(size: str, command: list[str]) -> list[str]:
+    """The command where /dev/shm has so many bytes, in a mount namespace of its own."""
+    unshare = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"', "sh"]
+    tried = subprocess.run([*unshare, "true"], capture_output=True, check=False) if shutil.which("unshare") else None
+    if tried is None or tried.returncode != 0:
+        pytest.skip("may not mount a small /dev/shm")
+    return [*unshare, *command]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["4k", "700k"])
+def test_a_full_shared_memory_stops_the_run_with_a_remedy(photos: Path, tmp_path: Path, size: str) -> None:
+    larger = ("data.image_size=64", "encoder.patch_size=16", "training.batch_size=36")
+    file = tmp_path / "large.yaml"
+    file.write_text(dump_pipeline(load_photos(tmp_path, photos, *streaming(2), *larger).pipeline))
+    command = [sys.executable, "-m", "jepa_lab", "run", str(file), "--runs", str(tmp_path / "runs")]
+    ended = subprocess.run(
+        small_shared_memory(size, command),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 3, ended.stderr
+    assert "No space left on device" in ended.stderr
+    assert "/dev/shm" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @needs_proc

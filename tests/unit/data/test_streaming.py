@@ -239,11 +239,10 @@ def _empty(indices: Tensor) -> Block:
 
 
 def test_semaphores_that_cannot_be_made_stop_the_run_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter.__init__", full)
-    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter.__del__", lambda self: None)
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
     with pytest.raises(RunStopped, match=r"No space left on device.*/dev/shm"):
         next(in_order(_whoami, _endless_blocks(), Workers(1)))
 

@@ -174,7 +174,7 @@ def test_names_that_cannot_be_printed_are_escaped_and_stay_different(tmp_path: P
         file.write_bytes(b"no image")
     files.append(tmp_path / "good.png")
     write_image(files[-1])
-    found = ImageFileSet(ImageFiles(tuple(files), None), None, (), "folder", tmp_path)
+    found = ImageFileSet(ImageFiles(tuple(files), None), None, (), "folder", root=tmp_path)
     survey = survey_files(found, 6, Workers(0), "skip", None)
     assert [image.name for image in survey.skipped] == [
         r"x\nERROR root: y\x1b[31m.png", r"x\\nERROR root: y\\x1b[31m.png", r"\u202etxt.png", r"\u0085.png",

@@ -55,8 +55,8 @@ def test_a_place_that_cannot_be_is_a_run_folder_error(tmp_path: Path, code: int)
 
 
 def test_a_failure_that_is_not_the_users_is_not_explained_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic.os, "replace", _fail_with(errno.EIO))
-    with pytest.raises(OSError, match="Input/output"):
+    monkeypatch.setattr(atomic.os, "replace", _fail_with(errno.EBADF))
+    with pytest.raises(OSError, match="Bad file descriptor"):
         atomic.write_text_atomically(tmp_path / "x", "y")
     assert list(tmp_path.iterdir()) == []
 

@@ -147,6 +147,8 @@ def resume_run(
                     logger.warning(note)
                     print(f"note: {note}", flush=True)
             folder.remove_result()
+            step = 0 if checkpoint is None else checkpoint.run.step
+            print(f"going on from step {step}, the last that was saved", flush=True)
 
         team.from_leader(begin, stop)
         return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, stop, member, team).execute()

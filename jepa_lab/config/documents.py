@@ -108,7 +108,9 @@ def _read_text(file: Path) -> str:
         return content.decode("utf-8-sig") if len(content) <= 4 * MAX_CHARACTERS else " " * (MAX_CHARACTERS + 1)
     except FileNotFoundError:
         hint = ", or give /dev/stdin to read the standard input" if str(file) == "-" else ""
-        raise ConfigError(f"{file}: there is no such file; the shipped ones are under pipelines/{hint}") from None
+        raise ConfigError(
+            f"{file}: there is no such file; the shipped ones are under pipelines/ and ablations/{hint}"
+        ) from None
     except IsADirectoryError:
         raise ConfigError(f"{file}: is a folder; give a YAML file in it, or `--resume {file}` for a run") from None
     except (OSError, ValueError) as error:

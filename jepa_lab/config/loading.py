@@ -89,6 +89,8 @@ def load_pipeline(file: Path, overrides: Sequence[str] = (), preset: str | None 
         ConfigError: one message that names place, value, rule and remedy of everything that is wrong.
     """
     document = load_document(file)
+    if "base" in document.data:
+        raise ConfigError(f"{document.place(('base',))}: this is an ablation; use `jepa-lab sweep {file}`")
     parsed = [(text, *parse_override(text)) for text in overrides]
     for text, path, _ in parsed:
         if path == ("plugins",):  # imported before the other overrides are written into the document
@@ -192,7 +194,7 @@ def _import_plugin(module: str, place: str) -> None:
     except (Exception, SystemExit) as error:  # whatever a plug-in's code raises is reported with its name
         raise ConfigError(
             f"{place}: plug-in {module!r} cannot be imported ({type(error).__name__}: {error}); "
-            "install it, mend it, or remove it from plugins"
+            "install it, mend it, name its folder in PYTHONPATH, or remove it from plugins"
         ) from error
 
 

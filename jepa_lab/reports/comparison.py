@@ -316,6 +316,22 @@ def _at_most(names: Iterable[object]) -> str:
 
 def _inside_notes(runs: pd.DataFrame, question: Question, keys: Sequence[str]) -> list[str]:
     """What the groups do not hold still."""
+    return [*_data_notes(keys), *_other_notes(runs, question, keys)]
+
+
+def _data_notes(keys: Sequence[str]) -> list[str]:
+    """Scores on different images are no comparison, whatever the table looks like."""
+    data = [key for key in keys if key.startswith(("data.", "probe.data"))]
+    if not data:
+        return []
+    return [
+        f"NOT COMPARABLE: the runs differ in their images ({_at_most(data)}), so their scores are not those of one "
+        "task; name runs of one data set."
+    ]
+
+
+def _other_notes(runs: pd.DataFrame, question: Question, keys: Sequence[str]) -> list[str]:
+    """What else varies, or that nothing does."""
     if question.by is None:
         same = not keys and runs["group"].nunique() > 1
         return ["The groups differ in no param that MLflow has."] if same else []

@@ -111,11 +111,21 @@ def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[st
     return notes
 
 
+def _without_spread(arms: Sequence[str]) -> list[str]:
+    if not arms:
+        return []
+    return [
+        f"The difference is the same with every seed for {_at_most(arms, _MOST_NAMES, 'arms')}: there is no spread to "
+        "judge by, hence neither an interval nor a p. More seeds or more images would show it."
+    ]
+
+
 def _tests(summaries: Sequence[ArmSummary]) -> list[str]:
-    compared = {
-        each.arm: each.comparison for each in summaries if each.comparison and not math.isnan(each.comparison.p)
+    pairs_of = {
+        each.arm: each.comparison for each in summaries if each.comparison and each.comparison.difference.n >= 2
     }
-    notes = []
+    compared = {arm: each for arm, each in pairs_of.items() if not math.isnan(each.p)}
+    notes = _without_spread([arm for arm in pairs_of if arm not in compared])
     if any(each.is_best_or_tied for each in summaries):
         notes.append(
             "Bold: the best arm by the metric, and every arm whose paired t test against it has a p (Holm) above "
@@ -133,12 +143,6 @@ def _tests(summaries: Sequence[ArmSummary]) -> list[str]:
             f"{arm}: {each.sign_flip_p:.3g}" for arm, each in compared.items() if not math.isnan(each.sign_flip_p)
         )
         notes.append(f"Exact two-sided sign-flip p, not adjusted, by arm: {exact}. It cannot be lower than {floors}.")
-    same = [arm for arm, each in compared.items() if each.sd <= 1e-12 and each.p == 0]
-    if same:
-        notes.append(
-            f"The difference is the same with every seed for {_at_most(same, _MOST_NAMES, 'arms')}: there is no spread "
-            "to judge by, and the p of 0 and the interval without width say less than they seem to."
-        )
     return notes
 
 

@@ -45,7 +45,7 @@ class Comparison:
     Attributes:
         difference: arm - baseline over the seeds that both have.
         sd: standard deviation of the paired differences; NaN for fewer than two pairs.
-        p: of the two-sided paired t test; NaN for fewer than two pairs.
+        p: of the two-sided paired t test; NaN for fewer than two pairs, and where all differences are the same.
         sign_flip_p: of the exact sign-flip test; NaN without pairs, or for more than can be enumerated.
         sign_flip_floor: the smallest p that this number of pairs can give.
     """
@@ -84,13 +84,17 @@ def paired_comparison(arm: Mapping[int, float], baseline: Mapping[int, float]) -
     sd = float(np.std(differences, ddof=1)) if n >= 2 else math.nan
     floor = min(1.0, 2.0 ** (1 - n)) if n else math.nan
     flips = sign_flip_p(differences) if n <= MAX_EXACT_FLIPS else math.nan
-    return Comparison(mean_interval(differences), sd, paired_t_p(differences), flips, floor)
+    p, interval = paired_t_p(differences), mean_interval(differences)
+    if n >= 2 and math.isnan(p):  # an interval without width would be a claim as well
+        interval = Interval(n, interval.mean, math.nan, math.nan)
+    return Comparison(interval, sd, p, flips, floor)
 
 
 def paired_t_p(differences: Sequence[float]) -> float:
     """Two-sided p of Student's t test that the mean difference is zero.
 
-    Differences that are all the same have no spread to judge by: p is 1 where they are zero and 0 otherwise.
+    Differences that are all the same have no spread to judge by: p is 1 where they are zero and NaN otherwise. (A p
+    of 0 would call a difference certain because a coarse accuracy moved by the same few images twice.)
     """
     n = len(differences)
     if n < 2:
@@ -98,7 +102,7 @@ def paired_t_p(differences: Sequence[float]) -> float:
     mean, sd = float(np.mean(differences)), float(np.std(differences, ddof=1))
     # Differences of equal accuracies carry rounding errors of their own size.
     if sd <= 1e-12 * max(1.0, abs(mean)):
-        return 1.0 if abs(mean) <= 1e-12 else 0.0
+        return 1.0 if abs(mean) <= 1e-12 else math.nan
     return float(2 * stats.t.sf(abs(mean) / sd * math.sqrt(n), n - 1))
 
 

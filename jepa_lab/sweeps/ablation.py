@@ -170,6 +170,8 @@ def load_ablation(path: Path) -> AblationFile:
         ConfigError: every problem on a line of its own.
     """
     document = load_document(path)
+    if "encoder" in document.data:
+        raise ConfigError(f"{document.place(('encoder',))}: this is a pipeline; use `jepa-lab run {path}`")
     try:
         return AblationFile(Ablation.model_validate(document.data), document, path)
     except ValidationError as error:

@@ -49,6 +49,7 @@ def serve_ui(uri: str | None, port: int, host: str = "127.0.0.1", say: Callable[
         )
     _check_port(host, port)
     with tempfile.TemporaryFile() as output, _termination_as_interrupt():
+        say("starting MLflow's pages, which takes some seconds")
         server = _start(store, host, port, output)
         try:
             _wait_until_it_answers(server, host, port, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -300,3 +301,13 @@ def test_of_very_many_problems_the_first_are_told(tmp_path: Path) -> None:
     message = refused("check", file)
     assert len(message.splitlines()) == 21
     assert "and 480 more problems" in message
+
+
+def test_an_ablation_that_is_run_and_a_pipeline_that_is_swept_are_told_so() -> None:
+    for words, told in (
+        (["run", "ablations/loss.yaml"], r"loss\.yaml:\d+: this is an ablation; use `jepa-lab sweep"),
+        (["sweep", "pipelines/digits.yaml"], r"digits\.yaml:\d+: this is a pipeline; use `jepa-lab run"),
+    ):
+        result = click.testing.CliRunner().invoke(main, [words[0], str(Path(__file__).parents[2] / words[1])])
+        assert result.exit_code == 2
+        assert re.search(told, result.output)

@@ -56,10 +56,14 @@ def test_the_comparison_is_paired_by_seed_and_uses_the_seeds_that_both_have() ->
     assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high), abs=1e-12)
 
 
-def test_differences_without_spread_give_p_of_one_or_zero_and_no_warning() -> None:
+def test_differences_without_spread_give_no_p_and_no_interval_unless_they_are_zero() -> None:
     assert paired_t_p([0.0, 0.0, 0.0]) == 1.0
     assert paired_t_p([0.1 + 0.2 - 0.3, 0.0]) == 1.0
-    assert paired_t_p([0.5, 0.5]) == 0.0
+    assert math.isnan(paired_t_p([0.5, 0.5]))
+    same = paired_comparison({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0})
+    assert same.difference.mean == 0.5
+    assert math.isnan(same.p)
+    assert math.isnan(same.difference.low)
     assert math.isnan(paired_t_p([0.5]))
 
 

@@ -130,10 +130,10 @@ def test_a_base_that_is_no_file_and_an_unknown_preset_are_named(tmp_path) -> Non
     assert "did you mean 'smoke'" in refusal(tmp_path, ARMS, preset="smok")[0]
 
 
-def test_a_pipeline_given_as_an_ablation_says_what_is_missing(tmp_path) -> None:
+def test_a_pipeline_given_as_an_ablation_is_told_so(tmp_path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY)
-    with pytest.raises(JepaLabError, match="base is missing; add it"):
+    with pytest.raises(JepaLabError, match=r"tiny\.yaml:\d+: this is a pipeline; use `jepa-lab run"):
         load_plan(file)
 
 

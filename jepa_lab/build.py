@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_lab.config.checks import Geometry, build_masker, pipeline_geometry
+from jepa_lab.config.checks import Geometry, build_masker, pipeline_geometry, target_inputs
 from jepa_lab.config.memory import check_images_fit
 from jepa_lab.config.pipeline import DataSettings, DataSource, Pipeline
 from jepa_lab.data.augmentations.base import AUGMENTATIONS, Augmentation
@@ -21,7 +21,7 @@ from jepa_lab.data.images import LazyImages, to_tensor
 from jepa_lab.data.loading import load_images
 from jepa_lab.data.order import Batches
 from jepa_lab.data.residency import Loading
-from jepa_lab.data.resident import ResidentBatches
+from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.data.splits import channel_statistics, histogram_statistics, limit_images, split_validation
 from jepa_lab.data.streaming import StreamingBatches
 from jepa_lab.data.survey import Survey, TrainingPart
@@ -35,7 +35,8 @@ from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
 from jepa_lab.randomness import build_generator
 from jepa_lab.registry import ComponentParams
-from jepa_lab.targets.base import TARGETS
+from jepa_lab.regularizers.base import REGULARIZERS
+from jepa_lab.targets.base import TARGETS, Target
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.ema.base import EMA_SCHEDULES
 from jepa_lab.training.finite import FiniteGate
@@ -46,6 +47,7 @@ from jepa_lab.training.team import ALONE, Team
 
 CPU = torch.device("cpu")
 _NAMED_FILES = 100
+_FITTED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -238,14 +240,38 @@ def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
     geometry = pipeline_geometry(pipeline)
     position = _build_position(pipeline.encoder.position, geometry, geometry.encoder)
     encoder = VisionTransformer(geometry.grid, pipeline.encoder.patch_size, num_channels, geometry.encoder, position)
+    target = build_target(pipeline, geometry, num_channels)
     position = _build_position(pipeline.predictor.position, geometry, geometry.predictor)
-    predictor = Predictor(geometry.encoder.embed_dim, geometry.predictor, position)
+    predictor = Predictor(geometry.encoder.embed_dim, geometry.predictor, position, target.num_features)
     generator = build_generator(pipeline.seed, "initialization")
     initialize_weights(encoder, generator)
     initialize_weights(predictor, generator)
-    target = TARGETS.entry_of(pipeline.target).component(pipeline.target)
     loss = LOSSES.entry_of(pipeline.loss).component(pipeline.loss)
-    return IJepa(encoder, predictor, target, loss)
+    regularizer = REGULARIZERS.entry_of(pipeline.regularizer).component(pipeline.regularizer)
+    return IJepa(encoder, predictor, target, loss, regularizer)
+
+
+def build_target(pipeline: Pipeline, geometry: Geometry, num_channels: int) -> Target:
+    """What is predicted."""
+    inputs = target_inputs(pipeline, geometry, num_channels)
+    return TARGETS.entry_of(pipeline.target).component(pipeline.target, inputs)
+
+
+def fit_target(pipeline: Pipeline, model: IJepa, data: PreparedData) -> None:
+    """Let the target learn what it needs of the training images, before the first step.
+
+    Raises:
+        DataError: the images do not suffice for it.
+    """
+    images = data.train.images
+    order = torch.randperm(len(images), generator=build_generator(pipeline.seed, "target fit"))
+
+    def batches(count: int) -> Iterator[Tensor]:
+        chosen = images[order[:count].sort().values]  # in the order of the data, in which files are read faster
+        for part in chosen.split(_FITTED_AT_ONCE):
+            yield normalize(to_float(part), data.mean, data.std)
+
+    model.target.fit(batches)
 
 
 def _build_position(params: ComponentParams, geometry: Geometry, size: ModelSize) -> PositionEmbedding:

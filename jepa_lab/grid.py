@@ -27,3 +27,15 @@ class Grid:
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """[B, C, H, W] -> [B, N, C * patch_size**2], patches in raster order; a patch by channel, row, column."""
+    patches = images.unflatten(2, (-1, patch_size)).unflatten(4, (-1, patch_size))  # [B, C, Gh, p, Gw, p]
+    return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpatchify(patches: Tensor, patch_size: int, grid: Grid) -> Tensor:
+    """[B, N, C * patch_size**2] -> [B, C, H, W]; the inverse of `patchify`."""
+    patches = patches.unflatten(1, (grid.height, grid.width)).unflatten(3, (-1, patch_size, patch_size))
+    return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)

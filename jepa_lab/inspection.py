@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules
+from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules, build_target
 from jepa_lab.config.checks import Geometry, pipeline_geometry
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.memory import check_images_fit
@@ -94,15 +94,20 @@ def flops_per_image(pipeline: Pipeline, num_channels: int, masks: MaskStatistics
     """Operations of a training step for one image, at the average number of patches, without padding."""
     geometry, sampler = pipeline_geometry(pipeline), build_sampler(pipeline)
     joint = sampler.joint_targets
+    num_blocks = 1 if joint else sampler.masker.num_target_blocks
+    block_patches = masks.target_union_mean if joint else masks.target.mean
+    target = build_target(pipeline, geometry, num_channels)
     return step_flops(
         geometry.encoder,
         geometry.predictor,
         num_channels * pipeline.encoder.patch_size**2,
         geometry.grid.num_patches,
         masks.context.mean,
-        masks.target_union_mean if joint else masks.target.mean,
+        block_patches,
         sampler.masker.num_context_views,
-        1 if joint else sampler.masker.num_target_blocks,
+        num_blocks,
+        target.encoder_sequences(geometry.grid.num_patches, num_blocks, block_patches),
+        target.num_features,
     )
 
 

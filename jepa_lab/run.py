@@ -24,6 +24,7 @@ from jepa_lab.build import (
     build_model,
     build_sampler,
     build_step,
+    fit_target,
     prepare_data,
     prepare_probe_data,
     skipped_record,
@@ -325,7 +326,7 @@ class Run:
     def _description(self, tracker: Tracker) -> RunDescription:
         pipeline = self.pipeline
         config = pipeline.model_dump(mode="json")
-        parts = ("masker", "target", "loss", "ema_momentum", "augmentation")
+        parts = ("masker", "target", "loss", "regularizer", "ema_momentum", "augmentation")
         tags = {part: config[part]["name"] for part in parts}
         tags |= {
             "dataset": config["data"]["dataset"]["name"],
@@ -348,7 +349,7 @@ class Run:
     def _train_and_probe(self) -> None:
         with ExitStack() as stack:
             with self.team.reporting(self.stop):
-                model = build_model(self.pipeline, self.data.train.images.shape[1]).to(self.compute.device)
+                model = self._build_model()
                 online = OnlineEvaluation(self.pipeline, model, self.data, self.probe_data, self.compute)
                 batches = stack.enter_context(
                     closing(build_batches(self.pipeline, self.data, self.compute.device, self.team))
@@ -367,6 +368,13 @@ class Run:
                 display.message("probing")
             batches.close()
             self.team.from_leader(lambda: self._probe(pretraining, online), self.stop)
+
+    def _build_model(self) -> IJepa:
+        """The model of step 0, or one that takes up a checkpoint, which holds what its target has learnt."""
+        model = build_model(self.pipeline, self.data.train.images.shape[1])
+        if self.checkpoint is None:
+            fit_target(self.pipeline, model, self.data)
+        return model.to(self.compute.device)
 
     def _open_metrics(self) -> AbstractContextManager[MetricsSink]:
         if not self.team.leads:

@@ -15,6 +15,8 @@ from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS, Masker
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
 from jepa_lab.positions.base import POSITIONS
+from jepa_lab.regularizers.base import REGULARIZERS
+from jepa_lab.targets.base import TARGETS, TargetInputs
 from jepa_lab.training.devices import resolve_compute
 
 
@@ -50,6 +52,8 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
         predictor_keys += encoder_keys
     _check_network(loaded, "encoder", geometry.encoder, encoder_keys)
     _check_network(loaded, "predictor", geometry.predictor, predictor_keys)
+    _check_target(loaded, geometry)
+    _check_regularizer(loaded)
     _check_channels(loaded)
     _check_warmup(loaded)
     _check_probe(loaded, geometry.encoder)
@@ -95,6 +99,33 @@ def _check_network(loaded: LoadedPipeline, section: str, size: ModelSize, size_k
     broken = POSITIONS.entry_of(position).component.check(size.embed_dim, size.num_heads)
     if broken is not None:
         raise loaded.error(f"{section}.position", f"{section}.position: {broken}", *size_keys)
+
+
+def target_inputs(pipeline: Pipeline, geometry: Geometry, num_channels: int) -> TargetInputs:
+    """What the pipeline's target is computed from."""
+    return TargetInputs(geometry.encoder.embed_dim, geometry.encoder.depth, pipeline.encoder.patch_size, num_channels)
+
+
+def _check_target(loaded: LoadedPipeline, geometry: Geometry) -> None:
+    pipeline = loaded.pipeline
+    num_channels = DATASETS.entry_of(pipeline.data.dataset).component.num_channels
+    inputs = target_inputs(pipeline, geometry, num_channels)
+    broken = TARGETS.entry_of(pipeline.target).component.check(pipeline.target, inputs)
+    if broken is not None:
+        raise loaded.error("target", f"target: {broken}", "encoder.patch_size", "encoder.size")
+
+
+def _check_regularizer(loaded: LoadedPipeline) -> None:
+    training, needed = loaded.pipeline.training, REGULARIZERS.entry_of(loaded.pipeline.regularizer).component.min_images
+    if training.batch_size // training.accumulation_steps < needed:
+        raise loaded.error(
+            "regularizer",
+            f"regularizer: its statistics need at least {needed} images at once, got training.batch_size="
+            f"{training.batch_size} in training.accumulation_steps={training.accumulation_steps} part(s); "
+            "raise the first or lower the second",
+            "training.batch_size",
+            "training.accumulation_steps",
+        )
 
 
 def _check_channels(loaded: LoadedPipeline) -> None:

@@ -11,6 +11,7 @@ import jepa_lab.data.datasets
 import jepa_lab.losses
 import jepa_lab.maskers
 import jepa_lab.positions
+import jepa_lab.regularizers
 import jepa_lab.targets
 import jepa_lab.tracking
 import jepa_lab.training.ema  # noqa: F401  (each family registers its components)
@@ -27,6 +28,7 @@ from jepa_lab.positions.base import POSITIONS
 from jepa_lab.probes.monitors import CollapseSettings
 from jepa_lab.probes.settings import ProbeSettings
 from jepa_lab.registry import ComponentParams
+from jepa_lab.regularizers.base import REGULARIZERS
 from jepa_lab.targets.base import TARGETS
 from jepa_lab.tracking.base import TRACKERS
 from jepa_lab.training.ema.base import EMA_SCHEDULES
@@ -41,6 +43,7 @@ PredictorSize = Annotated[ComponentParams, Component(PREDICTOR_SIZES)]
 Position = Annotated[ComponentParams, Component(POSITIONS)]
 Target = Annotated[ComponentParams, Component(TARGETS)]
 Loss = Annotated[ComponentParams, Component(LOSSES)]
+Regularizer = Annotated[ComponentParams, Component(REGULARIZERS)]
 EmaMomentum = Annotated[ComponentParams, Component(EMA_SCHEDULES)]
 Tracking = Annotated[ComponentParams, Component(TRACKERS)]
 
@@ -159,6 +162,7 @@ class Pipeline(ComponentParams):
     predictor: PredictorSettings = Field(default_factory=lambda: PredictorSettings.model_validate({}))
     target: Target = _default("features")
     loss: Loss = _default("smooth_l1")
+    regularizer: Regularizer = _default("none")
     ema_momentum: EmaMomentum = _default("linear")
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()

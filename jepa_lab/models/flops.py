@@ -25,20 +25,27 @@ def step_flops(
     target_patches: float,
     num_views: int,
     num_blocks: int,
+    target_sequences: tuple[int, float] | None = None,
+    target_dim: int | None = None,
 ) -> float:
     """Operations of a training step for one image: forward, and twice that for the backward pass.
 
     Args:
         patch_dim: channels times patch_size squared.
+        target_sequences: how many sequences the target encoder computes, and of how many patches; by default one, of
+            all patches.
+        target_dim: features that the predictor puts out; the encoder's width by default.
         context_patches, target_patches: patches of one view and of one block, on average; padding counts.
     """
     width = encoder.embed_dim
     embed = 2 * patch_dim * width
-    target_pass = transformer_flops(encoder, num_patches) + embed * num_patches
+    count, length = (1, float(num_patches)) if target_sequences is None else target_sequences
+    target_pass = count * (transformer_flops(encoder, length) + embed * length)
     context_pass = num_views * (transformer_flops(encoder, context_patches) + embed * context_patches)
-    project = 2 * width * predictor.embed_dim
+    project_in = 2 * width * predictor.embed_dim
+    project_out = 2 * (width if target_dim is None else target_dim) * predictor.embed_dim
     sequences = num_views * num_blocks
-    predictor_pass = project * num_views * context_patches + sequences * (
-        transformer_flops(predictor, context_patches + target_patches) + project * target_patches
+    predictor_pass = project_in * num_views * context_patches + sequences * (
+        transformer_flops(predictor, context_patches + target_patches) + project_out * target_patches
     )
     return target_pass + 3 * (context_pass + predictor_pass)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from jepa_lab.losses.base import Loss, mean_over_valid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.vit import VisionTransformer
+from jepa_lab.registry import ComponentParams
+from jepa_lab.regularizers.base import Regularizer, Representations
+from jepa_lab.regularizers.none import NoRegularizer
 from jepa_lab.targets.base import Target
 
 
@@ -20,13 +23,15 @@ class Prediction:
     """What a forward pass gives.
 
     Attributes:
-        loss: scalar.
+        loss: scalar, what is minimised.
         predictions: [B, E, M, T, D]. targets: [B, M, T, D].
+        terms: what the loss is made of, by name, where it is more than the prediction loss: scalars, not weighted.
     """
 
     loss: Tensor
     predictions: Tensor
     targets: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
 
 class IJepa(nn.Module):
@@ -37,18 +42,27 @@ class IJepa(nn.Module):
         predictor: trained by gradient.
         target: what is predicted.
         loss: how far the prediction is from it.
+        regularizer: what is added to the loss; by default nothing.
 
     The target encoder starts as a copy of the context encoder and follows it by EMA alone.
     Source: Assran et al. 2023, arXiv:2301.08243.
     """
 
-    def __init__(self, context_encoder: VisionTransformer, predictor: Predictor, target: Target, loss: Loss) -> None:
+    def __init__(
+        self,
+        context_encoder: VisionTransformer,
+        predictor: Predictor,
+        target: Target,
+        loss: Loss,
+        regularizer: Regularizer | None = None,
+    ) -> None:
         super().__init__()
         self.context_encoder = context_encoder
         self.target_encoder = copy.deepcopy(context_encoder).requires_grad_(False)
         self.predictor = predictor
         self.target = target
         self.loss = loss
+        self.regularizer = NoRegularizer(ComponentParams()) if regularizer is None else regularizer
 
     def forward(self, images: Tensor, masks: Masks, num_valid: Tensor | None = None) -> Prediction:
         """Predict the targets from the context.
@@ -60,18 +74,32 @@ class IJepa(nn.Module):
                 default the images are the whole batch.
         """
         targets = self.target.compute(self.target_encoder, images, masks)  # [B, M, T, D]
+        context = self._encode_context(images, masks)  # [B, E, K, D]
+        predictions = self.predictor(context, masks)
+        # Half precision is for products; differences of features are taken in at least single precision.
+        dtype = torch.promote_types(predictions.dtype, torch.float32)
+        wanted = targets.to(dtype).unsqueeze(1).expand_as(predictions)
+        per_patch = self.loss.per_patch(predictions.to(dtype), wanted)
+        loss = mean_over_valid(per_patch, masks.target_valid, num_valid)
+        found = Representations(context.to(dtype), predictions.to(dtype), wanted, masks)
+        terms = self.regularizer.terms(found)
+        if not terms:
+            return Prediction(loss, predictions, targets)
+        share = _share_of_batch(masks, num_valid)
+        values = {"prediction_loss": loss} | {name: share * term.value for name, term in terms.items()}
+        for name, term in terms.items():
+            loss = loss + term.weight * values[name]
+        return Prediction(loss, predictions, targets, values)
+
+    def _encode_context(self, images: Tensor, masks: Masks) -> Tensor:
+        """Features of the context patches, [B, E, K, D]."""
         batch, views = masks.context.shape[:2]
         context = self.context_encoder(
             images.repeat_interleave(views, dim=0) if views > 1 else images,
             masks.context.flatten(0, 1),
             None if masks.context_valid is None else masks.context_valid.flatten(0, 1),
         )
-        context = context.unflatten(0, (batch, views))  # [B, E, K, D]
-        predictions = self.predictor(context, masks)
-        # Half precision is for products; differences of features are taken in at least single precision.
-        dtype = torch.promote_types(predictions.dtype, torch.float32)
-        per_patch = self.loss.per_patch(predictions.to(dtype), targets.to(dtype).unsqueeze(1).expand_as(predictions))
-        return Prediction(mean_over_valid(per_patch, masks.target_valid, num_valid), predictions, targets)
+        return context.unflatten(0, (batch, views))
 
     @torch.no_grad()
     def update_target_encoder(self, momentum: float, apply: Tensor) -> None:
@@ -86,3 +114,8 @@ class IJepa(nn.Module):
         step = list(torch._foreach_sub(context, target))
         torch._foreach_mul_(step, (1 - momentum) * apply.to(step[0].dtype))
         torch._foreach_add_(target, step)
+
+
+def _share_of_batch(masks: Masks, num_valid: Tensor | None) -> Tensor | float:
+    """How much of the batch these images are, by their target patches: shares of all parts add up to 1."""
+    return 1.0 if num_valid is None else masks.target_counts().sum() * masks.context.shape[1] / num_valid

@@ -18,13 +18,16 @@ class Predictor(nn.Module):
     token (a shared vector plus its position) for each target patch. Blocks never attend to each other.
 
     Args:
-        encoder_dim: D of the features that come in and go out.
+        encoder_dim: D of the features that come in.
         size: width P, depth and heads of the predictor.
         position: the predictor's own embedding, for its width.
+        target_dim: features of a target patch, which go out; D by default.
     Source: Assran et al. 2023, arXiv:2301.08243, sec. 3, and the released code.
     """
 
-    def __init__(self, encoder_dim: int, size: ModelSize, position: PositionEmbedding) -> None:
+    def __init__(
+        self, encoder_dim: int, size: ModelSize, position: PositionEmbedding, target_dim: int | None = None
+    ) -> None:
         super().__init__()
         self.size = size
         self.embed = nn.Linear(encoder_dim, size.embed_dim)
@@ -32,7 +35,7 @@ class Predictor(nn.Module):
         self.position = position
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
-        self.proj = nn.Linear(size.embed_dim, encoder_dim)
+        self.proj = nn.Linear(size.embed_dim, encoder_dim if target_dim is None else target_dim)
 
     def forward(self, context: Tensor, masks: Masks) -> Tensor:
         """Predict.
@@ -40,7 +43,7 @@ class Predictor(nn.Module):
         Args:
             context: [B, E, K, D] features of the context views.
         Returns:
-            [B, E, M, T, D].
+            [B, E, M, T, target_dim].
         """
         batch, views, num_context = masks.context.shape
         num_blocks, num_target = masks.target.shape[1:]
@@ -56,7 +59,7 @@ class Predictor(nn.Module):
         attend = attention_mask(_pair_validity(masks))
         for block in self.blocks:
             tokens = block(tokens, rotation, attend)
-        predictions = self.proj(self.norm(tokens[:, num_context:]))  # [B * E * M, T, D]
+        predictions = self.proj(self.norm(tokens[:, num_context:]))  # [B * E * M, T, target_dim]
         return predictions.unflatten(0, (batch, views, num_blocks))
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jepa_lab.grid import Grid
+from jepa_lab.grid import Grid, patchify
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.positions.base import PositionEmbedding, Rotation, apply_rotation
 
@@ -75,9 +75,7 @@ class PatchEmbed(nn.Module):
 
     def patchify(self, images: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, N, C * patch_size**2], patches in raster order."""
-        size = self.patch_size
-        patches = images.unflatten(2, (-1, size)).unflatten(4, (-1, size))  # [B, C, Gh, p, Gw, p]
-        return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return patchify(images, self.patch_size)
 
     def forward(self, patches: Tensor) -> Tensor:
         """[B, K, C * patch_size**2] -> [B, K, D]."""
@@ -129,13 +127,15 @@ class VisionTransformer(nn.Module):
         """
         return self.norm(self._run_blocks(images, indices, valid, keep_last=1)[-1])
 
-    def last_layers(self, images: Tensor, num_layers: int) -> Tensor:
-        """Features of the last `num_layers` blocks, each after the final norm, side by side.
+    def last_layers(
+        self, images: Tensor, num_layers: int, indices: Tensor | None = None, valid: Tensor | None = None
+    ) -> Tensor:
+        """Features of the last `num_layers` blocks, each after the final norm, side by side; see `forward`.
 
         Returns:
-            [B, N, num_layers * D], the last block's features at the end.
+            [B, K, num_layers * D], the last block's features at the end.
         """
-        outputs = self._run_blocks(images, None, None, keep_last=num_layers)
+        outputs = self._run_blocks(images, indices, valid, keep_last=num_layers)
         return torch.cat([self.norm(output) for output in outputs], dim=-1)
 
     def _run_blocks(self, images: Tensor, indices: Tensor | None, valid: Tensor | None, keep_last: int) -> list[Tensor]:

@@ -5,40 +5,103 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from jepa_lab.maskers.base import Masks
 from jepa_lab.registry import ComponentParams
-from jepa_lab.targets.base import TARGETS, Target
+from jepa_lab.targets.base import TARGETS, FeatureGridTarget, TargetInputs, at_targets
+from jepa_lab.targets.normalization import NORMALIZATION_DESCRIPTION, Normalization, normalize_features
 
 
-class FeaturesParams(ComponentParams):
+class EncodedParams(ComponentParams):
+    """What can be chosen of every target that is made of the target encoder's features."""
+
+    normalization: Normalization = Field("layer_norm", description=NORMALIZATION_DESCRIPTION)
+    num_layers: int = Field(
+        1, ge=1, strict=True, description="Mean of the features of this many last blocks, each after the final norm."
+    )
+
+
+class FeaturesParams(EncodedParams):
     """Parameters of `features`."""
 
-    normalization: Literal["layer_norm", "none"] = Field(
-        "layer_norm",
-        description="Layer-norm (no affine, eps 1e-5) of each patch's features, which fixes the scale of the loss.",
+    encode: Literal["whole_image", "target_patches_only"] = Field(
+        "whole_image",
+        description="What the target encoder sees: the image, of which the target patches are selected afterwards, or "
+        "the patches of one target block at a time, so that their features know nothing of the rest.",
     )
+
+
+def check_num_layers(params: EncodedParams, inputs: TargetInputs) -> str | None:
+    """The rule that `num_layers` breaks, if it does."""
+    if params.num_layers > inputs.depth:
+        return (
+            f"num_layers must be at most the number of blocks of the encoder ({inputs.depth}), got "
+            f"{params.num_layers}; lower it"
+        )
+    return None
+
+
+def mean_of_last_layers(
+    encoder: nn.Module, images: Tensor, num_layers: int, indices: Tensor | None = None, valid: Tensor | None = None
+) -> Tensor:
+    """Features [B, K, D] averaged over the last blocks.
+
+    Source: Baevski et al. 2022, arXiv:2202.03555 (data2vec), sec. 3.3, averages the top blocks. Differs: each after the
+    encoder's final norm.
+    """
+    if num_layers == 1:
+        return encoder(images, indices, valid)
+    features = encoder.last_layers(images, num_layers, indices, valid)  # type: ignore[operator]  # [B, K, L * D]
+    return features.unflatten(-1, (num_layers, -1)).mean(dim=-2)
 
 
 @TARGETS.register(
     "features",
-    summary="Features of the target patches by the target encoder, which sees the whole image.",
+    summary="Features of the target patches by the target encoder.",
     source="Assran et al. 2023, arXiv:2301.08243, sec. 3; layer norm: released code",
 )
-class FeaturesTarget(Target):
-    """Encodes the whole image, normalises each patch, then selects the target patches."""
+class FeaturesTarget(FeatureGridTarget):
+    """Encodes, normalises each patch, selects the target patches."""
 
     Params = FeaturesParams
     params: FeaturesParams
 
+    @classmethod
+    def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
+        assert isinstance(params, FeaturesParams)
+        return check_num_layers(params, inputs)
+
+    @classmethod
+    def check_levels(cls, params: ComponentParams) -> str | None:
+        assert isinstance(params, FeaturesParams)
+        if params.encode == "target_patches_only":
+            return "encode=target_patches_only has no features around a block to make coarser ones of; use whole_image"
+        return None
+
+    def encoder_sequences(self, num_patches: float, num_blocks: int, block_patches: float) -> tuple[int, float]:
+        choices = {"whole_image": (1, num_patches), "target_patches_only": (num_blocks, block_patches)}
+        return choices[self.params.encode]
+
+    def encode(self, target_encoder: nn.Module, images: Tensor) -> Tensor:
+        return mean_of_last_layers(target_encoder, images, self.params.num_layers)
+
+    @torch.no_grad()
+    def of_features(self, features: Tensor, masks: Masks) -> Tensor:
+        return at_targets(normalize_features(features, None, self.params.normalization), masks)
+
     @torch.no_grad()
     def compute(self, target_encoder: nn.Module, images: Tensor, masks: Masks) -> Tensor:
-        features = target_encoder(images)  # [B, N, D]
-        if self.params.normalization == "layer_norm":
-            features = F.layer_norm(features, features.shape[-1:])
-        batch, blocks, patches = masks.target.shape
-        index = masks.target.reshape(batch, blocks * patches, 1).expand(-1, -1, features.shape[-1])
-        return features.gather(1, index).reshape(batch, blocks, patches, -1)
+        if self.params.encode == "whole_image":
+            return super().compute(target_encoder, images, masks)
+        blocks = masks.target.shape[1]
+        features = mean_of_last_layers(
+            target_encoder,
+            images.repeat_interleave(blocks, dim=0),
+            self.params.num_layers,
+            masks.target.flatten(0, 1),
+            None if masks.target_valid is None else masks.target_valid.flatten(0, 1),
+        )
+        features = features.unflatten(0, (-1, blocks))  # [B, M, T, D]
+        return normalize_features(features, masks.target_valid, self.params.normalization)

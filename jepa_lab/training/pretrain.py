@@ -304,6 +304,7 @@ class Pretraining:
             "train/ema_momentum": schedules.ema_momentum(step),
             "train/images_per_second": speed,
             "train/peak_memory_mib": self.step.compute.peak_memory_bytes() / 2**20,
+            **{f"train/{name}": value.item() for name, value in statistics.terms.items()},  # of this step alone
         }
         self.metrics.append(step, self._epoch(step), metrics)
         self.display.update(step, self._epoch(step), loss, metrics["train/learning_rate"], speed)

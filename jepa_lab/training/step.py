@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,17 @@ from jepa_lab.training.team import ALONE, Team
 
 @dataclass(frozen=True)
 class StepStatistics:
-    """What a step measured; scalar tensors on the device, so that reading them is the host's choice."""
+    """What a step measured; scalar tensors on the device, so that reading them is the host's choice.
+
+    Attributes:
+        terms: what the loss is made of, by name, where it is more than the prediction loss.
+    """
 
     loss: Tensor
     encoder_gradient_norm: Tensor
     predictor_gradient_norm: Tensor
     refused: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,23 +65,25 @@ class TrainingStep:
         set_schedule(self.optimizer, self.schedules.learning_rate(step), self.schedules.weight_decay(step))
         num_valid = masks.target_counts().sum() * masks.context.shape[1]
         masks = masks[self.team.rows(len(masks))]
-        loss = torch.zeros((), device=images.device)
+        measured: dict[str, Tensor] = {}
         parts = _slices(len(masks), self.parts)
         for part in parts:
             with nullcontext() if part == parts[-1] else self.team.without_sum():
                 with self.compute.autocast():
-                    part_loss = self.forward(images[part], masks[part], num_valid).loss
-                (part_loss * self.gate.loss_scale).backward()
-            loss = loss + part_loss.detach()
+                    prediction = self.forward(images[part], masks[part], num_valid)
+                (prediction.loss * self.gate.loss_scale).backward()
+            for name, value in {"loss": prediction.loss, **prediction.terms}.items():
+                measured[name] = measured[name] + value.detach() if name in measured else value.detach()
 
         # Losses divide by the valid patches of the whole batch: their sum, and that of the gradients, is the batch's.
-        loss = self.team.sum(loss)
+        measured = {name: self.team.sum(value) for name, value in measured.items()}
+        loss = measured.pop("loss")
         encoder_norm, predictor_norm = self._gradient_norms()
         refused = self.gate.judge(loss, encoder_norm + predictor_norm, step)
         gated_step(self.optimizer, refused)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.update_target_encoder(self.schedules.ema_momentum(step), apply=1 - refused)
-        return StepStatistics(loss, encoder_norm, predictor_norm, refused)
+        return StepStatistics(loss, encoder_norm, predictor_norm, refused, measured)
 
     def _gradient_norms(self) -> tuple[Tensor, Tensor]:
         """Undo the loss scale, clip, and return the norms before clipping of encoder and predictor."""

@@ -14,9 +14,12 @@ from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
+from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.positions.base import POSITIONS, apply_rotation
-from jepa_lab.registry import FAMILIES, Entry
-from jepa_lab.targets.base import TARGETS
+from jepa_lab.positions.sincos import SinCosPosition
+from jepa_lab.registry import FAMILIES, ComponentParams, Entry
+from jepa_lab.regularizers.base import REGULARIZERS, Representations
+from jepa_lab.targets.base import TARGETS, PatchTarget, TargetInputs
 from jepa_lab.training.ema.base import EMA_SCHEDULES
 
 EVERY = [pytest.param(entry, id=f"{family}-{entry.name}") for family in FAMILIES for entry in FAMILIES[family]]
@@ -108,24 +111,71 @@ def test_positions_keep_shape_and_follow_indices(entry: Entry, grid: Grid) -> No
 def test_losses_are_zero_at_the_target_and_grow_with_the_distance(entry: Entry) -> None:
     loss = entry.component(default_params(entry))
     targets = torch.randn(2, 1, 3, 5, 8, generator=torch.Generator().manual_seed(0))
-    predictions = targets.clone().requires_grad_()
-    assert torch.equal(loss.per_patch(predictions, targets), torch.zeros(2, 1, 3, 5))
+    assert torch.allclose(loss.per_patch(targets.clone(), targets), torch.zeros(2, 1, 3, 5), atol=1e-6)
     near, far = (loss.per_patch(targets + shift, targets) for shift in (0.1, 2.0))
     assert (near > 0).all()
     assert (far > near).all()
     moved = (targets + 0.5).requires_grad_()
-    loss.per_patch(moved, targets).sum().backward()
-    assert (moved.grad > 0).all()
+    before = loss.per_patch(moved, targets)
+    before.sum().backward()
+    assert (loss.per_patch(moved - 0.01 * moved.grad, targets) < before).all()
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in TARGETS])
 def test_targets_have_no_gradient_and_the_shape_of_the_masks(entry: Entry) -> None:
-    target = entry.component(default_params(entry))
-    encoder = torch.nn.Sequential(torch.nn.Flatten(2), torch.nn.Linear(16, 6))  # 9 "patches" of 6 features
+    inputs = TargetInputs(embed_dim=12, depth=2, patch_size=2, num_channels=3)
+    assert entry.component.check(default_params(entry), inputs) is None
+    target = entry.component(default_params(entry), inputs)
+    size = ModelSize(12, 2, 3)
+    encoder = VisionTransformer(Grid(3, 3), 2, 3, size, SinCosPosition(ComponentParams(), Grid(3, 3), 12, 3))
+    images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    target.fit(lambda count: iter([images[:count]]))
     masks = Masks(torch.zeros(2, 1, 1, dtype=torch.int64), None, torch.tensor([[[1, 2], [3, 8]]]).expand(2, 2, 2), None)
-    out = target.compute(encoder, torch.rand(2, 9, 4, 4), masks)
-    assert out.shape[:3] == (2, 2, 2)
+    out = target.compute(encoder, images, masks)
+    assert out.shape == (2, 2, 2, target.num_features)
     assert not out.requires_grad
+    assert torch.isfinite(out).all()
+    count, length = target.encoder_sequences(9, 2, 2)
+    assert (count == 0) == isinstance(target, PatchTarget)
+    assert count * length <= 9
+
+
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in TARGETS])
+def test_padded_target_patches_change_no_valid_target(entry: Entry) -> None:
+    inputs = TargetInputs(embed_dim=12, depth=2, patch_size=2, num_channels=3)
+    target = entry.component(default_params(entry), inputs)
+    size = ModelSize(12, 2, 3)
+    encoder = VisionTransformer(Grid(3, 3), 2, 3, size, SinCosPosition(ComponentParams(), Grid(3, 3), 12, 3))
+    images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    target.fit(lambda count: iter([images[:count]]))
+    context = torch.zeros(2, 1, 1, dtype=torch.int64)
+    short = torch.tensor([[[1, 2], [3, 8]]]).expand(2, 2, 2)
+    long = torch.cat([short, torch.zeros(2, 2, 1, dtype=torch.int64)], dim=2)
+    valid = torch.tensor([True, True, False]).expand(2, 2, 3)
+    gathered = target.compute(encoder, images, Masks(context, None, short, None))
+    padded = target.compute(encoder, images, Masks(context, None, long, valid))
+    assert torch.allclose(padded[:, :, :2], gathered, atol=1e-5)
+
+
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in REGULARIZERS])
+def test_terms_are_finite_scalars_with_gradients_for_what_is_trained_alone(entry: Entry) -> None:
+    generator = torch.Generator().manual_seed(0)
+    context = torch.randn(4, 1, 5, 6, generator=generator, requires_grad=True)
+    predictions = torch.randn(4, 1, 2, 3, 6, generator=generator, requires_grad=True)
+    targets = torch.randn(4, 1, 2, 3, 6, generator=generator)
+    masks = Masks(
+        torch.zeros(4, 1, 5, dtype=torch.int64),
+        torch.ones(4, 1, 5, dtype=torch.bool),
+        torch.zeros(4, 2, 3, dtype=torch.int64),
+        None,
+    )
+    terms = entry.component(default_params(entry)).terms(Representations(context, predictions, targets, masks))
+    for term in terms.values():
+        assert term.value.ndim == 0
+        assert torch.isfinite(term.value)
+    if terms:
+        sum(term.value for term in terms.values()).backward()
+        assert context.grad is not None or predictions.grad is not None
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in EMA_SCHEDULES])

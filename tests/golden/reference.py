@@ -19,6 +19,7 @@ from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.positions.sincos import SinCosPosition
 from jepa_lab.registry import ComponentParams
+from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.features import FeaturesParams, FeaturesTarget
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.ema.linear import LinearEma, StartEndParams
@@ -81,7 +82,12 @@ def build_reference_model(reference: Reference) -> IJepa:
         predictor = Predictor(48, narrow, SinCosPosition(ComponentParams(), grid, 24, 3))
         encoder.load_state_dict(reference.weights("init.encoder"))
         predictor.load_state_dict(reference.weights("init.predictor"))
-        return IJepa(encoder, predictor, FeaturesTarget(FeaturesParams()), SmoothL1Loss(SmoothL1Params()))
+        return IJepa(
+            encoder,
+            predictor,
+            FeaturesTarget(FeaturesParams(), TargetInputs(48, 2, 4, 3)),
+            SmoothL1Loss(SmoothL1Params()),
+        )
     finally:
         torch.set_default_dtype(previous)
 

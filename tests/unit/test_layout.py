@@ -17,7 +17,7 @@ LAYERS = [
     {"registry"},
     {"tracking"},
     {"maskers", "positions", "losses", "data"},
-    {"targets"},
+    {"targets", "regularizers"},
     {"models", "probes", "figures"},
     {"training"},
     {"config"},

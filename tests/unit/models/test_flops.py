@@ -16,6 +16,7 @@ from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.positions.sincos import SinCosPosition
 from jepa_lab.registry import ComponentParams
+from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.features import FeaturesParams, FeaturesTarget
 
 
@@ -23,7 +24,7 @@ def test_step_flops_equal_the_count_of_torch() -> None:
     grid, size, narrow = Grid(4, 4), ModelSize(24, 2, 3), ModelSize(12, 1, 3)
     encoder = VisionTransformer(grid, 2, 3, size, SinCosPosition(ComponentParams(), grid, 24, 3))
     predictor = Predictor(24, narrow, SinCosPosition(ComponentParams(), grid, 12, 3))
-    model = IJepa(encoder, predictor, FeaturesTarget(FeaturesParams()), L2Loss(L2Params()))
+    model = IJepa(encoder, predictor, FeaturesTarget(FeaturesParams(), TargetInputs(24, 2, 2, 3)), L2Loss(L2Params()))
     masks = Masks(torch.arange(5).expand(2, 1, 5), None, torch.arange(5, 9).expand(2, 3, 4), None)
     counter = FlopCounterMode(display=False)
     with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):

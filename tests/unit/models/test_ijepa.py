@@ -14,6 +14,7 @@ from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
+from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.features import FeaturesParams, FeaturesTarget
 
 GRID = Grid(4, 6)
@@ -33,7 +34,9 @@ def build_model(position: str = "sincos") -> IJepa:
         initialize_weights(module, generator)
         for parameter in module.parameters():  # larger weights, so that differences cannot hide
             parameter.data.mul_(5)
-    return IJepa(encoder, predictor, FeaturesTarget(FeaturesParams()), SmoothL1Loss(SmoothL1Params())).double()
+    return IJepa(
+        encoder, predictor, FeaturesTarget(FeaturesParams(), TargetInputs(24, 2, 2, 3)), SmoothL1Loss(SmoothL1Params())
+    ).double()
 
 
 def draw(batch_size: int = 5) -> tuple[torch.Tensor, Masks]:

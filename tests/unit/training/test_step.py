@@ -13,6 +13,7 @@ from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.positions.learned import LearnedPosition
 from jepa_lab.registry import ComponentParams
+from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.features import FeaturesParams, FeaturesTarget
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import decayed_parameters
@@ -124,7 +125,7 @@ def test_learned_positions_are_decayed_by_choice() -> None:
     model = IJepa(
         encoder,
         Predictor(16, ModelSize(8, 1, 2), position(8)),
-        FeaturesTarget(FeaturesParams()),
+        FeaturesTarget(FeaturesParams(), TargetInputs(16, 1, 2, 1)),
         SmoothL1Loss(SmoothL1Params()),
     )
     names = {id(parameter): name for name, parameter in model.named_parameters()}

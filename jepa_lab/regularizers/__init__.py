@@ -1,0 +1,7 @@
+"""Terms beside the prediction loss, one a file."""
+
+import sys
+
+from jepa_lab.registry import import_submodules
+
+import_submodules(sys.modules[__name__])

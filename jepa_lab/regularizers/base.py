@@ -1,0 +1,90 @@
+"""What a regulariser is: terms beside the prediction loss, of one vector an image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from jepa_lab.maskers.base import Masks
+from jepa_lab.registry import ComponentParams, Registry
+
+
+@dataclass(frozen=True)
+class Representations:
+    """What a forward pass has computed, and its averages over the valid patches of each image.
+
+    The averages are [B * E, D], one row a pair of image and view; they are computed when they are asked for.
+
+    Attributes:
+        context_patches: [B, E, K, D] by the context encoder, with gradients.
+        predicted_patches: [B, E, M, T, D] by the predictor, with gradients.
+        target_patches: [B, E, M, T, D] without gradients.
+    """
+
+    context_patches: Tensor
+    predicted_patches: Tensor
+    target_patches: Tensor
+    masks: Masks
+
+    @property
+    def context(self) -> Tensor:
+        """Average over the context patches."""
+        return _mean_of_valid(self.context_patches, self.masks.context_valid)
+
+    @property
+    def predictions(self) -> Tensor:
+        """Average prediction over the patches of all target blocks."""
+        return _mean_of_valid(self.predicted_patches.flatten(2, 3), self._target_valid())
+
+    @property
+    def targets(self) -> Tensor:
+        """Average target over the same patches."""
+        return _mean_of_valid(self.target_patches.flatten(2, 3), self._target_valid())
+
+    def _target_valid(self) -> Tensor | None:
+        """[B, E, M * T], or None where every patch is valid."""
+        valid = self.masks.target_valid
+        return None if valid is None else valid.flatten(1).unsqueeze(1).expand(-1, self.masks.context.shape[1], -1)
+
+
+def _mean_of_valid(tokens: Tensor, valid: Tensor | None) -> Tensor:
+    """[B, E, K, D] with validity [B, E, K] -> [B * E, D]."""
+    if valid is None:
+        return tokens.mean(dim=2).flatten(0, 1)
+    weight = valid.unsqueeze(-1)  # [B, E, K, 1]
+    total = tokens.masked_fill(~weight, 0.0).sum(dim=2)
+    return (total / weight.sum(dim=2).clamp(min=1)).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term: `weight` times `value` is added to the loss, `value` is logged."""
+
+    weight: float
+    value: Tensor
+
+
+class Regularizer(ABC):
+    """Computes terms that are added to the prediction loss.
+
+    Args:
+        params: the regulariser's own `Params`.
+
+    Attributes:
+        min_images: the fewest images whose statistics mean something.
+    """
+
+    Params: type[ComponentParams] = ComponentParams
+    min_images: int = 1
+
+    def __init__(self, params: ComponentParams) -> None:
+        self.params = params
+
+    @abstractmethod
+    def terms(self, representations: Representations) -> dict[str, Term]:
+        """The terms by name, for the images that are computed together."""
+
+
+REGULARIZERS: Registry[Regularizer] = Registry("regularizer", Regularizer)

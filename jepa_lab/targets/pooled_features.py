@@ -1,0 +1,45 @@
+"""The average of the target encoder's features over a target block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lab.maskers.base import Masks
+from jepa_lab.registry import ComponentParams
+from jepa_lab.targets.base import TARGETS, FeatureGridTarget, TargetInputs, at_targets
+from jepa_lab.targets.features import EncodedParams, check_num_layers, mean_of_last_layers
+from jepa_lab.targets.normalization import normalize_features
+
+
+@TARGETS.register(
+    "pooled_features",
+    summary="The average of a target block's features, which every patch of the block has to predict.",
+    source="the row 'average pool features' of an ablation of prediction targets; jepa-lab's reading of it",
+)
+class PooledFeaturesTarget(FeatureGridTarget):
+    """Encodes the whole image, normalises each patch, averages over the valid patches of each block.
+
+    Each patch of a block predicts the block's average: what is left to predict is what the block shows, not where in
+    it. The average is taken after the normalisation, so no patch counts more by its scale.
+    """
+
+    Params = EncodedParams
+    params: EncodedParams
+
+    @classmethod
+    def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
+        assert isinstance(params, EncodedParams)
+        return check_num_layers(params, inputs)
+
+    def encode(self, target_encoder: nn.Module, images: Tensor) -> Tensor:
+        return mean_of_last_layers(target_encoder, images, self.params.num_layers)
+
+    @torch.no_grad()
+    def of_features(self, features: Tensor, masks: Masks) -> Tensor:
+        targets = at_targets(normalize_features(features, None, self.params.normalization), masks)  # [B, M, T, D]
+        if masks.target_valid is None:
+            return targets.mean(dim=2, keepdim=True).expand_as(targets)
+        valid = masks.target_valid.unsqueeze(-1)  # [B, M, T, 1]
+        count = valid.sum(dim=2, keepdim=True).clamp(min=1)
+        return (targets.masked_fill(~valid, 0.0).sum(dim=2, keepdim=True) / count).expand_as(targets)

@@ -112,7 +112,7 @@ def _check_target(loaded: LoadedPipeline, geometry: Geometry) -> None:
     inputs = target_inputs(pipeline, geometry, num_channels)
     broken = TARGETS.entry_of(pipeline.target).component.check(pipeline.target, inputs)
     if broken is not None:
-        raise loaded.error("target", f"target: {broken}", "encoder.patch_size", "encoder.size")
+        raise loaded.error("target", f"target.{broken}", "encoder.patch_size", "encoder.size")
 
 
 def _check_regularizer(loaded: LoadedPipeline) -> None:

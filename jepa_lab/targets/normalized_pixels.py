@@ -26,7 +26,7 @@ class NormalizedPixelsTarget(PatchTarget):
     @classmethod
     def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
         if inputs.patch_dim < 2:
-            return "a patch of one number has no variance; use pixels, or a larger encoder.patch_size"
+            return "name=normalized_pixels needs patches of several numbers; use pixels, or a larger encoder.patch_size"
         return None
 
     def of_patches(self, patches: Tensor) -> Tensor:

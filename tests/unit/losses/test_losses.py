@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from jepa_lab.losses.base import mean_over_valid
+from jepa_lab.losses.cosine import CosineLoss
 from jepa_lab.losses.l2 import L2Loss, L2Params
 from jepa_lab.losses.smooth_l1 import SmoothL1Loss, SmoothL1Params
+from jepa_lab.registry import ComponentParams
 
 PREDICTIONS = torch.tensor([[0.0, 3.0], [1.0, 1.0]])
 TARGETS = torch.tensor([[0.5, 0.0], [1.0, 1.0]])
@@ -34,3 +36,11 @@ def test_mean_over_valid_ignores_padding_even_if_it_is_not_finite() -> None:
 def test_mean_over_valid_counts_every_context_view() -> None:
     per_patch = torch.tensor([[[[1.0, 9.0]], [[3.0, 9.0]]]])  # [B, E, M, T] = [1, 2, 1, 2]
     assert mean_over_valid(per_patch, torch.tensor([[[True, False]]])).item() == 2.0
+
+
+def test_cosine_is_one_minus_the_cosine_and_ignores_lengths() -> None:
+    loss = CosineLoss(ComponentParams())
+    predictions = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
+    targets = torch.tensor([[4.0, 0.0], [5.0, 0.0], [1.0, 0.0]])
+    assert loss.per_patch(predictions, targets).tolist() == [0.0, 1.0, 2.0]
+    assert torch.allclose(loss.per_patch(7 * predictions, targets), loss.per_patch(predictions, targets))

@@ -51,7 +51,7 @@ def learning_rate_scales(encoder: nn.Module, layer_decay: float) -> dict[nn.Para
             layers = [nn.ModuleList([transformer.patch_embed, transformer.position]), *transformer.blocks]
             depth = len(transformer.blocks)
             for layer, module in enumerate(layers):
-                scales.update({parameter: layer_decay ** (depth - layer) for parameter in module.parameters()})
+                scales.update(dict.fromkeys(module.parameters(), layer_decay ** (depth - layer)))
     return scales
 
 

@@ -20,8 +20,8 @@ class TrainingSettings(ComponentParams):
         1,
         ge=1,
         strict=True,
-        description="Parts that a batch is computed in, to save memory; must divide batch_size. The step is that of the "
-        "whole batch to rounding; only what is a statistic of a batch (batch-normalised targets, a regulariser's "
+        description="Parts that a batch is computed in, to save memory; must divide batch_size. The step is that of "
+        "the whole batch to rounding; only what is a statistic of a batch (batch-normalised targets, a regulariser's "
         "variance and covariance) is then that of a part.",
     )
     gradient_clip_norm: float | None = Field(

@@ -118,20 +118,22 @@ def test_a_gradient_that_overflows_under_the_loss_scale_is_refused_and_the_scale
     assert not same(weights, snapshot(step.model))
 
 
-def test_half_precision_is_used_in_the_products_and_single_in_weights_and_gradients(reference: Reference) -> None:
-    for precision in ("bf16", "fp16"):
-        step = build_reference_step(build_reference_model(reference).float())
-        step.compute = Compute(torch.device("cpu"), precision, False)
-        step.gate = FiniteGate.open(torch.device("cpu"), precision)
-        widths = set()
-        step.model.context_encoder.blocks[0].mlp.register_forward_hook(lambda *call: widths.add(call[2].dtype))
-        seen = seen_gradients(step)
-        statistics = step(reference.images(0).float(), reference.masks(0), 1)
-        assert widths == {{"bf16": torch.bfloat16, "fp16": torch.float16}[precision]}
-        assert {gradient.dtype for gradient in seen} == {torch.float32}
-        assert statistics.refused == 0
-        assert statistics.loss.item() == pytest.approx(reference.config["losses"][0], rel=0.02)
-        assert all(tensor.dtype == torch.float32 for tensor in step.model.state_dict().values())
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_is_for_products_and_weights_and_gradients_stay_single(
+    reference: Reference, precision: str, dtype: torch.dtype
+) -> None:
+    step = build_reference_step(build_reference_model(reference).float())
+    step.compute = Compute(torch.device("cpu"), precision, False)
+    step.gate = FiniteGate.open(torch.device("cpu"), precision)
+    widths: set[torch.dtype] = set()
+    step.model.context_encoder.blocks[0].mlp.register_forward_hook(lambda *call: widths.add(call[2].dtype))
+    seen = seen_gradients(step)
+    statistics = step(reference.images(0).float(), reference.masks(0), 1)
+    assert widths == {dtype}
+    assert {gradient.dtype for gradient in seen} == {torch.float32}
+    assert statistics.refused == 0
+    assert statistics.loss.item() == pytest.approx(reference.config["losses"][0], rel=0.02)
+    assert all(tensor.dtype == torch.float32 for tensor in step.model.state_dict().values())
 
 
 def test_momentum_one_freezes_and_momentum_zero_copies(reference: Reference) -> None:

@@ -1,61 +1,31 @@
-"""AdamW with the reference's parameter groups, and updates that the device itself can refuse."""
+"""AdamW over the parameter groups, its schedules, and updates that the device itself can refuse."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from jepa_lab.positions.base import PositionEmbedding
-from jepa_lab.training.schedules import OptimizerSettings
+from jepa_lab.models.ijepa import IJepa
+from jepa_lab.training.parameter_groups import Decay, group_parameters
+from jepa_lab.training.schedules import OptimizerSettings, Schedules
 
 
-def decayed_parameters(model: nn.Module, settings: OptimizerSettings) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split the trainable parameters into those with weight decay and those without.
+def build_optimizer(model: IJepa, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; `set_schedule` gives its groups their learning rate and weight decay."""
+    return torch.optim.AdamW(group_parameters(model, settings), betas=settings.betas, eps=settings.eps, fused=True)
 
-    No decay on anything named bias or with one dimension; mask token and learned positions by choice.
-    Source: the released code's groups.
-    """
-    learned = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, PositionEmbedding)
-        for parameter in module.parameters()
+
+def set_schedule(optimizer: torch.optim.Optimizer, schedules: Schedules, step: int) -> None:
+    """Write a step's learning rate and weight decay into the groups."""
+    learning_rate = schedules.learning_rate(step)
+    weight_decay = {
+        Decay.ENCODER: schedules.weight_decay(step),
+        Decay.PREDICTOR: schedules.predictor_weight_decay(step),
+        Decay.NONE: 0.0,
     }
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        decays = not name.endswith("bias") and parameter.ndim > 1
-        if name.endswith("mask_token"):
-            decays = settings.decay_mask_token
-        if id(parameter) in learned:
-            decays = settings.decay_positions
-        (decayed if decays else plain).append(parameter)
-    return decayed, plain
-
-
-def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters: group 0 with weight decay, group 1 without."""
-    decayed, plain = decayed_parameters(model, settings)
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        groups,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-
-
-def set_schedule(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:
-    """Write this step's learning rate and weight decay into the groups."""
-    decayed, plain = optimizer.param_groups
-    decayed["lr"] = plain["lr"] = learning_rate
-    decayed["weight_decay"] = weight_decay
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["lr_scale"]
+        group["weight_decay"] = weight_decay[group["decay"]]
 
 
 def gated_step(optimizer: torch.optim.Optimizer, refuse: Tensor) -> None:

@@ -28,9 +28,28 @@ class OptimizerSettings(ComponentParams):
         ge=0,
         description="Warm-up in epochs; give this or warmup_fraction (default: 0.1 of the epochs).",
     )
-    weight_decay: float = Field(0.04, ge=0, description="Weight decay at the start.")
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Layer-wise learning-rate decay of the encoder: each block learns at this many times the rate of "
+        "the block above it, the last one at the full rate, patch embedding and learned positions below the first. "
+        "Weight decay, which AdamW multiplies with the learning rate, shrinks alike.",
+    )
+    weight_decay: float = Field(
+        0.04, ge=0, description="Weight decay at the start; none on biases, norms and other 1-D parameters."
+    )
     final_weight_decay: float | None = Field(
         None, ge=0, description="Weight decay at the end of a cosine; null keeps it constant."
+    )
+    predictor_weight_decay: float | None = Field(
+        None, ge=0, description="Weight decay of the predictor at the start; null is that of the encoder at every step."
+    )
+    predictor_final_weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="Weight decay of the predictor at the end of a cosine; null keeps predictor_weight_decay constant, "
+        "whatever the encoder's does.",
     )
     schedule_stretch: float = Field(
         1.0,
@@ -51,6 +70,11 @@ class OptimizerSettings(ComponentParams):
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
+        if self.predictor_final_weight_decay is not None and self.predictor_weight_decay is None:
+            raise ValueError(
+                "predictor_final_weight_decay needs predictor_weight_decay, where its cosine starts; give both, or "
+                "neither to let the predictor follow the encoder"
+            )
         return self
 
     def warmup(self, epochs: int) -> float:
@@ -95,9 +119,17 @@ class Schedules:
 
     def weight_decay(self, step: int) -> float:
         """Half a cosine from the first to the final weight decay, never beyond the final one."""
-        first = self.settings.weight_decay
-        final = first if self.settings.final_weight_decay is None else self.settings.final_weight_decay
-        return _half_cosine(first, final, min(1.0, step / self.total_steps))
+        return self._decay_between(self.settings.weight_decay, self.settings.final_weight_decay, step)
+
+    def predictor_weight_decay(self, step: int) -> float:
+        """The predictor's own half cosine, or the encoder's weight decay."""
+        first = self.settings.predictor_weight_decay
+        if first is None:
+            return self.weight_decay(step)
+        return self._decay_between(first, self.settings.predictor_final_weight_decay, step)
+
+    def _decay_between(self, first: float, final: float | None, step: int) -> float:
+        return _half_cosine(first, first if final is None else final, min(1.0, step / self.total_steps))
 
     def ema_momentum(self, step: int) -> float:
         """Momentum of the EMA update after optimizer step `step`."""

@@ -20,7 +20,9 @@ class TrainingSettings(ComponentParams):
         1,
         ge=1,
         strict=True,
-        description="Parts that a batch is computed in, to save memory; must divide batch_size.",
+        description="Parts that a batch is computed in, to save memory; must divide batch_size. The step is that of "
+        "the whole batch to rounding; only what is a statistic of a batch (batch-normalised targets, a regulariser's "
+        "variance and covariance) is then that of a part.",
     )
     gradient_clip_norm: float | None = Field(
         None, gt=0, description="Largest norm of all gradients together; null does not clip."

@@ -62,7 +62,7 @@ class TrainingStep:
             masks: of all B images.
             step: number of this step, from 1.
         """
-        set_schedule(self.optimizer, self.schedules.learning_rate(step), self.schedules.weight_decay(step))
+        set_schedule(self.optimizer, self.schedules, step)
         num_valid = masks.target_counts().sum() * masks.context.shape[1]
         masks = masks[self.team.rows(len(masks))]
         measured: dict[str, Tensor] = {}

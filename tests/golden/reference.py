@@ -22,7 +22,8 @@ from jepa_lab.registry import ComponentParams
 from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.features import FeaturesParams, FeaturesTarget
 from jepa_lab.training.devices import Compute
-from jepa_lab.training.ema.linear import LinearEma, StartEndParams
+from jepa_lab.training.ema.linear import LinearEma
+from jepa_lab.training.ema.start_end import StartEndParams
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import build_optimizer
 from jepa_lab.training.schedules import OptimizerSettings, Schedules

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from jepa_lab.training.ema.base import EMA_SCHEDULES, EmaSchedule
-from jepa_lab.training.ema.linear import StartEndParams
+from jepa_lab.training.ema.base import EMA_SCHEDULES
+from jepa_lab.training.ema.start_end import StartEndEma, StartEndParams
 
 
 @EMA_SCHEDULES.register(
@@ -13,12 +13,11 @@ from jepa_lab.training.ema.linear import StartEndParams
     summary="Momentum moves from start to end along half a cosine.",
     source="Grill et al. 2020, arXiv:2006.07733 (BYOL), sec. 3.2",
 )
-class CosineEma(EmaSchedule):
-    """m = end - (end - start) (1 + cos(pi progress)) / 2."""
+class CosineEma(StartEndEma):
+    """m = end - (end - start) (1 + cos(pi share)) / 2."""
 
     Params = StartEndParams
-    params: StartEndParams
 
-    def momentum(self, progress: float) -> float:
+    def after_warmup(self, share: float) -> float:
         gap = self.params.end - self.params.start
-        return self.params.end - gap * (1 + math.cos(math.pi * progress)) / 2
+        return self.params.end - gap * (1 + math.cos(math.pi * share)) / 2

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from jepa_lab.registry import ComponentParams
-from jepa_lab.training.ema.base import EMA_SCHEDULES, EmaSchedule
-
-
-class StartEndParams(ComponentParams):
-    """Momentum at the first update and, where it would arrive, after the last."""
-
-    start: float = Field(0.996, ge=0, le=1, description="Momentum of the first update.")
-    end: float = Field(1.0, ge=0, le=1, description="Momentum that the schedule moves towards.")
+from jepa_lab.training.ema.base import EMA_SCHEDULES
+from jepa_lab.training.ema.start_end import StartEndEma, StartEndParams
 
 
 @EMA_SCHEDULES.register(
@@ -20,11 +11,10 @@ class StartEndParams(ComponentParams):
     summary="Momentum rises linearly from start to end.",
     source="Assran et al. 2023, arXiv:2301.08243, app. A (0.996 to 1)",
 )
-class LinearEma(EmaSchedule):
-    """m = start + progress (end - start)."""
+class LinearEma(StartEndEma):
+    """m = start + share (end - start)."""
 
     Params = StartEndParams
-    params: StartEndParams
 
-    def momentum(self, progress: float) -> float:
-        return self.params.start + progress * (self.params.end - self.params.start)
+    def after_warmup(self, share: float) -> float:
+        return self.params.start + share * (self.params.end - self.params.start)

@@ -1,4 +1,4 @@
-"""The mean loss of the steps that count."""
+"""The gate before updates, its loss scale, and the mean loss of the steps that count."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from jepa_lab.training.finite import AcceptedLoss
+from jepa_lab.training.finite import AcceptedLoss, FiniteGate
 
 CPU = torch.device("cpu")
 
@@ -34,3 +34,58 @@ def test_the_mean_goes_on_from_a_checkpoint() -> None:
     second.restore(first.state())
     second.add(torch.tensor(2.0), torch.tensor(0.0))
     assert second.mean() == pytest.approx(1.5)
+
+
+def test_fp16_gate_halves_the_scale_and_stops_only_after_twenty_refusals_in_a_row() -> None:
+    gate = FiniteGate.open(torch.device("cpu"), "fp16")
+    good, bad = torch.tensor(1.0), torch.tensor(float("inf"))
+    for step in range(1, 20):
+        assert gate.judge(bad, good, step) == 1
+    assert int(gate.stopped_at) == 0
+    assert gate.judge(good, good, 20) == 0
+    assert gate.loss_scale == 65536 / 2**19
+    for step in range(21, 41):
+        gate.judge(bad, good, step)
+    assert int(gate.stopped_at) == 21
+    assert gate.judge(good, good, 41) == 1
+
+
+def test_fp16_gate_doubles_the_scale_after_two_thousand_good_steps() -> None:
+    gate = FiniteGate.open(torch.device("cpu"), "fp16")
+    for step in range(1, 2001):
+        gate.judge(torch.tensor(1.0), torch.tensor(1.0), step)
+    assert gate.loss_scale == 2 * 65536
+
+
+def test_a_refusal_puts_off_the_growth_of_the_scale() -> None:
+    gate = FiniteGate.open(CPU, "fp16")
+    good, bad = torch.tensor(1.0), torch.tensor(math.inf)
+    for step in range(1, 2000):
+        gate.judge(good, good, step)
+    gate.judge(bad, good, 2000)
+    for step in range(2001, 4000):
+        gate.judge(good, good, step)
+    assert gate.loss_scale == 65536 / 2
+    gate.judge(good, good, 4000)
+    assert gate.loss_scale == 65536
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_without_fp16_there_is_no_scale_and_the_first_refusal_shuts_the_gate(precision: str) -> None:
+    gate = FiniteGate.open(CPU, precision)
+    for step in range(1, 2002):
+        assert gate.judge(torch.tensor(1.0), torch.tensor(1.0), step) == 0
+    gate.judge(torch.tensor(math.nan), torch.tensor(1.0), 2002)
+    assert gate.loss_scale == 1
+    assert int(gate.stopped_at) == 2002
+
+
+def test_the_scale_goes_on_from_a_checkpoint() -> None:
+    first, second = FiniteGate.open(CPU, "fp16"), FiniteGate.open(CPU, "fp16")
+    first.judge(torch.tensor(math.inf), torch.tensor(1.0), 1)
+    for step in range(2, 2001):
+        first.judge(torch.tensor(1.0), torch.tensor(1.0), step)
+    second.restore(first.state())
+    for gate in (first, second):
+        gate.judge(torch.tensor(1.0), torch.tensor(1.0), 2001)
+        assert gate.loss_scale == 65536

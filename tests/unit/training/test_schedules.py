@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
+from pydantic import ValidationError
 
-from jepa_lab.training.ema.cosine import CosineEma
-from jepa_lab.training.ema.linear import LinearEma, StartEndParams
+from jepa_lab.training.ema.linear import LinearEma
+from jepa_lab.training.ema.start_end import StartEndParams
 from jepa_lab.training.schedules import OptimizerSettings, Schedules
-from tests.golden.reference import FOLDER
+from tests.golden.reference import FOLDER, build_reference_model, build_reference_step, load_reference
 
 CURVES = json.loads((FOLDER / "schedules.json").read_text())
 
@@ -50,8 +52,56 @@ def test_null_final_weight_decay_keeps_it_constant() -> None:
     assert {schedules.weight_decay(step) for step in range(1, 13)} == {0.05}
 
 
-def test_cosine_ema_starts_at_start_and_passes_the_middle_halfway() -> None:
-    ema = CosineEma(StartEndParams(start=0.9, end=1.0))
-    assert ema.momentum(0.0) == pytest.approx(0.9)
-    assert ema.momentum(0.5) == pytest.approx(0.95)
-    assert ema.momentum(1.0) == pytest.approx(1.0)
+def test_six_steps_of_the_reference_follow_its_stretched_curves() -> None:
+    recorded = json.loads((FOLDER / "reference_small.json").read_text())
+    schedules = build_reference_step(build_reference_model(load_reference())).schedules
+    assert schedules.settings.schedule_stretch == 1.25
+    steps = range(1, 7)
+    assert [schedules.learning_rate(step) for step in steps] == pytest.approx(recorded["lrs"], abs=1e-12)
+    assert [schedules.weight_decay(step) for step in steps] == pytest.approx(recorded["weight_decays"], abs=1e-12)
+    assert [schedules.ema_momentum(step) for step in steps] == pytest.approx(recorded["momenta"], abs=1e-12)
+
+
+def test_stretched_schedules_are_cut_off_before_their_end() -> None:
+    settings = OptimizerSettings(
+        learning_rate=1.0,
+        final_learning_rate=0.0,
+        warmup_epochs=0,
+        weight_decay=0.0,
+        final_weight_decay=1.0,
+        predictor_weight_decay=2.0,
+        predictor_final_weight_decay=0.0,
+        schedule_stretch=2.0,
+    )
+    schedules = Schedules(settings, LinearEma(StartEndParams(start=0.5, end=1.0)), 5, 2)
+    # The last of 10 steps is half way through 20: half a cosine is at its middle there.
+    assert schedules.learning_rate(10) == pytest.approx(0.5)
+    assert schedules.weight_decay(10) == pytest.approx(0.5)
+    assert schedules.predictor_weight_decay(10) == pytest.approx(1.0)
+    assert schedules.ema_momentum(10) == pytest.approx(0.5 + 0.5 * 9 / 20)
+
+
+def test_the_predictor_s_weight_decay_follows_the_encoder_s_unless_it_has_its_own() -> None:
+    def curve(**settings: float) -> list[float]:
+        schedules = Schedules(
+            OptimizerSettings(weight_decay=0.04, final_weight_decay=0.4, **settings), LinearEma(StartEndParams()), 2, 2
+        )
+        assert schedules.weight_decay(4) == pytest.approx(0.4)
+        return [schedules.predictor_weight_decay(step) for step in range(1, 5)]
+
+    quarter = (1 + math.cos(math.pi / 4)) / 2
+    expected = [0.4 - 0.36 * share for share in (quarter, 0.5, 1 - quarter, 0.0)]
+    assert curve() == pytest.approx(expected)
+    assert curve(predictor_weight_decay=0.05) == [0.05] * 4
+    own = curve(predictor_weight_decay=0.2, predictor_final_weight_decay=0.1)
+    assert own == pytest.approx([0.1 + 0.1 * share for share in (quarter, 0.5, 1 - quarter, 0.0)])
+
+
+def test_a_final_weight_decay_of_the_predictor_needs_its_start() -> None:
+    with pytest.raises(ValidationError, match="predictor_final_weight_decay needs predictor_weight_decay"):
+        OptimizerSettings(predictor_final_weight_decay=0.1)
+
+
+def test_moments_decay_rates_beyond_one_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"betas must lie in \[0, 1\)"):
+        OptimizerSettings(betas=(0.9, 1.0))

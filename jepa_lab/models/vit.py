@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -137,6 +139,16 @@ class VisionTransformer(nn.Module):
         """
         outputs = self._run_blocks(images, None, None, keep_last=num_layers)
         return torch.cat([self.norm(output) for output in outputs], dim=-1)
+
+    def at_grid(self, grid: Grid) -> VisionTransformer:
+        """This encoder for images of another grid of patches: its own positions, and the very weights of this one.
+
+        Training one of the two trains the other; only learned positions are a copy, resampled.
+        """
+        shared: dict[int, object] = {id(parameter): parameter for parameter in self.parameters()}
+        other = copy.deepcopy(self, shared)
+        other.grid, other.position = grid, self.position.at_grid(grid)
+        return other
 
     def _run_blocks(self, images: Tensor, indices: Tensor | None, valid: Tensor | None, keep_last: int) -> list[Tensor]:
         patches = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]

@@ -237,9 +237,18 @@ def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
     """The model at step 0, a function of the pipeline's seed alone; on the CPU."""
     geometry = pipeline_geometry(pipeline)
     position = _build_position(pipeline.encoder.position, geometry, geometry.encoder)
-    encoder = VisionTransformer(geometry.grid, pipeline.encoder.patch_size, num_channels, geometry.encoder, position)
+    encoder = VisionTransformer(
+        geometry.grid,
+        pipeline.encoder.patch_size,
+        num_channels,
+        geometry.encoder,
+        position,
+        layer_scale=pipeline.encoder.layer_scale,
+    )
     position = _build_position(pipeline.predictor.position, geometry, geometry.predictor)
-    predictor = Predictor(geometry.encoder.embed_dim, geometry.predictor, position)
+    predictor = Predictor(
+        geometry.encoder.embed_dim, geometry.predictor, position, layer_scale=pipeline.predictor.layer_scale
+    )
     generator = build_generator(pipeline.seed, "initialization")
     initialize_weights(encoder, generator)
     initialize_weights(predictor, generator)

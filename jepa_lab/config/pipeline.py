@@ -112,12 +112,24 @@ class DataSettings(DataSource):
         return self
 
 
+def _layer_scale() -> Any:
+    """The field `layer_scale` of a network."""
+    return Field(
+        None,
+        ge=0,
+        le=1,
+        description="First value of the learned factor on each feature of what a block adds (LayerScale), such as "
+        "1e-5; null has no such factors.",
+    )
+
+
 class EncoderSettings(ComponentParams):
     """The vision transformer."""
 
     size: EncoderSize = _default("cifar")
     patch_size: int = Field(ge=1, strict=True, description="Side of a patch in pixels; must divide data.image_size.")
     position: Position = _default("sincos")
+    layer_scale: float | None = _layer_scale()
 
 
 class PredictorSettings(ComponentParams):
@@ -125,6 +137,7 @@ class PredictorSettings(ComponentParams):
 
     size: PredictorSize = _default("half")
     position: Position = _default("sincos")
+    layer_scale: float | None = _layer_scale()
     target_sequences: Literal["separate", "joint"] = Field(
         "separate",
         description="One sequence for each target block (the reference), or one over the union of the blocks.",

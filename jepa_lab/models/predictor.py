@@ -21,16 +21,19 @@ class Predictor(nn.Module):
         encoder_dim: D of the features that come in and go out.
         size: width P, depth and heads of the predictor.
         position: the predictor's own embedding, for its width.
+        layer_scale: first value of every block's learned factors; None has none.
     Source: Assran et al. 2023, arXiv:2301.08243, sec. 3, and the released code.
     """
 
-    def __init__(self, encoder_dim: int, size: ModelSize, position: PositionEmbedding) -> None:
+    def __init__(
+        self, encoder_dim: int, size: ModelSize, position: PositionEmbedding, *, layer_scale: float | None = None
+    ) -> None:
         super().__init__()
         self.size = size
         self.embed = nn.Linear(encoder_dim, size.embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size.embed_dim))
         self.position = position
-        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
+        self.blocks = nn.ModuleList(Block(size, layer_scale) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
         self.proj = nn.Linear(size.embed_dim, encoder_dim)
 

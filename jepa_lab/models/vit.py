@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_lab.grid import Grid
+from jepa_lab.models.layer_scale import LayerScale, build_layer_scale
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.positions.base import PositionEmbedding, Rotation, apply_rotation
 
@@ -49,18 +50,24 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block: each of its two branches adds to the tokens.
 
-    def __init__(self, size: ModelSize) -> None:
+    Args:
+        layer_scale: first value of the branches' learned factors; None has none.
+    """
+
+    def __init__(self, size: ModelSize, layer_scale: float | None = None) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
         self.attn = Attention(size.embed_dim, size.num_heads)
         self.norm2 = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(size.embed_dim, size.mlp_ratio)
+        self.scale1 = build_layer_scale(size.embed_dim, layer_scale)
+        self.scale2 = build_layer_scale(size.embed_dim, layer_scale)
 
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> Tensor:
-        x = x + self.attn(self.norm1(x), rotation, attend)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.scale1(self.attn(self.norm1(x), rotation, attend))
+        return x + self.scale2(self.mlp(self.norm2(x)))
 
 
 class PatchEmbed(nn.Module):
@@ -105,18 +112,26 @@ class VisionTransformer(nn.Module):
         num_channels: C of the images.
         size: width, depth and heads.
         position: embedding for this grid and width.
+        layer_scale: first value of every block's learned factors; None has none.
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929. Differs: no class token, final LayerNorm on every patch.
     """
 
     def __init__(
-        self, grid: Grid, patch_size: int, num_channels: int, size: ModelSize, position: PositionEmbedding
+        self,
+        grid: Grid,
+        patch_size: int,
+        num_channels: int,
+        size: ModelSize,
+        position: PositionEmbedding,
+        *,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.grid = grid
         self.size = size
         self.patch_embed = PatchEmbed(patch_size, num_channels, size.embed_dim)
         self.position = position
-        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
+        self.blocks = nn.ModuleList(Block(size, layer_scale) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
 
     def forward(self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
@@ -171,6 +186,8 @@ class VisionTransformer(nn.Module):
 def initialize_weights(module: nn.Module, generator: torch.Generator) -> None:
     """Truncated normal (std 0.02) for every weight, zero biases, unit norms, from `generator` alone.
 
+    Layer scales keep the value that they were built with.
+
     Source: the released code. It also writes a rescale by depth and then undoes it, so in effect there is none.
     """
     for name, parameter in module.named_parameters():
@@ -180,3 +197,6 @@ def initialize_weights(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.ones_(parameter)
         else:
             nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+    for part in module.modules():
+        if isinstance(part, LayerScale):
+            part.reset()

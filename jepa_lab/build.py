@@ -28,6 +28,7 @@ from jepa_lab.data.survey import Survey, TrainingPart
 from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.sampling import MaskSampler
+from jepa_lab.models.drop_path import DropPath
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
@@ -260,6 +261,15 @@ def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
 def _build_position(params: ComponentParams, geometry: Geometry, size: ModelSize) -> PositionEmbedding:
     component = POSITIONS.entry_of(params).component
     return component(params, geometry.grid, size.embed_dim, size.num_heads)
+
+
+def build_drop_path(pipeline: Pipeline, device: torch.device) -> DropPath | None:
+    """What decides which branches of the context encoder are skipped; None where none ever is."""
+    rate = pipeline.encoder.drop_path_rate
+    if rate == 0:
+        return None
+    depth = pipeline_geometry(pipeline).encoder.depth
+    return DropPath(rate, depth, build_generator(pipeline.seed, "drop_path", device))
 
 
 def build_sampler(pipeline: Pipeline) -> MaskSampler:

@@ -50,6 +50,7 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
         predictor_keys += encoder_keys
     _check_network(loaded, "encoder", geometry.encoder, encoder_keys)
     _check_network(loaded, "predictor", geometry.predictor, predictor_keys)
+    _check_drop_path(loaded, geometry.encoder)
     _check_channels(loaded)
     _check_warmup(loaded)
     _check_probe(loaded, geometry.encoder)
@@ -95,6 +96,17 @@ def _check_network(loaded: LoadedPipeline, section: str, size: ModelSize, size_k
     broken = POSITIONS.entry_of(position).component.check(size.embed_dim, size.num_heads)
     if broken is not None:
         raise loaded.error(f"{section}.position", f"{section}.position: {broken}", *size_keys)
+
+
+def _check_drop_path(loaded: LoadedPipeline, encoder: ModelSize) -> None:
+    rate = loaded.pipeline.encoder.drop_path_rate
+    if rate > 0 and encoder.depth < 2:
+        raise loaded.error(
+            "encoder.drop_path_rate",
+            f"encoder.drop_path_rate={rate:g} needs an encoder of at least 2 blocks, as it rises from 0 at the first "
+            f"one, and this encoder has {encoder.depth}; use 0, or a deeper encoder.size",
+            "encoder.size.depth",
+        )
 
 
 def _check_channels(loaded: LoadedPipeline) -> None:

@@ -130,6 +130,13 @@ class EncoderSettings(ComponentParams):
     patch_size: int = Field(ge=1, strict=True, description="Side of a patch in pixels; must divide data.image_size.")
     position: Position = _default("sincos")
     layer_scale: float | None = _layer_scale()
+    drop_path_rate: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Probability that a training image skips a branch of the last block of the context encoder, rising "
+        "linearly from 0 at the first block (stochastic depth).",
+    )
 
 
 class PredictorSettings(ComponentParams):

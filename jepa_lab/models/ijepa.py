@@ -50,7 +50,9 @@ class IJepa(nn.Module):
         self.target = target
         self.loss = loss
 
-    def forward(self, images: Tensor, masks: Masks, num_valid: Tensor | None = None) -> Prediction:
+    def forward(
+        self, images: Tensor, masks: Masks, num_valid: Tensor | None = None, drop_path: Tensor | None = None
+    ) -> Prediction:
         """Predict the targets from the context.
 
         Args:
@@ -58,6 +60,8 @@ class IJepa(nn.Module):
             masks: of these images.
             num_valid: valid (view, target patch) pairs of the batch that these images are a part of; by
                 default the images are the whole batch.
+            drop_path: [B, depth, 2] factors on the branches of the context encoder, see `DropPath`; None, as in any
+                evaluation, for 1. All context views of an image share them: it meets one shallower network.
         """
         targets = self.target.compute(self.target_encoder, images, masks)  # [B, M, T, D]
         batch, views = masks.context.shape[:2]
@@ -65,6 +69,7 @@ class IJepa(nn.Module):
             images.repeat_interleave(views, dim=0) if views > 1 else images,
             masks.context.flatten(0, 1),
             None if masks.context_valid is None else masks.context_valid.flatten(0, 1),
+            None if drop_path is None else drop_path.repeat_interleave(views, dim=0),
         )
         context = context.unflatten(0, (batch, views))  # [B, E, K, D]
         predictions = self.predictor(context, masks)

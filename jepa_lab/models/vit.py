@@ -65,9 +65,14 @@ class Block(nn.Module):
         self.scale1 = build_layer_scale(size.embed_dim, layer_scale)
         self.scale2 = build_layer_scale(size.embed_dim, layer_scale)
 
-    def forward(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> Tensor:
-        x = x + self.scale1(self.attn(self.norm1(x), rotation, attend))
-        return x + self.scale2(self.mlp(self.norm2(x)))
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, attend: Tensor | None, factors: Tensor | None = None
+    ) -> Tensor:
+        """Args: x, rotation, attend as for `Attention`; factors [B, 2] on the two branches, or None for 1."""
+        attended = self.scale1(self.attn(self.norm1(x), rotation, attend))
+        x = x + (attended if factors is None else attended * factors[:, 0, None, None])
+        computed = self.scale2(self.mlp(self.norm2(x)))
+        return x + (computed if factors is None else computed * factors[:, 1, None, None])
 
 
 class PatchEmbed(nn.Module):
@@ -134,17 +139,24 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(size, layer_scale) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
 
-    def forward(self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        indices: Tensor | None = None,
+        valid: Tensor | None = None,
+        drop_path: Tensor | None = None,
+    ) -> Tensor:
         """Encode patches; patches that are not in `indices` are never looked at.
 
         Args:
             images: [B, C, H, W] float, channel-normalised.
             indices: [B, K] int64 patch indices, or None for every patch in raster order.
             valid: [B, K] bool, False where an index is padding: no patch attends to it.
+            drop_path: [B, depth, 2] factors on the branches of the blocks, see `DropPath`; None for 1.
         Returns:
             [B, K, D]; padded positions hold numbers without meaning.
         """
-        return self.norm(self._run_blocks(images, indices, valid, keep_last=1)[-1])
+        return self.norm(self._run_blocks(images, indices, valid, keep_last=1, drop_path=drop_path)[-1])
 
     def last_layers(self, images: Tensor, num_layers: int) -> Tensor:
         """Features of the last `num_layers` blocks, each after the final norm, side by side.
@@ -165,7 +177,14 @@ class VisionTransformer(nn.Module):
         other.grid, other.position = grid, self.position.at_grid(grid)
         return other
 
-    def _run_blocks(self, images: Tensor, indices: Tensor | None, valid: Tensor | None, keep_last: int) -> list[Tensor]:
+    def _run_blocks(
+        self,
+        images: Tensor,
+        indices: Tensor | None,
+        valid: Tensor | None,
+        keep_last: int,
+        drop_path: Tensor | None = None,
+    ) -> list[Tensor]:
         patches = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
         if indices is None:
             everywhere = torch.arange(self.grid.num_patches, device=images.device)
@@ -177,7 +196,7 @@ class VisionTransformer(nn.Module):
         attend = attention_mask(valid)
         outputs = []
         for depth, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, rotation, attend)
+            tokens = block(tokens, rotation, attend, None if drop_path is None else drop_path[:, depth - 1])
             if depth > len(self.blocks) - keep_last:
                 outputs.append(tokens)
         return outputs

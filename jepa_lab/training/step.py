@@ -49,23 +49,27 @@ class TrainingStep:
     clip_norm: float | None
     team: Team = ALONE
 
-    def __call__(self, images: Tensor, masks: Masks, step: int) -> StepStatistics:
+    def __call__(self, images: Tensor, masks: Masks, step: int, drop_path: Tensor | None = None) -> StepStatistics:
         """Train on a batch.
 
         Args:
             images: this process's rows of the batch, [B / processes, C, H, W] float, channel-normalised, augmented.
             masks: of all B images.
             step: number of this step, from 1.
+            drop_path: [B, depth, 2] of all B images, see `IJepa.forward`.
         """
         set_schedule(self.optimizer, self.schedules.learning_rate(step), self.schedules.weight_decay(step))
         num_valid = masks.target_counts().sum() * masks.context.shape[1]
-        masks = masks[self.team.rows(len(masks))]
+        rows = self.team.rows(len(masks))
+        masks, drop_path = masks[rows], None if drop_path is None else drop_path[rows]
         loss = torch.zeros((), device=images.device)
         parts = _slices(len(masks), self.parts)
         for part in parts:
             with nullcontext() if part == parts[-1] else self.team.without_sum():
                 with self.compute.autocast():
-                    part_loss = self.forward(images[part], masks[part], num_valid).loss
+                    part_loss = self.forward(
+                        images[part], masks[part], num_valid, None if drop_path is None else drop_path[part]
+                    ).loss
                 (part_loss * self.gate.loss_scale).backward()
             loss = loss + part_loss.detach()
 

@@ -25,9 +25,13 @@ from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.data.splits import channel_statistics, histogram_statistics, limit_images, split_validation
 from jepa_lab.data.streaming import StreamingBatches
 from jepa_lab.data.survey import Survey, TrainingPart
+from jepa_lab.downsampling.base import DOWNSAMPLINGS
 from jepa_lab.errors import ConfigError, DataError
+from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.sampling import MaskSampler
+from jepa_lab.models.drop_path import DropPath
+from jepa_lab.models.hierarchy import Hierarchy, Pyramid, level_grids
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
@@ -238,17 +242,41 @@ def _split(
 def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
     """The model at step 0, a function of the pipeline's seed alone; on the CPU."""
     geometry = pipeline_geometry(pipeline)
-    position = _build_position(pipeline.encoder.position, geometry, geometry.encoder)
-    encoder = VisionTransformer(geometry.grid, pipeline.encoder.patch_size, num_channels, geometry.encoder, position)
+    encoder = VisionTransformer(
+        geometry.grid,
+        pipeline.encoder.patch_size,
+        num_channels,
+        geometry.encoder,
+        _build_position(pipeline.encoder.position, geometry.grid, geometry.encoder),
+        layer_scale=pipeline.encoder.layer_scale,
+    )
     target = build_target(pipeline, geometry, num_channels)
-    position = _build_position(pipeline.predictor.position, geometry, geometry.predictor)
-    predictor = Predictor(geometry.encoder.embed_dim, geometry.predictor, position, target.num_features)
+    grids = level_grids(geometry.grid, pipeline.hierarchy.num_levels)
+    predictor, *coarser = (_build_predictor(pipeline, geometry, grid, target.num_features) for grid in grids)
+    pyramid = _build_pyramid(pipeline, geometry, grids)
     generator = build_generator(pipeline.seed, "initialization")
-    initialize_weights(encoder, generator)
-    initialize_weights(predictor, generator)
+    for module in (encoder, predictor, pyramid, *coarser):
+        initialize_weights(module, generator)
     loss = LOSSES.entry_of(pipeline.loss).component(pipeline.loss)
     regularizer = REGULARIZERS.entry_of(pipeline.regularizer).component(pipeline.regularizer)
-    return IJepa(encoder, predictor, target, loss, regularizer)
+    hierarchy = Hierarchy(pyramid, coarser, pipeline.hierarchy.weights) if coarser else None
+    return IJepa(encoder, predictor, target, loss, regularizer, hierarchy)
+
+
+def _build_predictor(pipeline: Pipeline, geometry: Geometry, grid: Grid, target_dim: int) -> Predictor:
+    return Predictor(
+        geometry.encoder.embed_dim,
+        geometry.predictor,
+        _build_position(pipeline.predictor.position, grid, geometry.predictor),
+        target_dim=target_dim,
+        layer_scale=pipeline.predictor.layer_scale,
+    )
+
+
+def _build_pyramid(pipeline: Pipeline, geometry: Geometry, grids: list[Grid]) -> Pyramid:
+    settings, width = pipeline.hierarchy, geometry.encoder.embed_dim
+    component = DOWNSAMPLINGS.entry_of(settings.downsampling).component
+    return Pyramid(grids, [component(settings.downsampling, width) for _ in grids[1:]], settings.skip_connections)
 
 
 def build_target(pipeline: Pipeline, geometry: Geometry, num_channels: int) -> Target:
@@ -274,9 +302,18 @@ def fit_target(pipeline: Pipeline, model: IJepa, data: PreparedData) -> None:
     model.target.fit(batches)
 
 
-def _build_position(params: ComponentParams, geometry: Geometry, size: ModelSize) -> PositionEmbedding:
+def _build_position(params: ComponentParams, grid: Grid, size: ModelSize) -> PositionEmbedding:
     component = POSITIONS.entry_of(params).component
-    return component(params, geometry.grid, size.embed_dim, size.num_heads)
+    return component(params, grid, size.embed_dim, size.num_heads)
+
+
+def build_drop_path(pipeline: Pipeline, device: torch.device) -> DropPath | None:
+    """What decides which branches of the context encoder are skipped; None where none ever is."""
+    rate = pipeline.encoder.drop_path_rate
+    if rate == 0:
+        return None
+    depth = pipeline_geometry(pipeline).encoder.depth
+    return DropPath(rate, depth, build_generator(pipeline.seed, "drop_path", device))
 
 
 def build_sampler(pipeline: Pipeline) -> MaskSampler:

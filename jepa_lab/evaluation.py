@@ -109,7 +109,7 @@ class OnlineEvaluation:
         """Mean loss over the valid target patches of the monitored images."""
         device = self.compute.device
         mean, std = self.data.mean.to(device), self.data.std.to(device)
-        count = sum(masks.target_counts().sum() * masks.context.shape[1] for masks in self.masks)
+        count = torch.stack([self.model.count_targets(masks) for masks in self.masks]).sum(dim=0).to(device)
         total = torch.zeros((), device=device)
         for part, masks in zip(self._parts(), self.masks, strict=True):
             images = normalize(to_float(part.to(device)), mean, std)

@@ -25,6 +25,27 @@ class Grid:
         index = torch.arange(self.num_patches, device=device)
         return index // self.width, index % self.width
 
+    def coarser(self) -> Grid:
+        """The grid of half as many cells a side, rounded up."""
+        return Grid((self.height + 1) // 2, (self.width + 1) // 2)
+
+    def children(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """The 2 x 2 cells of this grid in every cell of the coarser one, row by row.
+
+        Returns:
+            Indices [N', 4] int64 and which of them exist, [N', 4] bool; beyond an odd edge the index is 0.
+        """
+        row, column = self.coarser().coordinates(device)
+        offset = torch.arange(4, device=device)
+        rows, columns = 2 * row[:, None] + offset // 2, 2 * column[:, None] + offset % 2  # each [N', 4]
+        exists = (rows < self.height) & (columns < self.width)
+        return (rows * self.width + columns).masked_fill(~exists, 0), exists
+
+    def parents(self, device: torch.device | None = None) -> Tensor:
+        """The cell of the coarser grid that every cell of this one lies in, [N] int64."""
+        row, column = self.coordinates(device)
+        return (row // 2) * self.coarser().width + column // 2
+
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
 

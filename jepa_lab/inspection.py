@@ -67,8 +67,8 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
     masks = sample_statistics(pipeline)
     schedules = build_schedules(pipeline, steps_per_epoch)
     return Inspection(
-        encoder_parameters=sum(p.numel() for p in model.context_encoder.parameters()),
-        predictor_parameters=sum(p.numel() for p in model.predictor.parameters()),
+        encoder_parameters=sum(p.numel() for p in model.encoder_parameters()),
+        predictor_parameters=sum(p.numel() for p in model.predictor_parameters()),
         flops_per_image=flops_per_image(pipeline, dataset.num_channels, masks),
         num_train_images=num_train,
         steps_per_epoch=steps_per_epoch,

@@ -21,6 +21,7 @@ from jepa_lab.build import (
     PreparedData,
     build_augmentation,
     build_batches,
+    build_drop_path,
     build_model,
     build_sampler,
     build_step,
@@ -410,6 +411,7 @@ class Run:
             std=self.data.std.to(device),
             augmentation_generator=build_generator(pipeline.seed, "augmentation", device),
             mask_generator=build_generator(pipeline.seed, "masks", device),
+            drop_path=build_drop_path(pipeline, device),
             evaluation=online,
             evaluate_every_epochs=pipeline.probe.every_epochs,
             checkpoints=checkpoints(self.folder.checkpoints),
@@ -434,8 +436,8 @@ class Run:
             "training_seconds": seconds,
             "images_per_second": images / seconds if seconds > 0 else None,
             "collapsed": float(online.collapsed),
-            "encoder_parameters": float(sum(p.numel() for p in model.context_encoder.parameters())),
-            "predictor_parameters": float(sum(p.numel() for p in model.predictor.parameters())),
+            "encoder_parameters": float(sum(p.numel() for p in model.encoder_parameters())),
+            "predictor_parameters": float(sum(p.numel() for p in model.predictor_parameters())),
         }
 
     def _how_to_go_on(self) -> str:

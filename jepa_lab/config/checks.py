@@ -13,6 +13,7 @@ from jepa_lab.data.base import DATASETS
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS, Masker
+from jepa_lab.models.hierarchy import level_grids
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.regularizers.base import REGULARIZERS
@@ -53,7 +54,9 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
     _check_network(loaded, "encoder", geometry.encoder, encoder_keys)
     _check_network(loaded, "predictor", geometry.predictor, predictor_keys)
     _check_target(loaded, geometry)
+    _check_hierarchy(loaded, geometry)
     _check_regularizer(loaded)
+    _check_drop_path(loaded, geometry.encoder)
     _check_channels(loaded)
     _check_warmup(loaded)
     _check_probe(loaded, geometry.encoder)
@@ -101,6 +104,17 @@ def _check_network(loaded: LoadedPipeline, section: str, size: ModelSize, size_k
         raise loaded.error(f"{section}.position", f"{section}.position: {broken}", *size_keys)
 
 
+def _check_drop_path(loaded: LoadedPipeline, encoder: ModelSize) -> None:
+    rate = loaded.pipeline.encoder.drop_path_rate
+    if rate > 0 and encoder.depth < 2:
+        raise loaded.error(
+            "encoder.drop_path_rate",
+            f"encoder.drop_path_rate={rate:g} needs an encoder of at least 2 blocks, as it rises from 0 at the first "
+            f"one, and this encoder has {encoder.depth}; use 0, or a deeper encoder.size",
+            "encoder.size.depth",
+        )
+
+
 def target_inputs(pipeline: Pipeline, geometry: Geometry, num_channels: int) -> TargetInputs:
     """What the pipeline's target is computed from."""
     return TargetInputs(geometry.encoder.embed_dim, geometry.encoder.depth, pipeline.encoder.patch_size, num_channels)
@@ -113,6 +127,29 @@ def _check_target(loaded: LoadedPipeline, geometry: Geometry) -> None:
     broken = TARGETS.entry_of(pipeline.target).component.check(pipeline.target, inputs)
     if broken is not None:
         raise loaded.error("target", f"target.{broken}", "encoder.patch_size", "encoder.size")
+
+
+def _check_hierarchy(loaded: LoadedPipeline, geometry: Geometry) -> None:
+    pipeline, num_levels = loaded.pipeline, loaded.pipeline.hierarchy.num_levels
+    if num_levels == 1:
+        return
+    coarsest = level_grids(geometry.grid, num_levels)[-1]
+    if min(coarsest.height, coarsest.width) < 2:
+        raise loaded.error(
+            "hierarchy.num_levels",
+            f"hierarchy.num_levels={num_levels} makes the coarsest level {coarsest} cells of the {geometry.grid} grid, "
+            "and at least 2x2 are needed to predict one from another; lower it, or use a smaller encoder.patch_size",
+            "data.image_size",
+            "encoder.patch_size",
+        )
+    broken = TARGETS.entry_of(pipeline.target).component.check_levels(pipeline.target)
+    if broken is not None:
+        name = pipeline.target.name  # type: ignore[attr-defined]
+        raise loaded.error(
+            "target",
+            f"target {name!r} cannot be predicted at hierarchy.num_levels={num_levels} levels: {broken}",
+            "hierarchy.num_levels",
+        )
 
 
 def _check_regularizer(loaded: LoadedPipeline) -> None:

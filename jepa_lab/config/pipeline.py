@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 import jepa_lab.data.augmentations
 import jepa_lab.data.datasets
+import jepa_lab.downsampling
 import jepa_lab.losses
 import jepa_lab.maskers
 import jepa_lab.positions
@@ -20,6 +21,7 @@ from jepa_lab.data.augmentations.base import AUGMENTATIONS
 from jepa_lab.data.base import DATASETS
 from jepa_lab.data.image_files import OnBadImage
 from jepa_lab.data.residency import Residency
+from jepa_lab.downsampling.base import DOWNSAMPLINGS
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS
 from jepa_lab.maskers.batching import ContextBatching
@@ -44,6 +46,7 @@ Position = Annotated[ComponentParams, Component(POSITIONS)]
 Target = Annotated[ComponentParams, Component(TARGETS)]
 Loss = Annotated[ComponentParams, Component(LOSSES)]
 Regularizer = Annotated[ComponentParams, Component(REGULARIZERS)]
+Downsampling = Annotated[ComponentParams, Component(DOWNSAMPLINGS)]
 EmaMomentum = Annotated[ComponentParams, Component(EMA_SCHEDULES)]
 Tracking = Annotated[ComponentParams, Component(TRACKERS)]
 
@@ -115,12 +118,31 @@ class DataSettings(DataSource):
         return self
 
 
+def _layer_scale() -> Any:
+    """The field `layer_scale` of a network."""
+    return Field(
+        None,
+        ge=0,
+        le=1,
+        description="First value of the learned factor on each feature of what a block adds (LayerScale), such as "
+        "1e-5; null has no such factors.",
+    )
+
+
 class EncoderSettings(ComponentParams):
     """The vision transformer."""
 
     size: EncoderSize = _default("cifar")
     patch_size: int = Field(ge=1, strict=True, description="Side of a patch in pixels; must divide data.image_size.")
     position: Position = _default("sincos")
+    layer_scale: float | None = _layer_scale()
+    drop_path_rate: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Probability that a training image skips a branch of the last block of the context encoder, rising "
+        "linearly from 0 at the first block (stochastic depth).",
+    )
 
 
 class PredictorSettings(ComponentParams):
@@ -128,10 +150,48 @@ class PredictorSettings(ComponentParams):
 
     size: PredictorSize = _default("half")
     position: Position = _default("sincos")
+    layer_scale: float | None = _layer_scale()
     target_sequences: Literal["separate", "joint"] = Field(
         "separate",
         description="One sequence for each target block (the reference), or one over the union of the blocks.",
     )
+
+
+class HierarchySettings(ComponentParams):
+    """Coarser levels above the patches, each predicted apart; one level is plain I-JEPA."""
+
+    num_levels: int = Field(
+        1,
+        ge=1,
+        le=8,
+        strict=True,
+        description="Levels; each has half the cells a side of the one below, rounded up.",
+    )
+    loss_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None, description="Weight of each level's loss, finest first; null is 1 for each."
+    )
+    downsampling: Downsampling = _default("pooling")
+    skip_connections: bool = Field(
+        False, strict=True, description="Add to every cell the feature of the coarser cell that it lies in (top down)."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> HierarchySettings:
+        if self.loss_weights is None:
+            return self
+        if len(self.loss_weights) != self.num_levels:
+            raise ValueError(
+                f"loss_weights must have a number for each of the {self.num_levels} level(s) of num_levels, got "
+                f"{len(self.loss_weights)}; give that many, or null for 1 each"
+            )
+        if not any(self.loss_weights):
+            raise ValueError("loss_weights must not all be 0; raise one")
+        return self
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight of each level's loss."""
+        return (1.0,) * self.num_levels if self.loss_weights is None else self.loss_weights
 
 
 class ProbePipelineSettings(ProbeSettings):
@@ -160,6 +220,7 @@ class Pipeline(ComponentParams):
     )
     encoder: EncoderSettings
     predictor: PredictorSettings = Field(default_factory=lambda: PredictorSettings.model_validate({}))
+    hierarchy: HierarchySettings = Field(default_factory=lambda: HierarchySettings.model_validate({}))
     target: Target = _default("features")
     loss: Loss = _default("smooth_l1")
     regularizer: Regularizer = _default("none")

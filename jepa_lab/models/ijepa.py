@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 
 from jepa_lab.losses.base import Loss, mean_over_valid
 from jepa_lab.maskers.base import Masks
+from jepa_lab.models.hierarchy import Hierarchy, Level
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.registry import ComponentParams
 from jepa_lab.regularizers.base import Regularizer, Representations
 from jepa_lab.regularizers.none import NoRegularizer
-from jepa_lab.targets.base import Target
+from jepa_lab.targets.base import FeatureGridTarget, Target
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Prediction:
 
     Attributes:
         loss: scalar, what is minimised.
-        predictions: [B, E, M, T, D]. targets: [B, M, T, D].
+        predictions: [B, E, M, T, D]. targets: [B, M, T, D]. Both of the finest level.
         terms: what the loss is made of, by name, where it is more than the prediction loss: scalars, not weighted.
     """
 
@@ -42,7 +44,8 @@ class IJepa(nn.Module):
         predictor: trained by gradient.
         target: what is predicted.
         loss: how far the prediction is from it.
-        regularizer: what is added to the loss; by default nothing.
+        regularizer: what is added to the loss; by default nothing. It is computed at the finest level.
+        hierarchy: coarser levels above the patches; None without. Needs a `FeatureGridTarget`.
 
     The target encoder starts as a copy of the context encoder and follows it by EMA alone.
     Source: Assran et al. 2023, arXiv:2301.08243.
@@ -55,6 +58,7 @@ class IJepa(nn.Module):
         target: Target,
         loss: Loss,
         regularizer: Regularizer | None = None,
+        hierarchy: Hierarchy | None = None,
     ) -> None:
         super().__init__()
         self.context_encoder = context_encoder
@@ -63,43 +67,90 @@ class IJepa(nn.Module):
         self.target = target
         self.loss = loss
         self.regularizer = NoRegularizer(ComponentParams()) if regularizer is None else regularizer
+        self.hierarchy = hierarchy
 
-    def forward(self, images: Tensor, masks: Masks, num_valid: Tensor | None = None) -> Prediction:
+    def forward(
+        self, images: Tensor, masks: Masks, num_valid: Tensor | None = None, drop_path: Tensor | None = None
+    ) -> Prediction:
         """Predict the targets from the context.
 
         Args:
             images: [B, C, H, W] float, channel-normalised.
             masks: of these images.
-            num_valid: valid (view, target patch) pairs of the batch that these images are a part of; by
-                default the images are the whole batch.
+            num_valid: `count_targets` of the batch that these images are a part of; by default of themselves.
+            drop_path: [B, depth, 2] factors on the branches of the context encoder, see `DropPath`; None, as in any
+                evaluation, for 1. All context views of an image share them: it meets one shallower network.
         """
-        targets = self.target.compute(self.target_encoder, images, masks)  # [B, M, T, D]
-        context = self._encode_context(images, masks)  # [B, E, K, D]
-        predictions = self.predictor(context, masks)
-        # Half precision is for products; differences of features are taken in at least single precision.
-        dtype = torch.promote_types(predictions.dtype, torch.float32)
-        wanted = targets.to(dtype).unsqueeze(1).expand_as(predictions)
-        per_patch = self.loss.per_patch(predictions.to(dtype), wanted)
-        loss = mean_over_valid(per_patch, masks.target_valid, num_valid)
-        found = Representations(context.to(dtype), predictions.to(dtype), wanted, masks)
-        terms = self.regularizer.terms(found)
-        if not terms:
-            return Prediction(loss, predictions, targets)
-        share = _share_of_batch(masks, num_valid)
-        values = {"prediction_loss": loss} | {name: share * term.value for name, term in terms.items()}
-        for name, term in terms.items():
-            loss = loss + term.weight * values[name]
-        return Prediction(loss, predictions, targets, values)
+        context = self._encode_context(images, masks, drop_path)  # [B, E, K, D]
+        levels = self._levels(images, context, masks)
+        if num_valid is None and self.hierarchy is not None:
+            num_valid = self.count_targets(masks)
+        counts = [None] if num_valid is None else num_valid.unbind()
+        outcomes = [
+            self._predict(level, predictor, count)
+            for level, predictor, count in zip(levels, self._predictors(), counts, strict=True)
+        ]
+        finest = outcomes[0]
+        loss, terms = finest.loss, {}
+        if self.hierarchy is not None:
+            loss = sum_of_levels([outcome.loss for outcome in outcomes], self.hierarchy.loss_weights)
+            terms = {f"loss_level_{level}": outcome.loss for level, outcome in enumerate(outcomes, start=1)}
+        found = Representations(context.to(finest.predictions.dtype), finest.predictions, finest.wanted, masks)
+        more = self.regularizer.terms(found)
+        if more:
+            share = _share_of_batch(masks, num_valid)
+            terms |= {"prediction_loss": loss} | {name: share * term.value for name, term in more.items()}
+            for name, term in more.items():
+                loss = loss + term.weight * terms[name]
+        return Prediction(loss, finest.predictions, levels[0].targets, terms)
 
-    def _encode_context(self, images: Tensor, masks: Masks) -> Tensor:
+    def count_targets(self, masks: Masks) -> Tensor:
+        """Pairs of a context view and a valid target patch at every level, at least 1 each, [levels] int64."""
+        of_levels = [masks] if self.hierarchy is None else self.hierarchy.masks(masks)
+        counts = torch.stack([found.target_counts().sum() * found.context.shape[1] for found in of_levels])
+        return counts.clamp(min=1)  # of a level whose cells are no target anywhere the loss is 0
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Trained parameters of the context side."""
+        yield from self.context_encoder.parameters()
+        if self.hierarchy is not None:
+            yield from self.hierarchy.context_pyramid.parameters()
+
+    def predictor_parameters(self) -> Iterator[nn.Parameter]:
+        """Trained parameters of the predictors of all levels."""
+        for predictor in self._predictors():
+            yield from predictor.parameters()
+
+    def _predictors(self) -> list[nn.Module]:
+        return [self.predictor] if self.hierarchy is None else [self.predictor, *self.hierarchy.predictors]
+
+    def _encode_context(self, images: Tensor, masks: Masks, drop_path: Tensor | None) -> Tensor:
         """Features of the context patches, [B, E, K, D]."""
         batch, views = masks.context.shape[:2]
         context = self.context_encoder(
             images.repeat_interleave(views, dim=0) if views > 1 else images,
             masks.context.flatten(0, 1),
             None if masks.context_valid is None else masks.context_valid.flatten(0, 1),
+            None if drop_path is None else drop_path.repeat_interleave(views, dim=0),
         )
         return context.unflatten(0, (batch, views))
+
+    def _levels(self, images: Tensor, context: Tensor, masks: Masks) -> list[Level]:
+        """What is predicted, and from what: at the patches, and above them."""
+        if self.hierarchy is None:
+            return [Level(context, self.target.compute(self.target_encoder, images, masks), masks)]
+        assert isinstance(self.target, FeatureGridTarget), "checked with the configuration"
+        features = self.target.encode(self.target_encoder, images)  # [B, N, D]
+        return self.hierarchy.levels(context, features, self.target, masks)
+
+    def _predict(self, level: Level, predictor: nn.Module, count: Tensor | None) -> _Outcome:
+        predictions = predictor(level.context, level.masks)
+        # Half precision is for products; differences of features are taken in at least single precision.
+        dtype = torch.promote_types(predictions.dtype, torch.float32)
+        wanted = level.targets.to(dtype).unsqueeze(1).expand_as(predictions)
+        per_patch = self.loss.per_patch(predictions.to(dtype), wanted)
+        loss = mean_over_valid(per_patch, level.masks.target_valid, count)
+        return _Outcome(loss, predictions.to(dtype), wanted)
 
     @torch.no_grad()
     def update_target_encoder(self, momentum: float, apply: Tensor) -> None:
@@ -110,12 +161,28 @@ class IJepa(nn.Module):
             apply: scalar tensor, 1 to update, 0 to leave the weights as they are (decided on the device).
         """
         target: list[Tensor] = list(self.target_encoder.parameters())
-        context: list[Tensor] = list(self.context_encoder.parameters())
+        if self.hierarchy is not None:
+            target += self.hierarchy.target_pyramid.parameters()
+        context: list[Tensor] = list(self.encoder_parameters())
         step = list(torch._foreach_sub(context, target))
         torch._foreach_mul_(step, (1 - momentum) * apply.to(step[0].dtype))
         torch._foreach_add_(target, step)
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """Of one level: its loss, and predictions and targets [B, E, M, T, D] in at least single precision."""
+
+    loss: Tensor
+    predictions: Tensor
+    wanted: Tensor
+
+
+def sum_of_levels(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Weighted sum of the levels' losses."""
+    return torch.stack([weight * loss for loss, weight in zip(losses, weights, strict=True)]).sum()
+
+
 def _share_of_batch(masks: Masks, num_valid: Tensor | None) -> Tensor | float:
     """How much of the batch these images are, by their target patches: shares of all parts add up to 1."""
-    return 1.0 if num_valid is None else masks.target_counts().sum() * masks.context.shape[1] / num_valid
+    return 1.0 if num_valid is None else masks.target_counts().sum() * masks.context.shape[1] / num_valid[0]

@@ -22,18 +22,25 @@ class Predictor(nn.Module):
         size: width P, depth and heads of the predictor.
         position: the predictor's own embedding, for its width.
         target_dim: features of a target patch, which go out; D by default.
+        layer_scale: first value of every block's learned factors; None has none.
     Source: Assran et al. 2023, arXiv:2301.08243, sec. 3, and the released code.
     """
 
     def __init__(
-        self, encoder_dim: int, size: ModelSize, position: PositionEmbedding, target_dim: int | None = None
+        self,
+        encoder_dim: int,
+        size: ModelSize,
+        position: PositionEmbedding,
+        *,
+        target_dim: int | None = None,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.size = size
         self.embed = nn.Linear(encoder_dim, size.embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size.embed_dim))
         self.position = position
-        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
+        self.blocks = nn.ModuleList(Block(size, layer_scale) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
         self.proj = nn.Linear(size.embed_dim, encoder_dim if target_dim is None else target_dim)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_lab.grid import Grid, patchify
+from jepa_lab.models.layer_scale import LayerScale, build_layer_scale
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.positions.base import PositionEmbedding, Rotation, apply_rotation
 
@@ -47,18 +50,29 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block: each of its two branches adds to the tokens.
 
-    def __init__(self, size: ModelSize) -> None:
+    Args:
+        layer_scale: first value of the branches' learned factors; None has none.
+    """
+
+    def __init__(self, size: ModelSize, layer_scale: float | None = None) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
         self.attn = Attention(size.embed_dim, size.num_heads)
         self.norm2 = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(size.embed_dim, size.mlp_ratio)
+        self.scale1 = build_layer_scale(size.embed_dim, layer_scale)
+        self.scale2 = build_layer_scale(size.embed_dim, layer_scale)
 
-    def forward(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> Tensor:
-        x = x + self.attn(self.norm1(x), rotation, attend)
-        return x + self.mlp(self.norm2(x))
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, attend: Tensor | None, factors: Tensor | None = None
+    ) -> Tensor:
+        """Args: x, rotation, attend as for `Attention`; factors [B, 2] on the two branches, or None for 1."""
+        attended = self.scale1(self.attn(self.norm1(x), rotation, attend))
+        x = x + (attended if factors is None else attended * factors[:, 0, None, None])
+        computed = self.scale2(self.mlp(self.norm2(x)))
+        return x + (computed if factors is None else computed * factors[:, 1, None, None])
 
 
 class PatchEmbed(nn.Module):
@@ -101,31 +115,46 @@ class VisionTransformer(nn.Module):
         num_channels: C of the images.
         size: width, depth and heads.
         position: embedding for this grid and width.
+        layer_scale: first value of every block's learned factors; None has none.
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929. Differs: no class token, final LayerNorm on every patch.
     """
 
     def __init__(
-        self, grid: Grid, patch_size: int, num_channels: int, size: ModelSize, position: PositionEmbedding
+        self,
+        grid: Grid,
+        patch_size: int,
+        num_channels: int,
+        size: ModelSize,
+        position: PositionEmbedding,
+        *,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.grid = grid
         self.size = size
         self.patch_embed = PatchEmbed(patch_size, num_channels, size.embed_dim)
         self.position = position
-        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
+        self.blocks = nn.ModuleList(Block(size, layer_scale) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
 
-    def forward(self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        indices: Tensor | None = None,
+        valid: Tensor | None = None,
+        drop_path: Tensor | None = None,
+    ) -> Tensor:
         """Encode patches; patches that are not in `indices` are never looked at.
 
         Args:
             images: [B, C, H, W] float, channel-normalised.
             indices: [B, K] int64 patch indices, or None for every patch in raster order.
             valid: [B, K] bool, False where an index is padding: no patch attends to it.
+            drop_path: [B, depth, 2] factors on the branches of the blocks, see `DropPath`; None for 1.
         Returns:
             [B, K, D]; padded positions hold numbers without meaning.
         """
-        return self.norm(self._run_blocks(images, indices, valid, keep_last=1)[-1])
+        return self.norm(self._run_blocks(images, indices, valid, keep_last=1, drop_path=drop_path)[-1])
 
     def last_layers(
         self, images: Tensor, num_layers: int, indices: Tensor | None = None, valid: Tensor | None = None
@@ -138,7 +167,24 @@ class VisionTransformer(nn.Module):
         outputs = self._run_blocks(images, indices, valid, keep_last=num_layers)
         return torch.cat([self.norm(output) for output in outputs], dim=-1)
 
-    def _run_blocks(self, images: Tensor, indices: Tensor | None, valid: Tensor | None, keep_last: int) -> list[Tensor]:
+    def at_grid(self, grid: Grid) -> VisionTransformer:
+        """This encoder for images of another grid of patches: its own positions, and the very weights of this one.
+
+        Training one of the two trains the other; only learned positions are a copy, resampled.
+        """
+        shared: dict[int, object] = {id(parameter): parameter for parameter in self.parameters()}
+        other = copy.deepcopy(self, shared)
+        other.grid, other.position = grid, self.position.at_grid(grid)
+        return other
+
+    def _run_blocks(
+        self,
+        images: Tensor,
+        indices: Tensor | None,
+        valid: Tensor | None,
+        keep_last: int,
+        drop_path: Tensor | None = None,
+    ) -> list[Tensor]:
         patches = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
         if indices is None:
             everywhere = torch.arange(self.grid.num_patches, device=images.device)
@@ -150,7 +196,7 @@ class VisionTransformer(nn.Module):
         attend = attention_mask(valid)
         outputs = []
         for depth, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, rotation, attend)
+            tokens = block(tokens, rotation, attend, None if drop_path is None else drop_path[:, depth - 1])
             if depth > len(self.blocks) - keep_last:
                 outputs.append(tokens)
         return outputs
@@ -158,6 +204,8 @@ class VisionTransformer(nn.Module):
 
 def initialize_weights(module: nn.Module, generator: torch.Generator) -> None:
     """Truncated normal (std 0.02) for every weight, zero biases, unit norms, from `generator` alone.
+
+    Layer scales keep the value that they were built with.
 
     Source: the released code. It also writes a rescale by depth and then undoes it, so in effect there is none.
     """
@@ -168,3 +216,6 @@ def initialize_weights(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.ones_(parameter)
         else:
             nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+    for part in module.modules():
+        if isinstance(part, LayerScale):
+            part.reset()

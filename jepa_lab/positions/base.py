@@ -7,6 +7,7 @@ from abc import ABC
 import torch
 from torch import Tensor, nn
 
+from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.registry import ComponentParams, Registry
 
@@ -17,7 +18,8 @@ Rotation = tuple[Tensor, Tensor]
 class PositionEmbedding(nn.Module, ABC):
     """Tells a transformer where its tokens lie on the patch grid.
 
-    A component overrides `add` (absolute embeddings) or `rotation` (relative ones), and leaves the other alone.
+    A component overrides `add` (absolute embeddings) or `rotation` (relative ones), and leaves the other alone. One
+    with trained parameters overrides `at_grid` too.
 
     Args:
         params: the embedding's own `Params`.
@@ -32,6 +34,8 @@ class PositionEmbedding(nn.Module, ABC):
         super().__init__()
         self.params = params
         self.grid = grid
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
 
     @classmethod
     def check(cls, embed_dim: int, num_heads: int) -> str | None:
@@ -51,6 +55,21 @@ class PositionEmbedding(nn.Module, ABC):
     def rotation(self, indices: Tensor) -> Rotation | None:
         """The rotation of queries and keys at `indices` [B, K], or None where positions are absolute."""
         return None
+
+    def at_grid(self, grid: Grid) -> PositionEmbedding:
+        """This embedding for another grid, with the same device and number type; computed anew from its `params`.
+
+        Raises:
+            ConfigError: the embedding is trained, and does not say what its parameters are on another grid.
+        """
+        if next(self.parameters(), None) is not None:
+            raise ConfigError(
+                f"the position embedding {type(self).__name__} has trained parameters for a grid of {self.grid} and "
+                f"none for one of {grid}; keep the resolution, or give its class an `at_grid`"
+            )
+        like = next(self.buffers(), None)
+        other = type(self)(self.params, grid, self.embed_dim, self.num_heads)
+        return other if like is None else other.to(device=like.device, dtype=like.dtype)
 
 
 def apply_rotation(x: Tensor, rotation: Rotation) -> Tensor:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_lab.grid import Grid
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
 from jepa_lab.registry import ComponentParams
+
+
+def resample(table: Tensor, grid: Grid, to: Grid) -> Tensor:
+    """A vector for each position of another grid: bicubic, antialiased where it shrinks.
+
+    Args:
+        table: [N, D], a vector for each position of `grid`.
+    Returns:
+        [N of `to`, D]; the same numbers where the grids are equal.
+    """
+    if grid == to:
+        return table
+    image = table.unflatten(0, (grid.height, grid.width)).permute(2, 0, 1)[None]  # [1, D, Gh, Gw]
+    size = (to.height, to.width)
+    # With antialias the kernel also keeps a linear ramp linear when it enlarges, which without it it does not.
+    image = F.interpolate(image, size, mode="bicubic", align_corners=False, antialias=True)
+    return image[0].flatten(1).T.contiguous()
 
 
 @POSITIONS.register(
@@ -24,3 +42,10 @@ class LearnedPosition(PositionEmbedding):
 
     def add(self, tokens: Tensor, indices: Tensor) -> Tensor:
         return tokens + self.position_embedding[indices]
+
+    def at_grid(self, grid: Grid) -> LearnedPosition:
+        """The vectors of this grid, resampled."""
+        other = LearnedPosition(self.params, grid, self.embed_dim, self.num_heads)
+        table = resample(self.position_embedding.detach(), self.grid, grid).clone()
+        other.position_embedding = nn.Parameter(table, requires_grad=self.position_embedding.requires_grad)
+        return other

@@ -68,7 +68,7 @@ def parameter_decays(model: IJepa, settings: OptimizerSettings) -> dict[str, Dec
         if isinstance(module, PositionEmbedding)
         for parameter in module.parameters()
     }
-    of_predictor = set(model.predictor.parameters())
+    of_predictor = set(model.predictor_parameters())
     decays = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -19,6 +19,7 @@ from jepa_lab.errors import RunPruned, RunStopped
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.sampling import MaskSampler
+from jepa_lab.models.drop_path import DropPath
 from jepa_lab.training.checkpoint import (
     Checkpoint,
     CheckpointStore,
@@ -104,6 +105,7 @@ class Pretraining:
     Attributes:
         mean, std: [C] of pixels in [0, 1], on the device.
         augmentation_generator, mask_generator: on the device; the data order has its own, in `batches`.
+        drop_path: decides for the whole batch, on the device; None where nothing is dropped.
         evaluation: measures the model at a probe epoch.
         batches: give this process's rows.
         config: resolved YAML. stop: asked between two steps whether the run shall stop.
@@ -120,6 +122,7 @@ class Pretraining:
     std: Tensor
     augmentation_generator: torch.Generator
     mask_generator: torch.Generator
+    drop_path: DropPath | None
     evaluation: Evaluator
     evaluate_every_epochs: int
     checkpoints: CheckpointStore
@@ -179,7 +182,9 @@ class Pretraining:
                 masks = self.sampler.sample(
                     self.settings.batch_size, self.mask_generator, compiled=self.step.compute.compile
                 )
-                statistics = self.step(normalize(self._augmented(images), self.mean, self.std), masks, step)
+                augmented = normalize(self._augmented(images), self.mean, self.std)
+                drop_path = None if self.drop_path is None else self.drop_path.draw(self.settings.batch_size)
+                statistics = self.step(augmented, masks, step, drop_path)
             with self.team.reporting(self.stop):
                 self._after_step(step, statistics, masks)
         self._stop_if_asked(self.total_steps, self.batches.position())
@@ -348,10 +353,12 @@ class Pretraining:
 
     def _state_tensors(self, position: BatchPosition) -> dict[str, Tensor]:
         """Everything that a checkpoint holds beside model and optimizer, as tensors."""
+        dropping = {} if self.drop_path is None else {"drop_path_generator": self.drop_path.generator.get_state()}
         return {
             "order_generator": position.generator_state,
             "augmentation_generator": self.augmentation_generator.get_state(),
             "mask_generator": self.mask_generator.get_state(),
+            **dropping,
             "skipped": self._skipped,
             **self._loss.state(),
             **{f"gate/{name}": tensor for name, tensor in self.step.gate.state().items()},
@@ -394,6 +401,8 @@ class Pretraining:
         state, run = checkpoint.state, checkpoint.run
         self.augmentation_generator.set_state(state["augmentation_generator"])
         self.mask_generator.set_state(state["mask_generator"])
+        if self.drop_path is not None:
+            self.drop_path.generator.set_state(state["drop_path_generator"])
         self.step.gate.restore({key.removeprefix("gate/"): value for key, value in state.items()})
         self._loss.restore(state)
         self._skipped = state["skipped"].to(self.mean.device)

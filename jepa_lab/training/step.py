@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -54,23 +54,27 @@ class TrainingStep:
     clip_norm: float | None
     team: Team = ALONE
 
-    def __call__(self, images: Tensor, masks: Masks, step: int) -> StepStatistics:
+    def __call__(self, images: Tensor, masks: Masks, step: int, drop_path: Tensor | None = None) -> StepStatistics:
         """Train on a batch.
 
         Args:
             images: this process's rows of the batch, [B / processes, C, H, W] float, channel-normalised, augmented.
             masks: of all B images.
             step: number of this step, from 1.
+            drop_path: [B, depth, 2] of all B images, see `IJepa.forward`.
         """
         set_schedule(self.optimizer, self.schedules, step)
-        num_valid = masks.target_counts().sum() * masks.context.shape[1]
-        masks = masks[self.team.rows(len(masks))]
+        num_valid = self.model.count_targets(masks)
+        rows = self.team.rows(len(masks))
+        masks, drop_path = masks[rows], None if drop_path is None else drop_path[rows]
         measured: dict[str, Tensor] = {}
         parts = _slices(len(masks), self.parts)
         for part in parts:
             with nullcontext() if part == parts[-1] else self.team.without_sum():
                 with self.compute.autocast():
-                    prediction = self.forward(images[part], masks[part], num_valid)
+                    prediction = self.forward(
+                        images[part], masks[part], num_valid, None if drop_path is None else drop_path[part]
+                    )
                 (prediction.loss * self.gate.loss_scale).backward()
             for name, value in {"loss": prediction.loss, **prediction.terms}.items():
                 measured[name] = measured[name] + value.detach() if name in measured else value.detach()
@@ -87,7 +91,8 @@ class TrainingStep:
 
     def _gradient_norms(self) -> tuple[Tensor, Tensor]:
         """Undo the loss scale, clip, and return the norms before clipping of encoder and predictor."""
-        encoder, predictor = _gradients(self.model.context_encoder), _gradients(self.model.predictor)
+        encoder = _gradients(self.model.encoder_parameters())
+        predictor = _gradients(self.model.predictor_parameters())
         if self.gate.scaling:
             torch._foreach_mul_(encoder + predictor, 1 / self.gate.loss_scale)
         encoder_norm = torch.nn.utils.get_total_norm(encoder)
@@ -98,8 +103,8 @@ class TrainingStep:
         return encoder_norm, predictor_norm
 
 
-def _gradients(module: nn.Module) -> list[Tensor]:
-    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def _slices(count: int, parts: int) -> list[slice]:

@@ -31,6 +31,7 @@ CLIPPED = ("training.accumulation_steps=3", "training.gradient_clip_norm=0.05")
 RUNS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "clipped": ("masker=random", "context_batching=pad", *CLIPPED, "augmentation=none"),
+    "dropping": ("encoder.size.depth=2", "encoder.drop_path_rate=0.5", *CLIPPED),
     "streaming": (FINE, "masker=reference_multi_block", "context_batching=prefix", "data.residency=streaming"),
     "joint": ("masker=single_block", "context_batching=subset", "predictor.target_sequences=joint"),
 }

@@ -17,7 +17,7 @@ LAYERS = [
     {"registry"},
     {"tracking"},
     {"maskers", "positions", "losses", "data"},
-    {"targets", "regularizers"},
+    {"targets", "regularizers", "downsampling"},
     {"models", "probes", "figures"},
     {"training"},
     {"config"},

@@ -16,6 +16,7 @@ from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.learned import LearnedPosition
 from jepa_lab.registry import ComponentParams
+from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.features import FeaturesParams, FeaturesTarget
 from jepa_lab.training.checkpoint import optimizer_tensors, restore_optimizer
 from jepa_lab.training.ema.constant import ConstantEma, ConstantParams
@@ -34,7 +35,9 @@ def model() -> IJepa:
 
     encoder = VisionTransformer(Grid(4, 4), 2, 1, ModelSize(16, DEPTH, 2), position(16))
     predictor = Predictor(16, ModelSize(8, 2, 2), position(8))
-    model = IJepa(encoder, predictor, FeaturesTarget(FeaturesParams()), SmoothL1Loss(SmoothL1Params()))
+    model = IJepa(
+        encoder, predictor, FeaturesTarget(FeaturesParams(), TargetInputs(16, DEPTH, 2, 1)), SmoothL1Loss(SmoothL1Params())
+    )
     initialize_weights(model, torch.Generator().manual_seed(0))
     return model
 

@@ -1,0 +1,171 @@
+"""H-JEPA: coarser levels above the patches, each with a prediction and a loss of its own.
+
+Level 1 is the patch grid; each level above it has half as many cells a side, rounded up (14 -> 7 -> 4).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lab.downsampling.base import Downsampling
+from jepa_lab.grid import Grid
+from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.coverage import coverage_of, patches_of
+from jepa_lab.models.predictor import Predictor
+from jepa_lab.models.vit import gather_tokens
+from jepa_lab.targets.base import FeatureGridTarget
+
+
+def level_grids(grid: Grid, num_levels: int) -> list[Grid]:
+    """The grids of all levels, finest first."""
+    grids = [grid]
+    while len(grids) < num_levels:
+        grids.append(grids[-1].coarser())
+    return grids
+
+
+def coarser_masks(masks: Masks, grid: Grid) -> Masks:
+    """The masks of the next coarser grid.
+
+    A coarse cell is a target of a block when at least half of its fine cells are; it is context when at least one of
+    its fine cells is. It may be both: what is predicted of it is then mostly hidden, since at most half of it is seen.
+    A small block may have no target cell; its validity is then all False.
+
+    Args:
+        masks: on `grid`.
+    """
+    children, exists = grid.children(masks.context.device)  # each [N', 4]
+    num_cells = len(children)
+
+    def counts(indices: Tensor, valid: Tensor | None) -> Tensor:
+        """Covered fine cells of every coarse one, [B, E or M, N']."""
+        covered = coverage_of(indices, valid, grid.num_patches)
+        return (covered[..., children] & exists).sum(dim=-1)
+
+    context = counts(masks.context, masks.context_valid) > 0
+    target = 2 * counts(masks.target, masks.target_valid) >= exists.sum(dim=-1)
+    # A coarse cell takes at least one fine one, so none of the two can have more than its fine patches.
+    context_indices, context_valid = patches_of(context, min(num_cells, masks.context.shape[-1]))
+    target_indices, target_valid = patches_of(target, min(num_cells, masks.target.shape[-1]))
+    return Masks(context_indices, context_valid, target_indices, target_valid)
+
+
+class Pyramid(nn.Module):
+    """Features of all levels, made of those of the finest.
+
+    Args:
+        grids: of the levels, finest first.
+        downsamplings: one a step from a level to the next coarser one.
+        skip_connections: add to each cell the feature of the cell above it, from the coarsest level down, so that
+            every level knows of all coarser ones.
+    Source: levels: H-JEPA notes; the way down: Lin et al. 2017, arXiv:1612.03144 (FPN), sec. 3. Differs: nothing is
+        learned on the way down, so that one level is the plain model.
+    """
+
+    def __init__(self, grids: Sequence[Grid], downsamplings: Sequence[Downsampling], skip_connections: bool) -> None:
+        super().__init__()
+        assert len(downsamplings) == len(grids) - 1, "one for each step"
+        self.grids = tuple(grids)
+        self.downsamplings = nn.ModuleList(downsamplings)
+        self.skip_connections = skip_connections
+
+    def forward(self, features: Tensor, seen: Tensor) -> list[Tensor]:
+        """Features of every level.
+
+        Args:
+            features: [S, N, D] on the finest grid. seen: [S, N] bool; what stands at other cells does not matter.
+        Returns:
+            [S, N_l, D] for each level; without meaning at cells of which nothing is seen.
+        """
+        levels = [features]
+        for grid, downsampling in zip(self.grids, self.downsamplings, strict=False):
+            children, exists = grid.children(features.device)
+            seen_children = seen[:, children] & exists  # [S, N', 4]
+            levels.append(downsampling(levels[-1][:, children], seen_children))
+            seen = seen_children.any(dim=-1)
+        return self._with_skips(levels) if self.skip_connections else levels
+
+    def _with_skips(self, levels: list[Tensor]) -> list[Tensor]:
+        above = levels[-1]
+        result = [above]
+        for grid, features in zip(reversed(self.grids[:-1]), reversed(levels[:-1]), strict=True):
+            above = features + above[:, grid.parents(features.device)].to(features.dtype)
+            result.append(above)
+        return result[::-1]
+
+
+@dataclass(frozen=True)
+class Level:
+    """What is predicted at a level, and from what.
+
+    Attributes:
+        context: [B, E, K, D]. targets: [B, M, T, D]. masks: on the level's grid.
+    """
+
+    context: Tensor
+    targets: Tensor
+    masks: Masks
+
+
+class Hierarchy(nn.Module):
+    """The levels above the patches: their pyramids, their predictors, and the weights of all losses.
+
+    The target side has a pyramid of its own, which starts as a copy and follows by EMA, as the target encoder does.
+
+    Args:
+        pyramid: of the context side, trained by gradient.
+        predictors: of the levels above the finest.
+        loss_weights: of all levels, finest first.
+    """
+
+    def __init__(self, pyramid: Pyramid, predictors: Sequence[Predictor], loss_weights: Sequence[float]) -> None:
+        super().__init__()
+        assert len(pyramid.grids) == len(loss_weights) == len(predictors) + 1, "one for each level"
+        self.context_pyramid = pyramid
+        self.target_pyramid = copy.deepcopy(pyramid).requires_grad_(False)
+        self.predictors = nn.ModuleList(predictors)
+        self.loss_weights = tuple(loss_weights)
+
+    def masks(self, masks: Masks) -> list[Masks]:
+        """The masks of every level."""
+        found = [masks]
+        for grid in self.context_pyramid.grids[:-1]:
+            found.append(coarser_masks(found[-1], grid))
+        return found
+
+    def levels(self, context: Tensor, features: Tensor, target: FeatureGridTarget, masks: Masks) -> list[Level]:
+        """Context and targets of every level.
+
+        Args:
+            context: [B, E, K, D] of the context encoder.
+            features: [B, N, D] of the target encoder, of the whole image.
+        """
+        num_patches = self.context_pyramid.grids[0].num_patches
+        seen = coverage_of(masks.context, masks.context_valid, num_patches).flatten(0, 1)  # [B * E, N]
+        context_levels = self.context_pyramid(_on_grid(context, masks, num_patches), seen)
+        with torch.no_grad():
+            target_levels = self.target_pyramid(features, torch.ones_like(features[..., 0], dtype=torch.bool))
+        return [
+            Level(_at_context(of_context, on_level), target.of_features(of_target, on_level), on_level)
+            for of_context, of_target, on_level in zip(context_levels, target_levels, self.masks(masks), strict=True)
+        ]
+
+
+def _on_grid(context: Tensor, masks: Masks, num_patches: int) -> Tensor:
+    """Context tokens [B, E, K, D] at their places, [B * E, N, D]; elsewhere zeros, which mean nothing."""
+    indices = masks.context
+    if masks.context_valid is not None:
+        indices = indices.masked_fill(~masks.context_valid, num_patches)  # padding goes into a cell that is cut off
+    index = indices.flatten(0, 1).unsqueeze(-1).expand(-1, -1, context.shape[-1])
+    grid = context.new_zeros(index.shape[0], num_patches + 1, context.shape[-1])
+    return grid.scatter(1, index, context.flatten(0, 1))[:, :num_patches]
+
+
+def _at_context(features: Tensor, masks: Masks) -> Tensor:
+    """Features [B * E, N, D] at the context cells, [B, E, K, D]."""
+    return gather_tokens(features, masks.context.flatten(0, 1)).unflatten(0, masks.context.shape[:2])

@@ -21,7 +21,8 @@ def write_png(figure: Any, out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    part = out.with_name(out.name + ".part")
+    # Hidden, as every unfinished file of a run folder is: a killed run leaves it, and a mirror must not send it.
+    part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -358,7 +358,9 @@ def test_names_and_values_keep_mlflows_limits() -> None:
 
 
 def test_a_cursor_survives_and_a_damaged_one_is_started_anew(folder: RunFolder) -> None:
-    cursor = MirrorCursor(SETTINGS.uri, SETTINGS.experiment, folder.read_description().run_uid, run_id="r", last_steps={"a": 4})
+    cursor = MirrorCursor(
+        SETTINGS.uri, SETTINGS.experiment, folder.read_description().run_uid, run_id="r", last_steps={"a": 4}
+    )
     cursor.save(folder)
     assert load_cursor(folder, folder.read_description()) == cursor
     content = bytearray(folder.mirror.read_bytes())
@@ -377,7 +379,9 @@ def test_the_state_counts_what_the_tracker_lacks(folder: RunFolder) -> None:
         for step in range(5):
             writer.append(step, 0, {"a": 1.0})
         folder.write_result("FINISHED", {"test": 0.5}, 4, folder.checkpoints / "step-4")
-        cursor = MirrorCursor(SETTINGS.uri, SETTINGS.experiment, folder.read_description().run_uid, run_id="r", last_steps={"a": 2})
+        cursor = MirrorCursor(
+            SETTINGS.uri, SETTINGS.experiment, folder.read_description().run_uid, run_id="r", last_steps={"a": 2}
+        )
         cursor.save(folder)
         state = mirror_state(folder)
         assert state.rows_behind == 2

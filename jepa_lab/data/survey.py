@@ -37,7 +37,7 @@ from jepa_lab.tracking.records import read_record, record_as, write_record
 
 KIND = "data"
 VERSION = 1
-DECODE_RULES_VERSION = 1
+DECODE_RULES_VERSION = 2
 """Raised when `decode_image` or the resizing gives other pixels: what was stored under older rules is then stale."""
 
 TrainingPart = Callable[[Tensor | None, int], Tensor]

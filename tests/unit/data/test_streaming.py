@@ -247,6 +247,27 @@ def test_semaphores_that_cannot_be_made_stop_the_run_with_a_remedy(monkeypatch: 
         next(in_order(_whoami, _endless_blocks(), Workers(1)))
 
 
+def test_what_a_worker_cannot_send_stops_the_run_rather_than_letting_it_wait(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The loader sends in a thread, whose errors are printed and otherwise lost; here no file can be opened for it."""
+
+    def no_file(tensor: Tensor) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setitem(ForkingPickler._extra_reducers, Tensor, no_file)  # the workers inherit it
+    with pytest.raises(RunStopped, match=r"process that reads images died .*data\.num_workers"):
+        next(in_order(_whoami, _endless_blocks(), Workers(2)))
+    assert "Traceback" not in capfd.readouterr().err
+    assert multiprocessing.active_children() == []
+
+
+def test_a_folder_for_temporary_files_in_which_no_socket_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multiprocessing.util.get_temp_dir", lambda: "/tmp/" + "x" * 200)
+    with pytest.raises(RunStopped, match=r"/tmp/x*.*AF_UNIX path too long.*set TMPDIR.*data\.num_workers=0"):
+        next(in_order(_whoami, _endless_blocks(), Workers(1)))
+
+
 def test_workers_that_are_stopped_are_killed_when_the_reading_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jepa_lab.data.workers.SECONDS_TO_LEAVE", 0.1)
     reader = in_order(_whoami, _endless_blocks(), Workers(2))

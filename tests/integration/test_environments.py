@@ -224,6 +224,17 @@ def test_what_is_no_file_is_named(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_current_folder_that_was_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's libraries would end the process with a message about themselves."""
+    file = write_tiny(tmp_path)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = invoke("check", file)
+    assert result.exit_code == 2
+    assert result.output.startswith("error: the current folder no longer exists; change to another one"), result.output
+
+
 def test_the_name_of_a_pipeline_file_does_not_matter(tmp_path: Path) -> None:
     file = write_tiny(tmp_path).rename(tmp_path / "tiny.json")
     assert invoke("check", file).exit_code == 0

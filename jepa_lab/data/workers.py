@@ -256,9 +256,12 @@ def _pinned(result: Result) -> Result:
 
 
 def _tells_of_a_dead_worker(error: Exception) -> bool:
-    """Whether an error of the loader means that a worker is gone, rather than that `read` raised in one."""
+    """Whether an error of the loader means that a worker is gone or out of reach, not that `read` raised in one."""
     text = str(error)
-    if re.match(r"DataLoader worker \(pid|Pin memory thread", text) or "in pin memory thread" in text:
+    if (
+        re.match(r"DataLoader worker \(pid|Pin memory thread|Too many open files", text)
+        or "in pin memory thread" in text
+    ):
         return True
     # The connection over which a tensor's memory is handed over broke.
     return isinstance(error, (OSError, EOFError)) and not text.startswith("Caught ")

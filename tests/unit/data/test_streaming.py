@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -260,6 +261,16 @@ def test_what_a_worker_cannot_send_stops_the_run_rather_than_letting_it_wait(
         next(in_order(_whoami, _endless_blocks(), Workers(2)))
     assert "Traceback" not in capfd.readouterr().err
     assert multiprocessing.active_children() == []
+
+
+def test_a_limit_of_open_files_stops_the_run_with_a_remedy() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, before[1]))
+    try:
+        with pytest.raises(RunStopped, match=r"Too many open files.*ulimit -n"):
+            list(in_order(_whoami, torch.arange(2, 100).split(1), Workers(2)))  # each block holds a file
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_folder_for_temporary_files_in_which_no_socket_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,6 @@ def observe(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> d
 
     def watched_step(self: TrainingStep, images: torch.Tensor, *rest: Any) -> Any:
         seen["images"].append(len(images))
-        seen["threads"].append(torch.get_num_threads())
         hook = self.model.register_forward_pre_hook(lambda model, args: seen["forward_images"].append(len(args[0])))
         self.optimizer.register_step_pre_hook(note_norm)
         try:
@@ -72,16 +71,15 @@ def observe(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> d
         seen["compiled"].append(True)
         return model
 
-    threads = torch.get_num_threads()
     with monkeypatch.context() as patch:
         patch.setattr(TrainingStep, "__call__", watched_step)
         patch.setattr(CheckpointStore, "save", watched_save)
         patch.setattr(torch, "compile", compile_nothing)
+        patch.setattr(torch, "set_num_threads", seen["threads"].append)
         patch.setattr(Pretraining, "run", train_only)
         loaded = load_tiny(folder, "training.epochs=1", "probe.every_epochs=100", *overrides)
         with pytest.raises(Trained):
             start_run(loaded, folder / "runs", ["observed"])
-    torch.set_num_threads(threads)
     (run,) = (folder / "runs").iterdir()
     last = CheckpointStore(run / "checkpoints").load().run
     rows = [row.step for row in read_metrics(run / "metrics.jsonl") if "train/loss" in row.metrics]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -23,6 +21,7 @@ from jepa_lab.training.ema.constant import ConstantEma, ConstantParams
 from jepa_lab.training.optimizer import build_optimizer, set_schedule
 from jepa_lab.training.parameter_groups import Decay, group_parameters, parameter_decays
 from jepa_lab.training.schedules import OptimizerSettings, Schedules
+from tests.golden.reference import build_reference_model, build_reference_step, load_reference
 
 DEPTH = 3
 PEAK = {"learning_rate": 0.1, "start_learning_rate": 0.1, "final_learning_rate": 0.1, "warmup_epochs": 0}
@@ -156,12 +155,20 @@ def test_adamw_uses_the_given_moments_and_epsilon(model: IJepa, settings: dict[s
         assert (before[name] - after).mean().item() == pytest.approx(moved, rel=1e-3, abs=1e-6), name
 
 
-def test_the_state_of_many_groups_is_saved_and_restored_by_parameter_name(model: IJepa, tmp_path: Path) -> None:
-    settings = {"layer_decay": 0.75, "predictor_weight_decay": 0.01}
-    saved = optimizer_tensors(model, take_step(model, gradient=1.0, **settings))
-    names = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert {path.rpartition("/")[0] for path in saved} == names
-    fresh = build_optimizer(model, OptimizerSettings(**settings))
-    restore_optimizer(model, fresh, saved)
-    restored = optimizer_tensors(model, fresh)
-    assert all(torch.equal(saved[path], restored[path]) for path in saved)
+def test_training_with_many_groups_goes_on_bitwise_from_a_checkpoint() -> None:
+    settings = {"layer_decay": 0.75, "predictor_weight_decay": 0.01, "predictor_final_weight_decay": 0.1}
+    reference = load_reference()
+    whole, begun, resumed = (build_reference_step(build_reference_model(reference), **settings) for _ in range(3))
+    for number in range(4):
+        whole(reference.images(number), reference.masks(number), number + 1)
+    for number in range(2):
+        begun(reference.images(number), reference.masks(number), number + 1)
+    saved = optimizer_tensors(begun.model, begun.optimizer)
+    trained = {name for name, p in begun.model.named_parameters() if p.requires_grad}
+    assert {path.rpartition("/")[0] for path in saved} == trained
+    resumed.model.load_state_dict(begun.model.state_dict())
+    restore_optimizer(resumed.model, resumed.optimizer, saved)
+    for number in range(2, 4):
+        resumed(reference.images(number), reference.masks(number), number + 1)
+    after = resumed.model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in whole.model.state_dict().items())

@@ -245,10 +245,15 @@ def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
         geometry.encoder,
         position,
         layer_scale=pipeline.encoder.layer_scale,
+        recompute=pipeline.training.activation_checkpointing,
     )
     position = _build_position(pipeline.predictor.position, geometry, geometry.predictor)
     predictor = Predictor(
-        geometry.encoder.embed_dim, geometry.predictor, position, layer_scale=pipeline.predictor.layer_scale
+        geometry.encoder.embed_dim,
+        geometry.predictor,
+        position,
+        layer_scale=pipeline.predictor.layer_scale,
+        recompute=pipeline.training.activation_checkpointing,
     )
     generator = build_generator(pipeline.seed, "initialization")
     initialize_weights(encoder, generator)

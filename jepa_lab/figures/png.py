@@ -9,7 +9,7 @@ from typing import Any
 
 from jepa_lab.errors import ConfigError, RunStopped
 
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+_REFUSED = {errno.EACCES, errno.ENOENT, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 
 
 def write_png(figure: Any, out: Path) -> None:

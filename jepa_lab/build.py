@@ -262,6 +262,7 @@ def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
         geometry.encoder,
         _build_position(pipeline.encoder.position, geometry.grid, geometry.encoder),
         layer_scale=pipeline.encoder.layer_scale,
+        recompute=pipeline.training.activation_checkpointing,
     )
     target = build_target(pipeline, geometry, num_channels)
     grids = level_grids(geometry.grid, pipeline.hierarchy.num_levels)
@@ -283,6 +284,7 @@ def _build_predictor(pipeline: Pipeline, geometry: Geometry, grid: Grid, target_
         _build_position(pipeline.predictor.position, grid, geometry.predictor),
         target_dim=target_dim,
         layer_scale=pipeline.predictor.layer_scale,
+        recompute=pipeline.training.activation_checkpointing,
     )
 
 

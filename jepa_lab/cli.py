@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -283,6 +283,34 @@ def probe(run_folder: Path, overrides: tuple[str, ...], step: int | None) -> Non
     file, result = probe_again(RunFolder.open(run_folder), overrides, step)
     print_probe(result)
     click.echo(f"wrote {file}")
+
+
+@main.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG to write.")
+@click.option("--step", type=int, help="Checkpoint to draw; the last one by default.")
+@click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
+@click.option("--layer", type=int, help="Block to draw, from 1; the last one by default.")
+@click.option("--images", default=4, show_default=True, type=click.IntRange(1, 32), help="Validation images.")
+@click.option("--query", type=int, nargs=2, help="Row and column of a patch, from 0: draw what it attends to.")
+def attention(
+    run_folder: Path,
+    out: Path,
+    step: int | None,
+    encoder: Literal["target", "context"],
+    layer: int | None,
+    images: int,
+    query: tuple[int, int] | None,
+) -> None:
+    """Draw which patches a run's encoder attends to, for each head, on validation images.
+
+    There is no class token: by default a map shows how much attention each patch receives from all patches.
+    """
+    from jepa_lab.attention_picture import AttentionQuestion, draw_run_attention
+    from jepa_lab.tracking.run_folder import RunFolder
+
+    draw_run_attention(RunFolder.open(run_folder), AttentionQuestion(step, encoder, layer, images, query), out)
+    click.echo(f"wrote {out}")
 
 
 @main.command(epilog="Overrides follow FILE as KEY=VALUE and hold for every arm: data.root=FOLDER training.epochs=10")

@@ -82,7 +82,7 @@ def _probe(
         compute = resolve_compute(pipeline.training)
     with loaded.located("data"):
         data = prepare_data(pipeline, compute.device, known.get("data"))
-    _refuse_changed_data(folder, data.digest)
+    refuse_changed_data(folder, data.digest)
     with loaded.located("probe"):
         probe_data = prepare_probe_data(pipeline, data, compute.device, known.get("probe.data"))
         splits = probe_splits(probe_data)
@@ -94,7 +94,7 @@ def _probe(
     return summary, details | skipped_record(data, probe_data)
 
 
-def _refuse_changed_data(folder: RunFolder, digest: str) -> None:
+def refuse_changed_data(folder: RunFolder, digest: str) -> None:
     """The images of the run are probed, or normalize those that are.
 
     Raises:

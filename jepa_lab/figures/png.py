@@ -10,7 +10,7 @@ from typing import Any
 from jepa_lab.errors import ConfigError
 from jepa_lab.tracking.atomic import explain_os_error
 
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+_REFUSED = {errno.EACCES, errno.ENOENT, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 
 
 def write_png(figure: Any, out: Path) -> None:

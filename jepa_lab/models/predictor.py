@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lab.maskers.base import Masks
+from jepa_lab.models.recompute import call_block
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import LAYER_NORM_EPS, Block, attention_mask
 from jepa_lab.positions.base import PositionEmbedding
@@ -23,6 +24,7 @@ class Predictor(nn.Module):
         position: the predictor's own embedding, for its width.
         target_dim: features of a target patch, which go out; D by default.
         layer_scale: first value of every block's learned factors; None has none.
+        recompute: compute the blocks again in the backward pass instead of keeping what they computed.
     Source: Assran et al. 2023, arXiv:2301.08243, sec. 3, and the released code.
     """
 
@@ -34,9 +36,11 @@ class Predictor(nn.Module):
         *,
         target_dim: int | None = None,
         layer_scale: float | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.size = size
+        self.recompute = recompute
         self.embed = nn.Linear(encoder_dim, size.embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size.embed_dim))
         self.position = position
@@ -65,7 +69,7 @@ class Predictor(nn.Module):
         rotation = self.position.rotation(_pair_sequences(masks.context, masks.target))
         attend = attention_mask(_pair_validity(masks))
         for block in self.blocks:
-            tokens = block(tokens, rotation, attend)
+            tokens = call_block(block, self.recompute, tokens, rotation, attend)
         predictions = self.proj(self.norm(tokens[:, num_context:]))  # [B * E * M, T, target_dim]
         return predictions.unflatten(0, (batch, views, num_blocks))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from jepa_lab.grid import Grid, patchify
 from jepa_lab.models.layer_scale import LayerScale, build_layer_scale
+from jepa_lab.models.recompute import call_block
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.positions.base import PositionEmbedding, Rotation, apply_rotation
 
@@ -27,13 +29,31 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> Tensor:
         """Args: x [B, K, D]; rotation of queries and keys; attend [B, 1, 1, K] bool, False at padded keys."""
+        query, key, value = self._heads(x, rotation)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=attend)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+    def with_weights(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, to rounding, and the weights, which the fused computation never holds.
+
+        Returns:
+            [B, K, D], and [B, H, K, K]: how much each query (third) attends to each key (last); they sum to 1.
+        """
+        query, key, value = self._heads(x, rotation)
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        if attend is not None:
+            scores = scores.masked_fill(~attend, float("-inf"))
+        weights = scores.softmax(dim=-1)
+        return self.proj((weights @ value).transpose(1, 2).flatten(2)), weights
+
+    def _heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, each [B, H, K, head_dim]."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, K, 3, H, head_dim]
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, K, head_dim]
         if rotation is not None:
             query = apply_rotation(query, rotation).to(value.dtype)
             key = apply_rotation(key, rotation).to(value.dtype)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=attend)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return query, key, value
 
 
 class Mlp(nn.Module):
@@ -116,6 +136,7 @@ class VisionTransformer(nn.Module):
         size: width, depth and heads.
         position: embedding for this grid and width.
         layer_scale: first value of every block's learned factors; None has none.
+        recompute: compute the blocks again in the backward pass instead of keeping what they computed.
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929. Differs: no class token, final LayerNorm on every patch.
     """
 
@@ -128,10 +149,12 @@ class VisionTransformer(nn.Module):
         position: PositionEmbedding,
         *,
         layer_scale: float | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.grid = grid
         self.size = size
+        self.recompute = recompute
         self.patch_embed = PatchEmbed(patch_size, num_channels, size.embed_dim)
         self.position = position
         self.blocks = nn.ModuleList(Block(size, layer_scale) for _ in range(size.depth))
@@ -177,6 +200,32 @@ class VisionTransformer(nn.Module):
         other.grid, other.position = grid, self.position.at_grid(grid)
         return other
 
+    @torch.no_grad()
+    def attention_weights(self, images: Tensor, layer: int) -> Tensor:
+        """How much each patch of whole images attends to each other one in a block.
+
+        Args:
+            layer: number of the block, from 1.
+        Returns:
+            [B, H, N, N], query before key; each row sums to 1.
+        """
+        tokens, rotation = self._embed(images, None)
+        for block in self.blocks[: layer - 1]:
+            tokens = block(tokens, rotation, None)
+        last: Any = self.blocks[layer - 1]
+        weights: Tensor = last.attn.with_weights(last.norm1(tokens), rotation, None)[1]
+        return weights
+
+    def _embed(self, images: Tensor, indices: Tensor | None) -> tuple[Tensor, Rotation | None]:
+        """Tokens [B, K, D] of the patches with their positions, and the rotation of their queries and keys."""
+        patches = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
+        if indices is None:
+            everywhere = torch.arange(self.grid.num_patches, device=images.device)
+            indices = everywhere.expand(images.shape[0], -1)
+        else:
+            patches = gather_tokens(patches, indices)
+        return self.position.add(self.patch_embed(patches), indices), self.position.rotation(indices)
+
     def _run_blocks(
         self,
         images: Tensor,
@@ -185,18 +234,12 @@ class VisionTransformer(nn.Module):
         keep_last: int,
         drop_path: Tensor | None = None,
     ) -> list[Tensor]:
-        patches = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
-        if indices is None:
-            everywhere = torch.arange(self.grid.num_patches, device=images.device)
-            indices = everywhere.expand(images.shape[0], -1)
-        else:
-            patches = gather_tokens(patches, indices)
-        tokens = self.position.add(self.patch_embed(patches), indices)  # [B, K, D]
-        rotation = self.position.rotation(indices)
+        tokens, rotation = self._embed(images, indices)
         attend = attention_mask(valid)
         outputs = []
         for depth, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, rotation, attend, None if drop_path is None else drop_path[:, depth - 1])
+            factors = None if drop_path is None else drop_path[:, depth - 1]
+            tokens = call_block(block, self.recompute, tokens, rotation, attend, factors)
             if depth > len(self.blocks) - keep_last:
                 outputs.append(tokens)
         return outputs

@@ -32,6 +32,12 @@ class TrainingSettings(ComponentParams):
         "auto", description="auto is bf16 where the device computes in it, else fp32; fp16 scales the loss."
     )
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the model; auto: on CUDA only.")
+    activation_checkpointing: bool = Field(
+        False,
+        strict=True,
+        description="Compute each block again in the backward pass instead of keeping its activations: less memory, "
+        "about a third more time, the same step.",
+    )
     num_threads: int | None = Field(
         None, ge=1, le=1024, strict=True, description="CPU threads; null leaves torch's choice."
     )

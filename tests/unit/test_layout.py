@@ -24,7 +24,7 @@ LAYERS = [
     {"build"},
     {"inspection", "evaluation", "mask_picture", "catalogue"},
     {"run", "reprobe", "summary"},
-    {"resume"},
+    {"resume", "attention_picture"},
     {"reports"},
     {"sweeps"},
     {"cli"},

@@ -35,7 +35,10 @@ def model() -> IJepa:
     encoder = VisionTransformer(Grid(4, 4), 2, 1, ModelSize(16, DEPTH, 2), position(16))
     predictor = Predictor(16, ModelSize(8, 2, 2), position(8))
     model = IJepa(
-        encoder, predictor, FeaturesTarget(FeaturesParams(), TargetInputs(16, DEPTH, 2, 1)), SmoothL1Loss(SmoothL1Params())
+        encoder,
+        predictor,
+        FeaturesTarget(FeaturesParams(), TargetInputs(16, DEPTH, 2, 1)),
+        SmoothL1Loss(SmoothL1Params()),
     )
     initialize_weights(model, torch.Generator().manual_seed(0))
     return model

@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage
 from optuna.study import get_all_study_names, load_study
 
 from jepa_lab.sweeps.search_study import SearchStudy
-from jepa_lab.sweeps.study import Study, TableStudy
+from jepa_lab.sweeps.study import Study, TableStudy, enqueued_params
 
 
 class Studies:
@@ -64,7 +64,7 @@ class Studies:
     def after_any(self, role: str) -> TableStudy:
         """A table after a search that has begun, to be read."""
         loaded = load_study(study_name=self._name_after(role), storage=self._storage)
-        params = [trial.params or trial.system_attrs["fixed_params"] for trial in loaded.trials]
+        params = [enqueued_params(trial) for trial in loaded.trials]
         arms, seeds = (list(dict.fromkeys(each[key] for each in params)) for key in ("arm", "seed"))
         return self.after(role, arms, seeds)
 

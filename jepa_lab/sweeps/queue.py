@@ -87,18 +87,19 @@ class TrialQueue:
         self.folder, self.study, self.executor = folder, study, executor
         self.metric, self.retries, self.stop, self.display, self.observe = metric, retries, stop, display, observe
         self._again: deque[Trial] = deque()
-        self._total = 0
+        self._total: int | None = 0
         self._running: dict[int, Trial] = {}
         self._seconds: list[float] = []
         self._over = {"finished": 0, "failed": 0}
         self._stopping = False
 
-    def perform(self, trials: Iterator[Trial], already: int, total: int) -> bool:
+    def perform(self, trials: Iterator[Trial], already: int, total: int | None) -> bool:
         """Run trials to their ends.
 
         Args:
             trials: asked for the next one when a slot is free, so that a search can learn from those before it.
-            already: trials that were over before. total: with these, how many there will be; for the display.
+            already: trials that were over before. total: with these, how many there will be; for the display, and
+                None where that is not known.
         Returns:
             False if a signal stopped the sweep; trials that ran have saved their state.
         """
@@ -266,7 +267,7 @@ class TrialQueue:
 
     def _seconds_left(self) -> float | None:
         """From the mean time of the trials that finished; those that run count half."""
-        if not self._seconds:
+        if not self._seconds or self._total is None:
             return None
         mean = sum(self._seconds) / len(self._seconds)
         left = self._total - sum(self._over.values()) - len(self._running) / 2

@@ -94,7 +94,8 @@ class _Points:
         over = sum(trial.state.is_finished() for trial in self.study.trials())
         queue = self.workshop.queue(self.study)
         queue.observe = self._observe
-        return queue.perform(self._trials(), over, max(over, self.search.budget.trials or 0))
+        planned = self.search.budget.trials
+        return queue.perform(self._trials(), over, None if planned is None else max(over, planned))
 
     def _trials(self) -> Iterator[Trial]:
         for number, point in self.study.interrupted(self.search.parameters):

@@ -39,16 +39,17 @@ class PlannedTrial:
     role: str = "arm"
 
 
-def open_storage(journal: Path, url: str | None) -> BaseStorage:
+def open_storage(journal: Path, url: str | None, mend: bool = True) -> BaseStorage:
     """Optuna's storage: the sweep's journal, or any database that Optuna knows.
 
-    The caller holds the sweep's lock: a lock file or a torn last line was left by a process that was killed.
-
+    Args:
+        mend: the caller holds the sweep's lock: a lock file or a torn last line was left by a process that was killed.
     Raises:
         ConfigError: if the URL cannot be opened.
     """
     if url is None:
-        _mend_journal(journal)
+        if mend:
+            _mend_journal(journal)
         return JournalStorage(JournalFileBackend(str(journal)))
     try:
         return optuna.storages.get_storage(url)
@@ -124,6 +125,20 @@ class Study:
     def record_plan(self, plan: dict[str, Any]) -> None:
         """Keep the plan (JSON values)."""
         self._study.set_user_attr("plan", plan)
+
+    def recorded_folder(self) -> str | None:
+        """The sweep folder that has the run folders of the trials; None for a new study."""
+        return self._study.user_attrs.get("sweep_folder")
+
+    def record_folder(self, folder: str) -> None:
+        """Keep the sweep folder."""
+        if self.recorded_folder() != folder:
+            self._study.set_user_attr("sweep_folder", folder)
+
+    def run_folders(self) -> list[str]:
+        """Of the trials that have a value: their run folders, as seen from the sweep folder."""
+        done = (trial for trial in self.trials() if trial.state == TrialState.COMPLETE)
+        return [trial.user_attrs["run_folder"] for trial in done]
 
     def record_mlflow_runs(self, run_ids: Mapping[str, str]) -> None:
         """Keep the MLflow run id of each run folder that has one.

@@ -11,6 +11,8 @@ from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from jepa_lab.errors import ConfigError
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.studies import open_studies
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
 
 PLANNED = [PlannedTrial(arm, seed) for seed in (0, 1) for arm in ("a", "b")]
@@ -84,6 +86,19 @@ def test_what_a_killed_parent_left_of_the_journal_is_mended(tmp_path: Path) -> N
     again.begin(0)
     again.finish(0, 1.0)
     assert len(open_study(tmp_path).trials()) == 4
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_reading_the_studies_of_a_sweep_mends_its_journal_only_when_nobody_is_writing_it(
+    tmp_path: Path, alive: bool
+) -> None:
+    folder = SweepFolder.open_or_create(tmp_path, "s", "a: 1\n", {"name": "s"})
+    open_study(folder.path).enqueue(PLANNED)
+    (tmp_path / "s" / "journal.log.lock.left").write_text("of a process that is dead, or of one at work")
+    with folder.lock() as lock:
+        assert not alive or lock.try_acquire()
+        open_studies(folder, None)
+        assert (tmp_path / "s" / "journal.log.lock.left").exists() == alive
 
 
 def test_intermediate_values_and_notes_are_kept_once(tmp_path: Path) -> None:

@@ -185,14 +185,17 @@ class SweepRecord:
         tags = {"sweep": plan.name, "role": "sweep", "sweep_folder": str(self.folder.path.resolve())}
         return RunDescription(flat_params(content, "plan."), tags, None, self.tracker.settings())
 
-    def end(self, status: RunStatus, metrics: Mapping[str, float], over: int) -> MirrorState:
+    def end(
+        self, status: RunStatus, metrics: Mapping[str, float], over: int, tracker_seconds: float | None = None
+    ) -> MirrorState:
         """Write how the sweep ended, and let the tracker catch up.
 
         Args:
             over: trials that are over, which is the step of the metrics: a sweep that goes on has later ones.
+            tracker_seconds: how long to wait for it; None is a minute.
         """
         self.folder.record.write_result(status, metrics, over)
-        return self.tracker.close(_TRACKER_SECONDS)
+        return self.tracker.close(_TRACKER_SECONDS if tracker_seconds is None else tracker_seconds)
 
 
 def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcome:
@@ -212,7 +215,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         try:
             complete = sweep.perform()
         except KeyboardInterrupt:
-            record.end("KILLED", {}, 0)
+            record.end("KILLED", {}, 0, tracker_seconds=0.0)  # at once: the mirror goes on by itself
             raise RunInterrupted(f"interrupted; the same command goes on with {folder.path}") from None
         report = report_input(folder, sweep.studies)
         counts = report.trials["status"].value_counts()

@@ -20,7 +20,8 @@ import pytest
 import torch
 
 from jepa_lab.cli import main
-from jepa_lab.errors import RunFolderError
+from jepa_lab.errors import RunFolderError, RunInterrupted
+from jepa_lab.interruption import StopRequested
 from jepa_lab.run import start_run
 from jepa_lab.sweeps.executors import EXECUTORS
 from jepa_lab.sweeps.folder import SweepFolder
@@ -28,7 +29,8 @@ from jepa_lab.sweeps.plan import Plan, load_plan
 from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.studies import Studies, open_studies
 from jepa_lab.sweeps.study import open_storage
-from jepa_lab.sweeps.sweep import SweepOutcome, SweepSettings, run_sweep
+from jepa_lab.sweeps.sweep import Sweep, SweepOutcome, SweepSettings, run_sweep
+from jepa_lab.tracking.base import TRACKERS
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
@@ -231,6 +233,20 @@ def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(tmp_path: Path) ->
     (folder,) = (tmp_path / "sweeps").iterdir()
     assert trials_in(folder)["status"].tolist() == ["FINISHED", "FINISHED"]
     assert len(list((folder / "trials").iterdir())) == 2
+
+
+def test_a_second_ctrl_c_waits_for_no_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def perform(sweep: Sweep) -> bool:
+        raise StopRequested(signal.SIGINT)
+
+    monkeypatch.setattr(Sweep, "perform", perform)
+    monkeypatch.setattr(TRACKERS.get("none").component, "close", lambda tracker, seconds: waits.append(seconds))
+    file = write_ablation(tmp_path)
+    with pytest.raises(RunInterrupted, match="the same command goes on with"):
+        sweep(file, tmp_path / "sweeps")
+    assert waits == [0.0]
 
 
 @pytest.mark.slow

@@ -186,7 +186,8 @@ def _between(index: int, number: int) -> float:
 
 
 def _written(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return numbers.short_value(value, 3) if is_number else str(value)
 
 
 def _is_known(value: Any) -> bool:

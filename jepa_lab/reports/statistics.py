@@ -29,7 +29,7 @@ class Interval:
 
     Attributes:
         n: numbers it is the mean of.
-        mean: NaN for n = 0. low, high: NaN where there is no interval: for n < 2, and for numbers that are all the same.
+        mean: NaN for n = 0. low, high: NaN without an interval: for n < 2, and for numbers that are all the same.
     """
 
     n: int

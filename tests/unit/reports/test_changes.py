@@ -19,8 +19,10 @@ BASELINE = {"masker": "multi_block(num_targets=2)", "masker.num_targets": 2, "tr
             {"masker": "other(num_targets=4)", "masker.num_targets": 4},
             {"masker": "other(num_targets=4)", "masker.num_targets": "4"},
         ),
-        ({"masker": "multi_block(num_targets=2, a=1)", "masker.num_targets": 2},
-         {"masker": "multi_block(num_targets=2, a=1)"}),
+        (
+            {"masker": "multi_block(num_targets=2, a=1)", "masker.num_targets": 2},
+            {"masker": "multi_block(num_targets=2, a=1)"},
+        ),
         ({"training.epochs": 20}, {"training.epochs": "20"}),
         ({"training.epochs": None}, {"training.epochs": "absent"}),
     ],

@@ -94,8 +94,7 @@ def blend(images: Tensor, reference: Tensor, factor: Tensor) -> Tensor:
     Args:
         images: [B, C, H, W]. reference: broadcasts with it. factor: [B].
     """
-    factor = _per_image(factor)
-    return (images * factor + reference * (1 - factor)).clamp(0, 1)
+    return torch.lerp(reference, images, _per_image(factor)).clamp_(0, 1)
 
 
 def luminance(images: Tensor) -> Tensor:

@@ -100,17 +100,21 @@ class MultiContext(Masker):
             ConfigError: if almost every image must.
         """
         p = self.params
-        blocks = p.num_context_blocks + p.num_targets
-        draws = max(200, min(2000, 2_000_000 // (blocks * self.grid.num_patches)))
-        good, context, _, _, free = self._candidates(draws, torch.Generator().manual_seed(0))
+        at_once = max(1, 2_000_000 // ((p.num_context_blocks + p.num_targets) * self.grid.num_patches))
+        draws = max(200, min(2000, at_once))
+        generator = torch.Generator().manual_seed(0)
+        parts = []  # of draws: is it good, is there room, context patches
+        for start in range(0, draws, at_once):
+            good, context, _, _, free = self._candidates(min(at_once, draws - start), generator)
+            parts.append(torch.stack((good, free.any(dim=-1).all(dim=-1), context.sum(dim=-1))))
+        good, has_room, count = torch.cat(parts, dim=1)
         successes = int(good.sum())
         if successes < LEAST_SUCCESS * draws:
-            roomy = int(free.any(dim=-1).all(dim=-1).sum())
             raise ConfigError(
-                f"masker multi_context: on the {self.grid} grid only {successes} of {draws} draws are good: {roomy} "
-                f"leave room for every target outside the context, and a context (mean "
-                f"{context.sum(dim=-1).double().mean():.1f} patches) must have min_context_patches="
-                f"{p.min_context_patches} (num_context_blocks={p.num_context_blocks}, context_scale={p.context_scale}, "
+                f"masker multi_context: on the {self.grid} grid only {successes} of {draws} draws are good: "
+                f"{int(has_room.sum())} leave room for every target outside the context, and a context (mean "
+                f"{count.double().mean():.1f} patches) must have min_context_patches={p.min_context_patches} "
+                f"(num_context_blocks={p.num_context_blocks}, context_scale={p.context_scale}, "
                 f"num_targets={p.num_targets}, target_scale={p.target_scale}); {self._remedy()}"
             )
         return failure_rate(successes, draws)

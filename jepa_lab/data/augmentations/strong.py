@@ -28,7 +28,9 @@ class Strong(Augmentation):
     class Params(Moderate.Params):
         blur_probability: float = Field(0.5, ge=0, le=1, description="Share of images that are blurred.")
         blur_sigma: tuple[float, float] = Field(
-            (0.1, 2.0), description="Range of the blur's standard deviation, in pixels of the result."
+            (0.1, 2.0),
+            description="Range of the blur's standard deviation, in pixels of the result.",
+            json_schema_extra={"prefixItems": [{"type": "number", "minimum": 0.01, "maximum": 100}] * 2},
         )
         solarize_probability: float = Field(0.2, ge=0, le=1, description="Share of images that are solarised.")
         solarize_threshold: float = Field(

@@ -125,7 +125,8 @@ def resume_run(
             result = _result(folder, notes)
             if result is not None and result["status"] == "FINISHED":
                 return _finished(folder, pipeline, result)
-        checkpoint = _shared_checkpoint(folder, pipeline, notes, team, stop)
+        run_uid = "" if recorded is None else recorded.run_uid
+        checkpoint = _shared_checkpoint(folder, pipeline, run_uid, notes, team, stop)
         with team.reporting(stop):
             if recorded is None:
                 _refuse_unknown_run(folder, pipeline, checkpoint)
@@ -158,13 +159,13 @@ def resume_run(
 
 
 def _shared_checkpoint(
-    folder: RunFolder, pipeline: Pipeline, notes: list[str], team: Team, stop: StopSignals
+    folder: RunFolder, pipeline: Pipeline, run_uid: str, notes: list[str], team: Team, stop: StopSignals
 ) -> Checkpoint | None:
     """The checkpoint that the leader chooses, read by every process."""
     found: list[Checkpoint | None] = []
 
     def choose() -> int | None:
-        found.append(_last_good_checkpoint(folder, pipeline, notes))
+        found.append(_last_good_checkpoint(folder, pipeline, run_uid, notes))
         return None if found[0] is None else found[0].run.step
 
     step = team.from_leader(choose, stop)
@@ -174,7 +175,7 @@ def _shared_checkpoint(
         return load_checkpoint(CheckpointStore(folder.checkpoints).path(step))
 
 
-def _last_good_checkpoint(folder: RunFolder, pipeline: Pipeline, notes: list[str]) -> Checkpoint | None:
+def _last_good_checkpoint(folder: RunFolder, pipeline: Pipeline, run_uid: str, notes: list[str]) -> Checkpoint | None:
     """The newest checkpoint that can be used; what is wrong with newer ones goes to the notes.
 
     Raises:
@@ -188,6 +189,8 @@ def _last_good_checkpoint(folder: RunFolder, pipeline: Pipeline, notes: list[str
         if (run.config_digest, run.seed) != (digest, pipeline.seed):
             what = "configuration" if run.config_digest != digest else f"seed ({run.seed})"
             return f"the checkpoint of step {run.step} is that of another {what}"
+        if run_uid and run.run_uid and run.run_uid != run_uid:
+            return f"the checkpoint of step {run.step} is that of another run than run.json"
         return damage_before(folder.metrics, checkpoint.run.metrics_cursor, checkpoint.run.metrics_sha256)
 
     checkpoint, problems = CheckpointStore(folder.checkpoints).load_last_good(fits)

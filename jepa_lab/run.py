@@ -419,6 +419,7 @@ class Run:
             seed=pipeline.seed,
             config_digest=config_digest(pipeline),
             config=dump_pipeline(pipeline),
+            run_uid=self.folder.read_description().run_uid if self.team.leads else "",  # followers write nothing
             stop=self.stop,
             stop_file=self.folder.stop_file,
             team=self.team,

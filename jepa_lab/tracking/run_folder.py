@@ -254,6 +254,7 @@ class RunFolder:
             raise ValueError(f"status must be one of {get_args(RunStatus)}, got {status!r}")
         inside = final_checkpoint and final_checkpoint.resolve().relative_to(self.path.resolve()).as_posix()
         content = {
+            "run_uid": self._run_uid(),
             "status": status,
             "ended": time.time(),
             "last_step": last_step,
@@ -263,12 +264,26 @@ class RunFolder:
         write_record(self.result, "result", RESULT_VERSION, {**more, **content})
 
     def read_result(self) -> dict[str, Any] | None:
-        """The content of result.json, or None while the run has not ended; RunFolderError if damaged."""
+        """The content of result.json, or None while the run has not ended.
+
+        Raises:
+            RunFolderError: it is damaged, or that of another run.
+        """
         if not self.result.exists():
             return None
         content = read_record(self.result, "result", RESULT_VERSION)
         record_as(_ResultCore, {key: content[key] for key in _RESULT_KEYS if key in content}, self.result)
+        own, of_result = self._run_uid(), content.get("run_uid", "")
+        if own and of_result and own != of_result:
+            raise RunFolderError(f"{self.result} is that of another run than {self.description}; delete it")
         return content
+
+    def _run_uid(self) -> str:
+        """Which run this is; empty where run.json cannot tell."""
+        try:
+            return self.read_description().run_uid
+        except RunFolderError:
+            return ""
 
     def remove_result(self) -> None:
         """Forget how the run ended, because it goes on."""

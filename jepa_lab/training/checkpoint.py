@@ -53,6 +53,7 @@ class RunState:
         evaluated: False where the run was stopped before the evaluation that belongs to this step.
         best_online_probe: highest validation accuracy so far, and the step of its checkpoint.
         seconds: time spent training so far.
+        run_uid: of the run, as in `run.json`; empty in checkpoints that were written before it was kept.
     """
 
     step: int
@@ -71,6 +72,7 @@ class RunState:
     best_online_probe: float | None = None
     best_step: int | None = None
     seconds: float = 0.0
+    run_uid: str = ""
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class Pretraining:
         drop_path: decides for the whole batch, on the device; None where nothing is dropped.
         evaluation: measures the model at a probe epoch.
         batches: give this process's rows.
-        config: resolved YAML. stop: asked between two steps whether the run shall stop.
+        config: resolved YAML. run_uid: of `run.json`. stop: asked between two steps whether the run shall stop.
         stop_file: where it exists, the run ends at its next probe epoch.
         team: the processes that train together.
     """
@@ -130,6 +130,7 @@ class Pretraining:
     seed: int
     config_digest: str
     config: str
+    run_uid: str
     stop: StopSignals
     stop_file: Path
     team: Team
@@ -383,6 +384,7 @@ class Pretraining:
             best_online_probe=self.best_online_probe,
             best_step=self.best_step,
             seconds=self.stopwatch.seconds(),
+            run_uid=self.run_uid,
         )
         model = self.step.model
         optimizer = optimizer_tensors(model, self.step.optimizer)

@@ -21,7 +21,7 @@ import jepa_lab.training.checkpoint as checkpoint_module
 from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
 from jepa_lab.figures.png import write_png
 from jepa_lab.reprobe import probe_again
-from jepa_lab.resume import find_unfinished, resume_run
+from jepa_lab.resume import find_unfinished, is_finished, resume_run
 from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.none import NoTracker
@@ -133,6 +133,38 @@ def test_checkpoints_of_another_seed_are_refused(
     shutil.copy(other.metrics, folder.metrics)
     with pytest.raises(RunFolderError, match=r"no checkpoint .* can be used: .*that of another seed \(1\)"):
         resume_run(folder, None, [])
+
+
+@pytest.mark.parametrize("file", ["run.json", NEWEST])
+def test_a_file_of_another_run_of_the_same_configuration_is_not_taken_for_its_own(
+    whole: RunFolder, stopped: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    folder = _copy(stopped, tmp_path / "copy")
+    (folder.path / file).rename(tmp_path / "own")
+    copy = shutil.copy if file == "run.json" else shutil.copytree
+    with pytest.MonkeyPatch.context() as patch:
+        other = killed_run(tmp_path, patch, 13)
+    copy(other.path / file, folder.path / file)
+    if file == "run.json":  # then every checkpoint is that of another run
+        with pytest.raises(RunFolderError, match=r"step 12 is that of another run than run\.json"):
+            resume_run(folder, None, [])
+        return
+    resume_run(folder, None, [])
+    assert "step 12 is that of another run than run.json. Going on from the checkpoint of step 10" in (
+        capsys.readouterr().out
+    )
+    assert_same_run(folder, whole)
+
+
+def test_the_result_of_another_run_does_not_make_a_run_finished(
+    whole: RunFolder, stopped: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _copy(stopped, tmp_path / "copy")
+    shutil.copy(whole.result, folder.result)
+    assert not is_finished(folder)
+    resume_run(folder, None, [])
+    assert "result.json is that of another run" in capsys.readouterr().out
+    assert_same_run(folder, whole)
 
 
 def test_a_checkpoint_folder_that_was_renamed_is_passed_over(

@@ -328,7 +328,7 @@ def attention(
     help="Folder of the sweep folders.",
 )
 @click.option("--slots", type=click.IntRange(min=1), help="Trials at once; by default one a GPU or CPU core.")
-@click.option("--slots-per-gpu", default=1, show_default=True, type=click.IntRange(min=1), help="Trials on each GPU.")
+@click.option("--slots-per-gpu", type=click.IntRange(min=1), help="Trials on each GPU, instead of --slots (default 1).")
 @click.option("--storage", help="Optuna storage URL; by default a journal in the sweep's folder.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its time, and stop.")
 def sweep(
@@ -337,7 +337,7 @@ def sweep(
     preset: str | None,
     sweeps: Path,
     slots: int | None,
-    slots_per_gpu: int,
+    slots_per_gpu: int | None,
     storage: str | None,
     dry_run: bool,
 ) -> None:
@@ -351,7 +351,9 @@ def sweep(
 
     refuse_torchrun("sweep")
     plan = load_plan(file, overrides, preset)
-    executor = EXECUTORS.get("local").config_type.model_validate({"slots": slots, "slots_per_gpu": slots_per_gpu})
+    local = EXECUTORS.get("local")
+    executor = local.config_type.model_validate({"slots": slots, "slots_per_gpu": slots_per_gpu})
+    local.component.planned_slots(executor)  # refuses what cannot be meant, before anything is written
     if dry_run:
         print_plan(plan, executor)
         return

@@ -140,7 +140,7 @@ def resume_run(
                     f"(digest {recorded.dataset.digest}, now {data.digest}); restore them, or start a new run"
                 )
             check_batch(loaded, data)
-            check_probe(loaded, probe_data)
+            check_probe(loaded, probe_data, member)
 
         def begin() -> None:
             _note_environment(folder, describe_environment(command, team.describe(compute)), checkpoint, notes)

@@ -36,7 +36,7 @@ from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.order import Batches
 from jepa_lab.data.survey import Survey, load_surveys, save_surveys
-from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated
+from jepa_lab.errors import DataError, JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated
 from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probe_splits
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
@@ -82,11 +82,13 @@ class Membership:
     Attributes:
         tags, params: what the tracker is told beside the run's own.
         lock_seconds: how long to wait for a process that is still leaving the run.
+        needs_probe: whether its result is of no use without a probe.
     """
 
     tags: Mapping[str, str]
     params: Mapping[str, str]
     lock_seconds: float = 60.0
+    needs_probe: bool = False
 
 
 def start_run(
@@ -118,7 +120,7 @@ def start_run(
         data, probe_data = load_shared_data(loaded, compute.device, None, team, stop)
         with team.reporting(stop):
             check_batch(loaded, data)
-            check_probe(loaded, probe_data)
+            check_probe(loaded, probe_data, member)
 
         def create() -> RunFolder:
             resolved = dump_pipeline(pipeline)
@@ -206,14 +208,20 @@ def load_data(
             return data, prepare_probe_data(pipeline, data, device, known.get("probe.data"), processes)
 
 
-def check_probe(loaded: LoadedPipeline, data: PreparedData) -> None:
+def check_probe(loaded: LoadedPipeline, data: PreparedData, member: Membership | None) -> None:
     """Refuse what the probe could not do, before anything is trained.
 
     Raises:
-        DataError: a class is missing from a split. ConfigError: a setting that needs more images.
+        DataError: there are no labels where a sweep is decided by a probe, or a class is missing from a split.
+        ConfigError: a setting that needs more images.
     """
     with loaded.located("data" if loaded.pipeline.probe.data is None else "probe.data"):
         splits = probe_splits(data)
+    if splits is None and member is not None and member.needs_probe:
+        raise DataError(
+            "the images have no labels, and the sweep is decided by a probe, which needs them; name labelled images "
+            "under probe.data, or take a metric such as rankme_end"
+        )
     if splits is not None:
         with loaded.located("probe"):
             splits.check(loaded.pipeline.probe)

@@ -148,7 +148,9 @@ class TrialQueue:
         config = self.folder.configs / f"{trial.planned.role}-{trial.number:04d}.yaml"
         write_text_atomically(config, dump_pipeline(trial.pipeline.pipeline))
         trial.began, trial.watch = time.monotonic(), None
-        trial.slot = self.executor.start(Task(trial.number, config, self.folder.trials, trial.tags, trial.params))
+        probed = self.metric.startswith("probe/")
+        task = Task(trial.number, config, self.folder.trials, trial.tags, trial.params, needs_probe=probed)
+        trial.slot = self.executor.start(task)
         self._running[trial.number] = trial
 
     def _finished_run(self, trial: Trial) -> RunFolder | None:

@@ -37,7 +37,7 @@ def perform(task: Task) -> Reply:
     """Run a trial, or go on with it."""
     try:
         loaded = load_pipeline(task.config)
-        member = Membership(task.tags, task.params)
+        member = Membership(task.tags, task.params, needs_probe=task.needs_probe)
         found = find_unfinished(task.runs, loaded.pipeline)
         if found is None:
             start_run(loaded, task.runs, sys.argv, member)

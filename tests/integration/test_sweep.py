@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import click.testing
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -35,6 +36,7 @@ from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import write_tiny
+from tests.unit.data.files import write_image
 
 ABLATION = """\
 name: loss_test
@@ -273,3 +275,33 @@ def test_every_shipped_ablation_runs_with_the_smoke_preset(tmp_path: Path, file:
     outcome = run_sweep(plan, file.read_text(), settings(tmp_path))
     assert (outcome.report.trials["status"] == "FINISHED").all(), outcome.report.trials["error"].tolist()
     assert (outcome.folder.report / "report.html").exists()
+
+
+def test_images_without_labels_are_refused_before_a_trial_trains_where_a_probe_decides(tmp_path: Path) -> None:
+    for number in range(40):
+        write_image(tmp_path / "flat" / f"{number}.png", np.full((8, 8, 3), number))
+    given = f"data.dataset: image_folder, data.root: {tmp_path}/flat, training.batch_size: 10"
+    text = f"{ABLATION}overrides: {{{given}}}\n"
+    _, outcome = sweep(write_ablation(tmp_path, text), tmp_path / "sweeps", slots=1)
+    trials = outcome.report.trials
+    assert set(trials["status"]) == {"FAILED"}
+    assert all("the images have no labels, and the sweep is decided by a probe" in error for error in trials["error"])
+    assert not list(outcome.folder.trials.glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--slots", "2", "--slots-per-gpu", "2"], "--slots and --slots-per-gpu both say"),
+        (["--slots-per-gpu", "2"], "--slots-per-gpu 2 needs a GPU, and this machine shows none; use --slots"),
+    ],
+)
+def test_slots_that_cannot_be_meant_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.setattr("jepa_lab.sweeps.executors.local._visible_gpus", list)
+    file = write_ablation(tmp_path)
+    done = click.testing.CliRunner().invoke(main, ["sweep", str(file), "--sweeps", str(tmp_path / "sweeps"), *options])
+    assert done.exit_code == 2
+    assert message in done.output
+    assert not (tmp_path / "sweeps").exists()

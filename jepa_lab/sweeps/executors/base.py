@@ -23,6 +23,7 @@ class Task:
         config: YAML of the resolved pipeline.
         runs: run root; an unfinished run of this pipeline there is gone on with.
         tags, params: what the tracker is told beside the run's own.
+        needs_probe: whether the sweep is decided by a probe, which images without labels do not have.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Task:
     runs: Path
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    needs_probe: bool = False
 
     def to_json(self) -> str:
         """One line."""

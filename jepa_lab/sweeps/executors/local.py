@@ -14,6 +14,7 @@ from typing import IO
 
 from pydantic import Field
 
+from jepa_lab.errors import ConfigError
 from jepa_lab.registry import ComponentParams
 from jepa_lab.sweeps.executors.base import EXECUTORS, Executor, Reply, Task
 from jepa_lab.tracking.atomic import explained_writes
@@ -47,7 +48,9 @@ class LocalExecutor(Executor):
 
     class Params(ComponentParams):
         slots: int | None = Field(None, ge=1, strict=True, description="Trials at once; null is one a CPU core or GPU.")
-        slots_per_gpu: int = Field(1, ge=1, strict=True, description="Trials that share a GPU, where there is one.")
+        slots_per_gpu: int | None = Field(
+            None, ge=1, strict=True, description="Trials that share a GPU, instead of slots; null is one."
+        )
 
     params: Params
 
@@ -62,7 +65,14 @@ class LocalExecutor(Executor):
     def planned_slots(params: ComponentParams) -> int:
         assert isinstance(params, LocalExecutor.Params)
         gpus = len(_visible_gpus())
-        return params.slots or (gpus * params.slots_per_gpu if gpus else num_cores())
+        if params.slots is not None and params.slots_per_gpu is not None:
+            raise ConfigError("--slots and --slots-per-gpu both say how many trials run at once; give one of them")
+        if params.slots_per_gpu is not None and not gpus:
+            raise ConfigError(
+                f"--slots-per-gpu {params.slots_per_gpu} needs a GPU, and this machine shows none; use --slots, which "
+                f"without a number is one a CPU core ({num_cores()})"
+            )
+        return params.slots or (gpus * (params.slots_per_gpu or 1) if gpus else num_cores())
 
     @property
     def num_slots(self) -> int:

@@ -23,9 +23,10 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: $(VENV)/installed  ## write the schemas that editors check pipelines and ablations with
+schema: $(VENV)/installed  ## write the schemas that editors check files with, and the page of all components
 	$(BIN)/jepa-lab schema > docs/pipeline.schema.json
 	$(BIN)/jepa-lab schema --ablation > docs/ablation.schema.json
+	$(BIN)/jepa-lab list --markdown > docs/components.md
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
 from typing import Any
 
 import jepa_lab.config.pipeline  # noqa: F401  (imports every family)
@@ -34,10 +37,12 @@ def catalogue(family: str | None = None) -> dict[str, list[dict[str, Any]]]:
 
 def _fields(params: type[ComponentParams]) -> list[dict[str, Any]]:
     schema = params.model_json_schema()
+    definitions = schema.get("$defs", {})
     return [
         {
             "name": name,
-            "type": _type_in_words(schema["properties"][name]),
+            "type": _type_in_words(schema["properties"][name], definitions),
+            "range": _range_in_words(schema["properties"][name], definitions),
             "default": None if field.is_required() else schema["properties"][name].get("default"),
             "required": field.is_required(),
             "description": field.description,
@@ -46,19 +51,53 @@ def _fields(params: type[ComponentParams]) -> list[dict[str, Any]]:
     ]
 
 
-def _type_in_words(schema: dict[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " | ".join(_type_in_words(choice) for choice in schema["anyOf"])
+def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema itself, or the definition that it refers to."""
+    return definitions[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
+
+
+def _choices(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The members of a union."""
+    return schema.get("anyOf") or schema.get("oneOf") or []
+
+
+def _items(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a list is made of: one schema a position, or one for all."""
+    return schema.get("prefixItems") or [schema.get("items", {})]
+
+
+def _type_in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    schema = _resolved(schema, definitions)
+    if _choices(schema):
+        return " | ".join(dict.fromkeys(_type_in_words(choice, definitions) for choice in _choices(schema)))
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
     if schema.get("type") == "array":
-        items = schema.get("prefixItems") or [schema.get("items", {})]
-        return f"[{', '.join(_type_in_words(item) for item in items)}]"
+        items = ", ".join(_type_in_words(item, definitions) for item in _items(schema))
+        return f"[{items}]" if "prefixItems" in schema else f"[{items}, ...]"
+    if schema.get("type") == "object" and "properties" in schema:  # a component, or a section of its own
+        return str(schema["properties"].get("name", {}).get("const", schema.get("title")))
+    return str(schema.get("type", "any"))
+
+
+def _range_in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """The bounds of a number, or of the numbers of a list; nothing where there are none."""
+    schema = _resolved(schema, definitions)
+    parts = _choices(schema) or (_items(schema) if schema.get("type") == "array" else [])
+    if parts:
+        return "; ".join(dict.fromkeys(filter(None, (_range_in_words(part, definitions) for part in parts))))
     bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    rules = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]
-    return " ".join([str(schema.get("type", "any")), *rules])
+    return ", ".join(f"{sign} {_number_in_words(schema[key])}" for key, sign in bounds.items() if key in schema)
+
+
+def _number_in_words(number: float) -> str:
+    return str(int(number)) if float(number).is_integer() else str(number)
+
+
+def _default_in_words(field: dict[str, Any]) -> str:
+    return "required" if field["required"] else json.dumps(field["default"])
 
 
 def print_catalogue(families: dict[str, list[dict[str, Any]]]) -> None:
@@ -74,8 +113,48 @@ def print_catalogue(families: dict[str, list[dict[str, Any]]]) -> None:
             console.print(Text(f"  {component['name']}", style="bold"), Text(component["summary"]))
             console.print(Padding(Text(f"source: {component['source']}", style="dim"), (0, 0, 0, 4)))
             for field in component["fields"]:
-                default = "required" if field["required"] else f"default {field['default']}"
+                kind = " ".join(filter(None, (field["type"], field["range"])))
+                default = ("" if field["required"] else "default ") + _default_in_words(field)
                 line = Text(f"{field['name']}", style="cyan")
-                line.append(f": {field['type']}, {default}. {field['description']}", style="default")
+                line.append(f": {kind}, {default}. {field['description']}", style="default")
                 console.print(Padding(line, (0, 0, 0, 4)))
         console.print()
+
+
+HEADER = """\
+# Components
+
+Everything that a pipeline or an ablation names, as `jepa-lab list` shows it. Written by `make schema` from the
+registries: a change here is lost, one in a component's file is not.
+"""
+
+
+def catalogue_as_markdown(families: dict[str, list[dict[str, Any]]]) -> str:
+    """A catalogue as a page: a section a family, and under each component a table of its parameters."""
+    parts = [HEADER, "\n", *(_link_line(family, components) for family, components in families.items())]
+    for family, components in families.items():
+        parts.append(f"\n## {family}\n\n{_about(family)}\n")
+        parts += [_component_as_markdown(component) for component in components]
+    return "".join(parts)
+
+
+def _link_line(family: str, components: list[dict[str, Any]]) -> str:
+    names = ", ".join(f"`{component['name']}`" for component in components)
+    return f"- [{family}](#{family}): {names}\n"
+
+
+def _about(family: str) -> str:
+    """What a family is: the first sentence of its base class."""
+    return " ".join((inspect.getdoc(FAMILIES[family].base) or "").split("\n\n")[0].split())
+
+
+def _component_as_markdown(component: dict[str, Any]) -> str:
+    lines = [f"### {component['name']}", "", component["summary"], "", f"Source: {component['source']}"]
+    if component["fields"]:
+        lines += ["", "| parameter | type | default | range | what it is |", "| --- | --- | --- | --- | --- |"]
+    for field in component["fields"]:
+        default = _default_in_words(field)
+        cells = (f"`{field['name']}`", field["type"], default, field["range"], field["description"])
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    text = "\n" + "\n".join(lines) + "\n"
+    return re.sub(r"<(?=\w)", r"\\<", text)  # <class> is a name here, no HTML

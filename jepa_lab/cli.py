@@ -236,19 +236,22 @@ def schema(ablation: bool) -> None:
 
 @main.command(name="list")
 @click.argument("family", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print the page docs/components.md.")
 @click.option("--plugin", "plugins", multiple=True, help="Module to import first, as under plugins: in a pipeline.")
-def list_components(family: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
+def list_components(family: str | None, form: str | None, plugins: tuple[str, ...]) -> None:
     """Show the components of every family, or of FAMILY: summary, source, fields."""
     import jepa_lab.sweeps.executors  # noqa: F401  (the one family that no pipeline names)
-    from jepa_lab.catalogue import catalogue, print_catalogue
+    from jepa_lab.catalogue import catalogue, catalogue_as_markdown, print_catalogue
     from jepa_lab.config.loading import load_plugins
 
     load_plugins(plugins)
-    if as_json:
+    if form == "json":
         import json
 
         click.echo(json.dumps(catalogue(family), indent=1))
+    elif form == "markdown":
+        click.echo(catalogue_as_markdown(catalogue(family)), nl=False)
     else:
         print_catalogue(catalogue(family))
 

@@ -115,6 +115,33 @@ def cover(top: Tensor, left: Tensor, height: Tensor, width: Tensor, grid: Grid) 
     return (in_rows.unsqueeze(-1) & in_columns.unsqueeze(-2)).flatten(-2)
 
 
+def marked_inside(marked: Tensor, height: Tensor, width: Tensor, grid: Grid) -> Tensor:
+    """How many marked patches a block holds at each position of its top-left corner, by a summed-area table.
+
+    Args:
+        marked: [..., N] bool.
+        height, width: int64 tensors that broadcast with [...].
+    Returns:
+        [..., N] int32, of the shape to which the arguments broadcast; meaningless where the block leaves the grid.
+    """
+    gh, gw = grid.height, grid.width
+    table = torch.zeros(*marked.shape[:-1], gh + 1, gw + 1, dtype=torch.int32, device=marked.device)
+    rows = marked.unflatten(-1, (gh, gw)).cumsum(dim=-1, dtype=torch.int32)
+    table[..., 1:, 1:] = rows.cumsum(dim=-2, dtype=torch.int32)
+    table = table.flatten(-2)
+    row, column = grid.coordinates(marked.device)
+    corner = row * (gw + 1) + column  # [N]: where the table holds the sum above and left of each patch
+
+    def shifted(down: Tensor, right: Tensor) -> Tensor:
+        index = (corner + (down * (gw + 1) + right).unsqueeze(-1)).clamp_(max=table.shape[-1] - 1)
+        shape = torch.broadcast_shapes(index.shape[:-1], table.shape[:-1])
+        return table.expand(*shape, -1).gather(-1, index.expand(*shape, -1))
+
+    none = torch.zeros_like(height)
+    inside = shifted(height, width) - shifted(height, none)
+    return inside.sub_(shifted(none, width)).add_(table[..., corner])
+
+
 def largest_remainder(context: Size, target: Size, room: Grid) -> int:
     """Most patches of a context block that one target block can leave, over all positions in `room`.
 

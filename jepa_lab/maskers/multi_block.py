@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,18 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from jepa_lab.errors import ConfigError, RunStopped
+from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
 from jepa_lab.maskers.blocks import Size, block_sizes, cover, draw_corners, largest_remainder
 from jepa_lab.maskers.coverage import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
-
-MISS_PROBABILITY = 1e-12
-"""Enough candidates are drawn at once that an image lacks a good one with at most this probability."""
-MAX_CANDIDATES = 16
-"""More candidates than this are drawn in rounds, with a look at the outcome after each."""
-MAX_ROUNDS = 400
+from jepa_lab.maskers.redraw import Redraw, failure_rate
 
 
 @dataclass(frozen=True)
@@ -32,14 +26,6 @@ class _Sizes:
     target_width: Tensor
     context_height: Tensor
     context_width: Tensor
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """What the blocks of each image cover: context [..., N] without the targets, target [..., M, N]."""
-
-    context: Tensor
-    target: Tensor
 
 
 @MASKERS.register(
@@ -87,20 +73,25 @@ class MultiBlock(Masker):
         self._context_sizes = block_sizes(
             grid.num_patches, params.context_scale, params.context_aspect_ratio, limit=grid
         )
-        failure = self._refuse_or_failure_rate()
-        candidates = math.ceil(math.log(MISS_PROBABILITY) / math.log(failure))
-        self._num_candidates = min(candidates, MAX_CANDIDATES)
-        self._must_look = candidates > MAX_CANDIDATES
+        self._redraw = Redraw(
+            self._refuse_or_failure_rate(),
+            f"of masker multi_block on the {grid} grid left an image with fewer than "
+            f"min_context_patches={params.min_context_patches}; {self._remedy()}",
+        )
         self.max_context_patches, self.max_target_patches = self._largest_counts()
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Masks:
-        """See `Masker.sample`; waits for the device only where many draws fail (`_must_look`)."""
+        """See `Masker.sample`; waits for the device only where many draws fail (`Redraw.must_look`)."""
         shared = self._draw_sizes(1, generator) if self.params.block_sizes == "batch" else None
-        layout, lacking = self._draw(batch_size, shared, generator)
-        if self._must_look:
-            layout = self._draw_again(layout, lacking, shared, generator)
-        context, context_valid = patches_of(layout.context.unsqueeze(1), self.max_context_patches)
-        target, target_valid = patches_of(layout.target, self.max_target_patches)
+
+        def candidates(images: int) -> tuple[Tensor, Tensor, Tensor]:
+            sizes = shared or self._draw_sizes(images, generator)
+            contexts, targets = self._place(images, sizes, generator)
+            return contexts.sum(dim=-1) >= self.params.min_context_patches, contexts, targets
+
+        contexts, targets = self._redraw.draw(batch_size, candidates)  # [B, N], [B, M, N]
+        context, context_valid = patches_of(contexts.unsqueeze(1), self.max_context_patches)
+        target, target_valid = patches_of(targets, self.max_target_patches)
         return Masks(context, context_valid, target, target_valid)
 
     def _draw_sizes(self, images: int, generator: torch.Generator) -> _Sizes:
@@ -110,8 +101,8 @@ class MultiBlock(Masker):
             *self._context_sizes.draw((images, 1), generator),
         )
 
-    def _place(self, images: int, sizes: _Sizes, generator: torch.Generator) -> _Layout:
-        """Draw positions for `images` images: targets [images, M, N] and context [images, N]."""
+    def _place(self, images: int, sizes: _Sizes, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw positions for `images` images: context without targets [images, N], and targets [images, M, N]."""
         shape = (images, self.params.num_targets)
         height, width = sizes.target_height.expand(shape), sizes.target_width.expand(shape)
         top = draw_corners(height, self.grid.height, generator)
@@ -122,45 +113,7 @@ class MultiBlock(Masker):
         top = draw_corners(height, self.grid.height, generator)
         left = draw_corners(width, self.grid.width, generator)
         context = cover(top, left, height, width, self.grid)
-        return _Layout(context & ~target.any(dim=1), target)
-
-    def _draw(self, batch_size: int, shared: _Sizes | None, generator: torch.Generator) -> tuple[_Layout, Tensor]:
-        """The first of several candidates with enough context, and which images [B] had none.
-
-        Redrawing in a loop would ask the device after each draw whether to go on, and so stall it every step.
-        Drawing all candidates at once and keeping the first good one is the same distribution.
-        """
-        images = self._num_candidates * batch_size
-        sizes = shared or self._draw_sizes(images, generator)
-        layout = self._place(images, sizes, generator)
-        context = layout.context.unflatten(0, (self._num_candidates, batch_size))  # [candidates, B, N]
-        target = layout.target.unflatten(0, (self._num_candidates, batch_size))  # [candidates, B, M, N]
-        enough = context.sum(dim=-1) >= self.params.min_context_patches  # [candidates, B]
-        first = enough.int().argmax(dim=0)  # [B]
-        image = torch.arange(batch_size, device=first.device)
-        return _Layout(context[first, image], target[first, image]), ~enough.any(dim=0)
-
-    def _draw_again(
-        self, layout: _Layout, lacking: Tensor, shared: _Sizes | None, generator: torch.Generator
-    ) -> _Layout:
-        """Replace the layouts of the images that lack context until none does.
-
-        Raises:
-            RunStopped: after `MAX_ROUNDS`, which the check at construction makes practically impossible.
-        """
-        for _ in range(MAX_ROUNDS):
-            if not bool(lacking.any()):
-                return layout
-            again, still_lacking = self._draw(len(lacking), shared, generator)
-            layout = _Layout(
-                torch.where(lacking[:, None], again.context, layout.context),
-                torch.where(lacking[:, None, None], again.target, layout.target),
-            )
-            lacking = lacking & still_lacking
-        raise RunStopped(
-            f"masker multi_block: {MAX_ROUNDS * self._num_candidates} draws on the {self.grid} grid left an "
-            f"image with fewer than min_context_patches={self.params.min_context_patches}; {self._remedy()}"
-        )
+        return context & ~target.any(dim=1), target
 
     def _refuse_or_failure_rate(self) -> float:
         """Upper estimate of the probability that a draw leaves too little context.
@@ -184,7 +137,7 @@ class MultiBlock(Masker):
         return failure
 
     def _failure_rate(self, sizes: _Sizes, draws: int, where: str, generator: torch.Generator) -> float:
-        counts = self._place(draws, sizes, generator).context.sum(dim=-1)
+        counts = self._place(draws, sizes, generator)[0].sum(dim=-1)
         p = self.params
         enough = int((counts >= p.min_context_patches).sum())
         if enough < LEAST_SUCCESS * draws:
@@ -194,8 +147,7 @@ class MultiBlock(Masker):
                 f"patches; num_targets={p.num_targets}, target_scale={p.target_scale}, "
                 f"context_scale={p.context_scale}); {self._remedy()}"
             )
-        # No failure in n draws still allows a rate of 3/n (at 95% confidence).
-        return min((draws - enough + 3) / draws, 1 - LEAST_SUCCESS)
+        return failure_rate(enough, draws)
 
     def _hardest_sizes(self) -> list[tuple[Size, Size]]:
         """Target sizes that fit in no larger one, with context sizes that hold no smaller one.

@@ -14,6 +14,7 @@ from jepa_lab.maskers.blocks import (
     cover,
     draw_corners,
     largest_remainder,
+    marked_inside,
     smallest_remainder,
 )
 from jepa_lab.maskers.coverage import patches_of
@@ -106,7 +107,7 @@ class ReferenceMultiBlock(Masker):
         inside = (  # [N]: positions of the top-left corner that are drawn
             cover(height * 0, height * 0, self.room.height - height + 1, self.room.width - width + 1, self.grid)
         )
-        kept = self._kept_patches(free, height, width)  # [B, L, N]
+        kept = marked_inside(free, height, width, self.grid)  # [B, L, N]
         good = (kept > self.params.min_keep) & inside
         share = good.sum(dim=-1) / inside.sum(dim=-1)  # [B, L], 1 at the last level
         success = 1 - (1 - share) ** TRIES
@@ -127,17 +128,6 @@ class ReferenceMultiBlock(Masker):
             return anywhere
         within_first = targets.int().cummax(dim=1).values.bool()  # [B, M, N]
         return torch.cat((~within_first.flip(1), anywhere), dim=1)
-
-    def _kept_patches(self, free: Tensor, height: Tensor, width: Tensor) -> Tensor:
-        """How many free patches a block at each position holds [B, L, N], by a summed-area table."""
-        gh, gw = self.grid.height, self.grid.width
-        table = torch.zeros(*free.shape[:2], gh + 1, gw + 1, dtype=torch.int64, device=free.device)
-        table[..., 1:, 1:] = free.unflatten(-1, (gh, gw)).cumsum(dim=-1).cumsum(dim=-2)
-        top = torch.arange(gh, device=free.device).unsqueeze(1)
-        left = torch.arange(gw, device=free.device)
-        bottom, right = (top + height).clamp(max=gh), (left + width).clamp(max=gw)
-        kept = table[..., bottom, right] - table[..., top, right] - table[..., bottom, left] + table[..., top, left]
-        return kept.flatten(-2)
 
     def _largest_context(self) -> int:
         """Most context patches that occur: what one target leaves, or all once no target is respected."""

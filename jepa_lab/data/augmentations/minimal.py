@@ -24,10 +24,14 @@ class Minimal(Augmentation):
 
     class Params(ComponentParams):
         crop_scale: tuple[float, float] = Field(
-            (0.3, 1.0), description="Range of the crop's share of the image's area."
+            (0.3, 1.0),
+            description="Range of the crop's share of the image's area.",
+            json_schema_extra={"prefixItems": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}] * 2},
         )
         crop_aspect_ratio: tuple[float, float] = Field(
-            (3 / 4, 4 / 3), description="Range of the crop's width / height."
+            (3 / 4, 4 / 3),
+            description="Range of the crop's width / height.",
+            json_schema_extra={"prefixItems": [{"type": "number", "exclusiveMinimum": 0}] * 2},
         )
         flip_probability: float = Field(
             0.5,

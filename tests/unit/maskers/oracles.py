@@ -66,3 +66,39 @@ def released_context(
             if len(kept) > min_keep:
                 return kept
         respected.pop()
+
+
+def multi_context_image(
+    rng: random.Random,
+    shape: tuple[int, int],
+    num_context_blocks: int,
+    context_scale: Range,
+    context_aspect_ratio: Range,
+    num_targets: int,
+    target_scale: Range,
+    target_aspect_ratio: Range,
+    min_context_patches: int,
+) -> tuple[Patches, list[Patches]]:
+    """Context and targets of one image: blocks united, then targets at listed places outside them, or all again."""
+    gh, gw = shape
+
+    def draw_size(scale: Range, aspects: Range) -> tuple[int, int]:
+        height, width = block_size(gh * gw, rng.uniform(*scale), rng.uniform(*aspects))
+        return max(1, min(height, gh)), max(1, min(width, gw))
+
+    while True:
+        context: Patches = set()
+        for _ in range(num_context_blocks):
+            height, width = draw_size(context_scale, context_aspect_ratio)
+            context |= block(rng.randint(0, gh - height), rng.randint(0, gw - width), height, width, gw)
+        targets = []
+        for _ in range(num_targets):
+            height, width = draw_size(target_scale, target_aspect_ratio)
+            places = [
+                block(t, left, height, width, gw) for t in range(gh - height + 1) for left in range(gw - width + 1)
+            ]
+            free = [place for place in places if not place & context]
+            if free:
+                targets.append(rng.choice(free))
+        if len(targets) == num_targets and len(context) >= min_context_patches:
+            return context, targets

@@ -16,6 +16,7 @@ from jepa_lab.maskers.blocks import (
     cover,
     draw_corners,
     largest_remainder,
+    marked_inside,
     smallest_remainder,
 )
 from jepa_lab.maskers.coverage import coverage_of, patches_of
@@ -122,3 +123,16 @@ def test_remainders_are_the_extremes_over_all_positions() -> None:
         left = [len(c - t) for c in positions(context) for t in positions(target)]
         assert largest_remainder(context, target, room) == max(left)
         assert smallest_remainder(context, target) == min(left)
+
+
+@pytest.mark.parametrize("grid", [Grid(4, 4), Grid(3, 7)], ids=str)
+def test_marked_patches_inside_a_block_are_counted_at_every_position(grid: Grid) -> None:
+    marked = torch.rand(5, 1, grid.num_patches, generator=seeded(0)) < 0.4
+    height, width = torch.tensor([[1, 2, 3]] * 5), torch.tensor([[1, 3, 2]] * 5)
+    counts = marked_inside(marked, height, width, grid)
+    assert counts.shape == (5, 3, grid.num_patches)
+    for image, size in product(range(5), range(3)):
+        h, w = int(height[image, size]), int(width[image, size])
+        for top, left in product(range(grid.height - h + 1), range(grid.width - w + 1)):
+            inside = marked[image, 0].reshape(grid.height, grid.width)[top : top + h, left : left + w].sum()
+            assert counts[image, size, top * grid.width + left] == inside

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.grid import Grid
-from jepa_lab.maskers import multi_block
+from jepa_lab.maskers import multi_block, redraw
 from jepa_lab.maskers.coverage import coverage_of
 from jepa_lab.maskers.multi_block import MultiBlock
 from tests.unit.maskers import oracles
@@ -156,7 +156,7 @@ def test_rare_contexts_are_drawn_until_every_image_has_one(sharing: str) -> None
 
 def test_drawing_again_ends_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     masker = make(Grid(8, 8), min_context_patches=43)
-    monkeypatch.setattr(multi_block, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(redraw, "MAX_ROUNDS", 1)
     with pytest.raises(RunStopped, match=r"8x8 grid.*min_context_patches=43.*lower target_scale"):
         masker.sample(500, seeded(0))
 

@@ -53,6 +53,20 @@ def extract_features(
     return _checked(torch.cat([tokens.float().mean(dim=1).cpu() for tokens in batches]))
 
 
+def feature_batches(
+    encoder: nn.Module,
+    images: Images,
+    mean: Tensor,
+    std: Tensor,
+    num_layers: int,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """`extract_features` one batch after another, [b, num_layers * D] float32 on the CPU."""
+    for tokens in _encoded(encoder, images, (mean, std), num_layers, batch_size, device, contextlib.nullcontext):
+        yield _checked(tokens.float().mean(dim=1).cpu())
+
+
 def patch_features(
     encoder: nn.Module,
     images: Images,

@@ -67,9 +67,14 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
     method, *others = titles
     single = [name for name in others if not rows["trained"][name]["scores"][0]["key"]]
     beside = single if len(single) == 1 and len(others) == 1 else []  # a second column does not fit into a terminal
-    console.print(_method_table(rows, titles[method], method, beside))
+    # Not the tables' own titles, which are folded to their width.
+    console.print(f"Accuracy of {titles[method]}", style="italic", markup=False)
+    console.print(_method_table(rows, method, beside))
     if others and not beside:
-        console.print(_others_table(rows, others))
+        split = _split_of(rows, others)
+        untested = "; v: validation" if split == "test" else ""
+        console.print(f"Accuracy of the other probes ({split}{untested})", style="italic", markup=False)
+        console.print(_others_table(rows, others, split))
     notes: dict[str, list[str]] = {}
     for key, outcomes in rows.items():
         for name, outcome in outcomes.items():
@@ -79,33 +84,31 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
         console.print(f"note on {', '.join(where)}: {note}", markup=False)
 
 
-def _method_table(rows: Mapping[str, Any], title: str, method: str, beside: Sequence[str]) -> Table:
+def _method_table(rows: Mapping[str, Any], method: str, beside: Sequence[str]) -> Table:
     """The headline accuracies, one row for this run and each control."""
-    table = Table(title=f"Accuracy of {title}", title_justify="left")
+    split = _split_of(rows, beside)
+    table = Table()
     table.add_column("")
-    for heading in ("validation", "test", "95% interval", *(f"{name} test" for name in beside)):
+    for heading in ("validation", "test", "95% interval", *(f"{name} {split}" for name in beside)):
         table.add_column(heading, justify="right")
     for key, outcomes in rows.items():
         score = outcomes[method]["scores"][0] if method in outcomes else dict.fromkeys(_NUMBERS)
         interval = score["test_interval"]
+        others = (outcomes[name]["scores"][0] if name in outcomes else None for name in beside)
         table.add_row(
             _ROWS[key],
             percent(score["validation_accuracy"]),
             percent(score["test_accuracy"]),
             "-" if interval is None else f"{100 * interval[0]:.2f} - {100 * interval[1]:.2f}",
-            *(percent(outcomes[name]["scores"][0]["test_accuracy"]) for name in beside),
+            *(_accuracy(other, split) for other in others),
             style="bold" if key == "trained" else "",
         )
     return table
 
 
-def _others_table(rows: Mapping[str, Any], names: Sequence[str]) -> Table:
-    """The scores of the additional probes, one line each; of the validation split where nothing was scored on test."""
-    scores = [score for name in names for score in rows["trained"][name]["scores"]]
-    tested = any(score["test_accuracy"] is not None for score in scores)
-    split = "test" if tested else "validation"
-    title = f"Accuracy of the other probes ({split}{'; v: validation' if tested else ''})"
-    table = Table(title=title, title_justify="left")
+def _others_table(rows: Mapping[str, Any], names: Sequence[str], split: str) -> Table:
+    """The scores of the additional probes, one line each."""
+    table = Table()
     table.add_column("")
     for key in rows:
         table.add_column(_ROWS[key].removeprefix("control: "), justify="right")
@@ -117,12 +120,19 @@ def _others_table(rows: Mapping[str, Any], names: Sequence[str]) -> Table:
     return table
 
 
+def _split_of(rows: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The split whose accuracies of these probes are shown."""
+    scores = [score for name in names for score in rows["trained"][name]["scores"]]
+    return "test" if any(score["test_accuracy"] is not None for score in scores) else "validation"
+
+
 def _accuracy(score: Mapping[str, Any] | None, split: str) -> str:
     """A score, with the half width of its interval where it is one of several; a dash where there is none."""
     if score is None:
         return "-"
-    only_validation = split == "test" and score["test_accuracy"] is None and score["validation_accuracy"] is not None
-    split = "validation" if only_validation else split
+    mark = ""
+    if split == "test" and score["test_accuracy"] is None and score["validation_accuracy"] is not None:
+        mark, split = "v ", "validation"
     interval = score[f"{split}_interval"]
     spread = f" ±{50 * (interval[1] - interval[0]):.1f}" if interval is not None and score["key"] else ""
-    return f"{'v ' if only_validation else ''}{percent(score[f'{split}_accuracy'])}{spread}"
+    return f"{mark}{percent(score[f'{split}_accuracy'])}{spread}"

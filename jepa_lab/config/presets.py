@@ -63,7 +63,11 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
 
 
 _FEW_FITS: dict[str, dict[str, Any]] = {
+    "finetune": {"epochs": 1},
+    "layerwise": {"c_grid": [0.01]},
+    "linear_sgd": {"epochs": 5, "learning_rates": [0.03, 0.1]},
     "logistic": {"c_grid": [0.01, 1.0]},
+    "low_shot": {"c_grid": [0.01, 1.0], "draws": 2},
 }
 """Parameters with which a probe takes a second or two."""
 

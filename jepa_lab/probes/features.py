@@ -124,7 +124,7 @@ def _encoded(
 ) -> Iterator[Tensor]:
     """Patch features [B, N, num_layers * D] of one batch after another."""
     mean, std = (statistic.to(device) for statistic in statistics)
-    with _evaluation_mode(encoder):
+    with evaluation_mode(encoder):
         for batch in images.split(batch_size):
             on_device = batch.to(device, non_blocking=device.type == "cuda")
             normalised = normalize(to_float(on_device), mean, std)  # [B, C, H, W]
@@ -134,7 +134,7 @@ def _encoded(
 
 
 @contextlib.contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Switch dropout and the like off, then give every submodule back the mode it had."""
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.result import ProbeResult
-from jepa_lab.probes.scores import accuracy_by_class, confusion_counts, wilson_interval
+from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.subject import Subject
 from jepa_lab.registry import ComponentParams
 
@@ -77,6 +77,8 @@ def logistic_probe(
     test: Labelled | None,
     params: LogisticParams,
     class_names: tuple[str, ...],
+    *,
+    refit: bool = True,
 ) -> ProbeResult:
     """Choose C on the validation split, fit again on training + validation, score the test split once.
 
@@ -88,13 +90,15 @@ def logistic_probe(
     Args:
         train: every class of `class_names` occurs in it.
         test: its labels are used for nothing but the score.
+        refit: False scores the fit on the training split, where the number of labels that are fitted on is the point.
     """
     fits = _search(train, validation, params)
     chosen = _best(fits)
     unconverged = tuple(fit.c for fit in fits if not fit.converged)
     scores = _NO_TEST
     if test is not None:
-        scores = _score_test(train, validation, test, chosen, params, class_names)
+        last = _refit(train, validation, chosen, params) if refit else chosen
+        scores = _score_test(last, test, class_names)
     return ProbeResult(
         c=chosen.c,
         c_at_edge=_edge(chosen.c, params.c_grid),
@@ -118,6 +122,7 @@ class _Fit:
 
     c: float
     correct: np.ndarray
+    scaler: Any
     classifier: Any
     converged: bool
 
@@ -138,7 +143,7 @@ def _search(train: Labelled, validation: Labelled, params: LogisticParams) -> li
     for c in params.c_grid:
         start = fits[-1].classifier if fits else None
         classifier, converged = _fit(features, labels, c, params.max_iterations, start)
-        fits.append(_Fit(c, classifier.predict(held_out) == held_out_labels, classifier, converged))
+        fits.append(_Fit(c, classifier.predict(held_out) == held_out_labels, scaler, classifier, converged))
         if _is_clearly_worse(fits[-1].correct, _best(fits).correct):
             break
     return fits
@@ -183,36 +188,23 @@ def _fit(
     return classifier, not failed and int(classifier.n_iter_.max()) < max_iterations
 
 
-_NO_TEST: dict[str, Any] = dict.fromkeys(
-    ("test_accuracy", "test_interval", "per_class_accuracy", "confusion", "refit_converged", "num_test")
-)
+_NO_TEST: dict[str, Any] = {**vars(NO_TEST), "refit_converged": None}
 
 
-def _score_test(
-    train: Labelled,
-    validation: Labelled,
-    test: Labelled,
-    chosen: _Fit,
-    params: LogisticParams,
-    class_names: tuple[str, ...],
-) -> dict[str, Any]:
-    """The test fields of a `ProbeResult`: fit on training + validation, then one prediction of the test split."""
+def _refit(train: Labelled, validation: Labelled, chosen: _Fit, params: LogisticParams) -> _Fit:
+    """The chosen C on training + validation."""
     from sklearn.preprocessing import StandardScaler
 
     features, labels = (torch.cat(parts).numpy() for parts in zip(train, validation, strict=True))
     scaler = StandardScaler(copy=False).fit(features)
     classifier, converged = _fit(scaler.transform(features), labels, chosen.c, params.max_iterations, chosen.classifier)
-    predictions = classifier.predict(scaler.transform(test[0].numpy(), copy=True))
-    confusion = confusion_counts(test[1].numpy(), predictions, len(class_names))
-    num_test, num_correct = len(predictions), int(np.trace(confusion))
-    return {
-        "test_accuracy": num_correct / num_test,
-        "test_interval": wilson_interval(num_correct, num_test),
-        "per_class_accuracy": accuracy_by_class(confusion, class_names),
-        "confusion": tuple(tuple(row) for row in confusion.tolist()),
-        "refit_converged": converged,
-        "num_test": num_test,
-    }
+    return replace(chosen, scaler=scaler, classifier=classifier, converged=converged)
+
+
+def _score_test(fit: _Fit, test: Labelled, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """The test fields of a `ProbeResult`: one prediction of the test split."""
+    predictions = fit.classifier.predict(fit.scaler.transform(test[0].numpy(), copy=True))
+    return {**vars(score_predictions(test[1].numpy(), predictions, class_names)), "refit_converged": fit.converged}
 
 
 def _edge(c: float, c_grid: tuple[float, ...]) -> Literal["low", "high"] | None:

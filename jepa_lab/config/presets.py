@@ -30,7 +30,8 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
     """The whole job in about ten seconds on a CPU: little data, a small encoder, two epochs.
 
     It keeps the patch grid and never touches what an ablation studies: masker, positions, losses, targets,
-    predictor size, EMA, learning rate, augmentation. Four blocks are enough for any choice of probe
+    EMA, learning rate, augmentation, and the predictor, but that a free size made for an encoder many times as wide
+    becomes half of the small one (an arm's own size is written later). Four blocks are enough for any choice of probe
     layers, the images for two of each of 100 classes. Without `data.root` the images are digits, with 2-pixel patches.
     """
     overlay: Overlay = {
@@ -44,6 +45,9 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
         "probe.every_epochs": 1,
     }
     overlay |= _few_fits(_section(data, "probe"))
+    width = _section(_section(data, "predictor"), "size").get("embed_dim")
+    if isinstance(width, int) and width > _WIDEST_PREDICTOR:
+        overlay["predictor.size"] = {"name": "half"}
     if _section(data, "training").get("accumulation_steps", 1) != 1:
         overlay["training.accumulation_steps"] = 2
     images, encoder = _section(data, "data"), _section(data, "encoder")
@@ -61,6 +65,9 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
             overlay.update({"data.image_size": image_size // patch_size * 2, "encoder.patch_size": 2})
     return overlay
 
+
+_WIDEST_PREDICTOR = 96
+"""Twice the small encoder's width; wider ones take minutes."""
 
 _FEW_FITS: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 1},

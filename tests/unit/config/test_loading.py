@@ -90,12 +90,23 @@ def test_shipped_pipelines_are_valid_and_survive_a_round_trip(file: Path) -> Non
 def test_the_smoke_preset_keeps_the_grid_and_the_parts_under_study(file: Path) -> None:
     full, smoke = load_pipeline(file), load_pipeline(file, preset="smoke")
     assert check_pipeline(full).grid == check_pipeline(smoke).grid
-    for part in ("masker", "target", "loss", "ema_momentum", "augmentation", "context_batching"):
+    kept = ("masker", "target", "loss", "regularizer", "hierarchy", "ema_momentum", "augmentation", "context_batching")
+    for part in kept:
         assert getattr(full.pipeline, part) == getattr(smoke.pipeline, part)
     assert full.pipeline.encoder.position == smoke.pipeline.encoder.position
-    assert full.pipeline.predictor == smoke.pipeline.predictor
+    predictor = {"size": smoke.pipeline.predictor.size} if full.pipeline.predictor.size.name == "custom" else {}
+    assert full.pipeline.predictor.model_copy(update=predictor) == smoke.pipeline.predictor
     assert full.pipeline.optimizer.learning_rate == smoke.pipeline.optimizer.learning_rate
     assert smoke.pipeline.data.dataset.name == "digits"
+
+
+def test_the_smoke_preset_makes_only_a_free_predictor_smaller_that_is_much_wider_than_its_encoder(write) -> None:
+    for width, size in ((96, "custom"), (97 * 4, "half")):
+        given = f"predictor: {{size: {{name: custom, embed_dim: {width}, depth: 1, num_heads: 4}}}}\n"
+        assert load_pipeline(write(BASE + given), preset="smoke").pipeline.predictor.size.name == size
+    assert load_pipeline(write(BASE + "predictor: {size: 1024x12}\n"), preset="smoke").pipeline.predictor.size.name == (
+        "1024x12"
+    )
 
 
 def test_the_smoke_preset_keeps_the_data_set_when_its_root_is_given() -> None:

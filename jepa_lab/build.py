@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ def prepare_probe_data(
 ) -> PreparedData:
     """The data that the probe is trained and scored on: `probe.data` where given, else the run's own.
 
-    Channels are normalised as in pretraining.
+    At `probe.image_size` where given. Channels are normalised as in pretraining.
 
     Args:
         device, known, processes: as for `prepare_data`.
@@ -167,11 +167,13 @@ def prepare_probe_data(
         ConfigError: the images have another number of channels than the encoder takes.
         DataError, ConfigError, RunStopped: as for `prepare_data`.
     """
-    source = pipeline.probe.data
-    if source is None:
+    source, image_size = pipeline.probe.data, probe_image_size(pipeline)
+    if source is None and image_size == pipeline.data.image_size:
         return data
-    with _named_probe_data():
-        dataset = build_dataset(source, pipeline.data.image_size)
+    own = source is None
+    source = pipeline.data if source is None else source
+    with nullcontext() if own else _named_probe_data():
+        dataset = build_dataset(source, image_size)
         loading = build_loading(pipeline, device, processes)
         check_images_fit(dataset)
         loaded = load_images(dataset, loading, source.on_bad_image, source.cache, known, None)
@@ -184,7 +186,13 @@ def prepare_probe_data(
             "probe on data with as many channels"
         )
     prepared = PreparedData(*parts, found.class_names, found.digest, found.source, data.mean, data.std)
-    return replace(prepared, skipped=found.skipped, survey=loaded.survey, notes=loaded.notes)
+    skipped = () if own else found.skipped  # of the run's own images: told already
+    return replace(prepared, skipped=skipped, survey=loaded.survey, notes=loaded.notes)
+
+
+def probe_image_size(pipeline: Pipeline) -> int:
+    """Height and width of the images that are probed on, in pixels."""
+    return pipeline.data.image_size if pipeline.probe.image_size is None else pipeline.probe.image_size
 
 
 def skipped_record(data: PreparedData, probe_data: PreparedData) -> dict[str, Any]:

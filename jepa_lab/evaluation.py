@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from jepa_lab.build import PreparedData, build_model, build_sampler
+from jepa_lab.build import PreparedData, build_model, build_sampler, probe_image_size
+from jepa_lab.config.checks import pipeline_geometry
+from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import to_tensor
 from jepa_lab.data.resident import normalize, to_float
-from jepa_lab.figures.confusion import draw_confusion
+from jepa_lab.errors import ConfigError
+from jepa_lab.grid import Grid
 from jepa_lab.models.ijepa import IJepa
-from jepa_lab.probes.evaluation import EncoderEvaluation, ProbeSplits, evaluate_encoder, evaluate_raw_pixels
+from jepa_lab.models.vit import VisionTransformer
+from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome
 from jepa_lab.probes.features import extract_features, patch_features
-from jepa_lab.probes.logistic import online_probe
 from jepa_lab.probes.monitors import CollapseDetector, feature_std, image_variance_ratio, rankme
+from jepa_lab.probes.online import online_probe
+from jepa_lab.probes.splits import ProbeSplits
+from jepa_lab.probes.subject import Subject
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.pretrain import Evaluation
@@ -30,9 +37,55 @@ logger = logging.getLogger(__name__)
 _MONITORED_IMAGES = 512
 
 
-def probed_encoder(model: IJepa, pipeline: Pipeline) -> nn.Module:
+def chosen_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
     """The encoder that `probe.encoder` chooses."""
     return {"target": model.target_encoder, "context": model.context_encoder}[pipeline.probe.encoder]
+
+
+def probed_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
+    """The chosen encoder for the patch grid of `probe.image_size`, with the model's very weights."""
+    encoder, image_size = chosen_encoder(model, pipeline), probe_image_size(pipeline)
+    if image_size == pipeline.data.image_size:
+        return encoder
+    side = image_size // pipeline.encoder.patch_size
+    return encoder.at_grid(Grid(side, side))
+
+
+@dataclass(frozen=True)
+class ChosenProbe:
+    """A probe of the pipeline.
+
+    Attributes:
+        key: where the pipeline chooses it. name: in the registry.
+    """
+
+    key: str
+    name: str
+    probe: Probe
+
+
+def build_probes(pipeline: Pipeline) -> list[ChosenProbe]:
+    """The probes of a pipeline, `probe.method` first."""
+    chosen = {"probe.method": pipeline.probe.method}
+    chosen |= {f"probe.additional.{number}": item for number, item in enumerate(pipeline.probe.additional)}
+    entries = [(key, params, PROBES.entry_of(params)) for key, params in chosen.items()]
+    return [ChosenProbe(key, entry.name, entry.component(params)) for key, params, entry in entries]
+
+
+def check_probes(loaded: LoadedPipeline, splits: ProbeSplits) -> None:
+    """Refuse what the images do not allow; needs no features.
+
+    Raises:
+        ConfigError: with the place of the setting.
+    """
+    pipeline = loaded.pipeline
+    with loaded.located("probe"):
+        splits.online_train(pipeline.probe.online_max_images)
+    for chosen in build_probes(pipeline):
+        with loaded.located(chosen.key):
+            broken = chosen.probe.check(splits)
+            if broken is not None:
+                raise ConfigError(f"{chosen.key}.{broken}")
 
 
 def probe_splits(data: PreparedData) -> ProbeSplits | None:
@@ -76,7 +129,7 @@ class OnlineEvaluation:
 
     def evaluate(self) -> Evaluation:
         """Measure the model as it is now; draws nothing from the run's generators."""
-        encoder = probed_encoder(self.model, self.pipeline)
+        encoder = chosen_encoder(self.model, self.pipeline)
         arguments = (self.data.mean, self.data.std)
         batch_size, device = self.pipeline.probe.batch_size, self.compute.device
         patches = patch_features(encoder, self.images, *arguments, batch_size, device)  # [n, N, D]
@@ -90,7 +143,7 @@ class OnlineEvaluation:
         }
         status = self.detector.observe(validation_loss=loss, image_variance_ratio=ratio, rankme=rank)
         metrics["monitor/collapsed"] = float(self.collapsed)
-        accuracy = self._online_probe(encoder)
+        accuracy = self._online_probe()
         if accuracy is not None:
             metrics["probe/online_validation_accuracy"] = accuracy
         warning = None
@@ -117,10 +170,10 @@ class OnlineEvaluation:
                 total += self.model(images, masks.to(device), count).loss.float()
         return total.item()
 
-    def _online_probe(self, encoder: nn.Module) -> float | None:
+    def _online_probe(self) -> float | None:
         if self.splits is None:
             return None
-        settings = self.pipeline.probe
+        settings, encoder = self.pipeline.probe, probed_encoder(self.model, self.pipeline)
 
         def labelled(split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
             features = extract_features(
@@ -136,7 +189,8 @@ class OnlineEvaluation:
             return features, split.labels
 
         assert self.splits is not None
-        return online_probe(labelled(self.splits.online_train(settings)), labelled(self.splits.validation))
+        train = self.splits.online_train(settings.online_max_images)
+        return online_probe(labelled(train), labelled(self.splits.validation))
 
     def state(self) -> dict[str, Any]:
         """The collapse detector's memory."""
@@ -148,14 +202,14 @@ class OnlineEvaluation:
 
 
 def final_evaluation(
-    pipeline: Pipeline, model: IJepa, probe_data: PreparedData, compute: Compute, figures: Path
+    pipeline: Pipeline, model: IJepa, probe_data: PreparedData, compute: Compute, folder: Path
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Probe the trained encoder and the controls; the test split is scored once each, or not at all.
 
     Args:
-        figures: folder for the confusion matrix.
+        folder: where the figures go; files that are too large for memory pass through it.
     Returns:
-        Flat summary numbers, and the details for result.json: `probe` by row, or `probe_skipped`.
+        Flat summary numbers, and the details for result.json: `probe` by row and probe, or `probe_skipped`.
     """
     splits = probe_splits(probe_data)
     if splits is None:
@@ -165,20 +219,52 @@ def final_evaluation(
     if not pipeline.probe.score_test:
         splits = replace(splits, test=None)
     untrained = build_model(pipeline, probe_data.train.images.shape[1]).to(compute.device)
-    rows: dict[str, EncoderEvaluation] = {
-        "trained": evaluate_encoder(probed_encoder(model, pipeline), splits, pipeline.probe, compute.device),
-        "random_encoder": evaluate_encoder(probed_encoder(untrained, pipeline), splits, pipeline.probe, compute.device),
-        "raw_pixels": evaluate_raw_pixels(splits, pipeline.probe),
+    encoders = {
+        "trained": probed_encoder(model, pipeline),
+        "random_encoder": probed_encoder(untrained, pipeline),
+        "raw_pixels": None,
     }
+    probes = build_probes(pipeline)
     summary: dict[str, float | None] = {}
-    prefixes = {"trained": "probe", "random_encoder": "random_encoder", "raw_pixels": "raw_pixels"}
-    for name, evaluation in rows.items():
-        prefix = prefixes[name]
-        summary[f"{prefix}/validation_accuracy"] = evaluation.logistic.validation_accuracy
-        summary[f"{prefix}/test_accuracy"] = evaluation.logistic.test_accuracy
-        summary[f"{prefix}/knn_validation_accuracy"] = evaluation.knn.validation_accuracy
-        summary[f"{prefix}/knn_test_accuracy"] = evaluation.knn.test_accuracy
-    trained = rows["trained"].logistic
-    if trained.confusion is not None and trained.test_accuracy is not None:
-        draw_confusion(trained.confusion, splits.class_names, trained.test_accuracy, figures / "confusion.png")
-    return summary, {"probe": {name: row.to_dict() for name, row in rows.items()}}
+    rows: dict[str, dict[str, Any]] = {}
+    for row, encoder in encoders.items():
+        # One subject at a time: its features can be large.
+        subject = build_subject(pipeline, splits, encoder, compute, folder)
+        outcomes = {
+            chosen.name: chosen.probe.run(subject)
+            for chosen in probes
+            if encoder is not None or not chosen.probe.needs_encoder
+        }
+        summary |= _flat(row, probes[0].name, outcomes)
+        rows[row] = {name: outcome.to_dict() for name, outcome in outcomes.items()}
+        if row == "trained":
+            for chosen in probes:
+                chosen.probe.draw(outcomes[chosen.name], splits.class_names, folder)
+    return summary, {"probe": rows, "probe_titles": {chosen.name: chosen.probe.title for chosen in probes}}
+
+
+def build_subject(
+    pipeline: Pipeline, splits: ProbeSplits, encoder: nn.Module | None, compute: Compute, scratch: Path
+) -> Subject:
+    """What is probed: an encoder on the device, or raw pixels."""
+    return Subject(
+        splits=splits,
+        encoder=encoder,
+        num_layers=pipeline.probe.num_layers,
+        depth=pipeline_geometry(pipeline).encoder.depth,
+        batch_size=pipeline.probe.batch_size,
+        device=compute.device,
+        seed=pipeline.seed,
+        scratch=scratch,
+        autocast=compute.autocast,
+    )
+
+
+def _flat(row: str, method: str, outcomes: Mapping[str, ProbeOutcome]) -> dict[str, float | None]:
+    """The accuracies of a row as flat numbers; the method's bear no name."""
+    prefix = {"trained": "probe"}.get(row, row)
+    flat: dict[str, float | None] = {f"{prefix}/validation_accuracy": None, f"{prefix}/test_accuracy": None}
+    for name, outcome in outcomes.items():
+        probe = "" if name == method else f"{name}_"
+        flat |= {f"{prefix}/{probe}{metric}": value for metric, value in outcome.metrics().items()}
+    return flat

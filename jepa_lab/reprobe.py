@@ -13,7 +13,7 @@ from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import LoadedPipeline, changed_keys, load_pipeline, load_resolved
 from jepa_lab.data.survey import Survey, load_surveys
 from jepa_lab.errors import ConfigError, RunFolderError
-from jepa_lab.evaluation import final_evaluation, probe_splits
+from jepa_lab.evaluation import check_probes, final_evaluation, probe_splits
 from jepa_lab.tracking.atomic import explained_writes
 from jepa_lab.tracking.records import write_record
 from jepa_lab.tracking.run_folder import RunFolder
@@ -86,8 +86,8 @@ def _probe(
     with loaded.located("probe"):
         probe_data = prepare_probe_data(pipeline, data, compute.device, known.get("probe.data"))
         splits = probe_splits(probe_data)
-        if splits is not None:
-            splits.check(pipeline.probe)
+    if splits is not None:
+        check_probes(loaded, splits)
     model = build_model(pipeline, data.train.images.shape[1])
     model.load_state_dict(checkpoint.model)
     summary, details = final_evaluation(pipeline, model.to(compute.device), probe_data, compute, figures)

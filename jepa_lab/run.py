@@ -37,7 +37,7 @@ from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.order import Batches
 from jepa_lab.data.survey import Survey, load_surveys, save_surveys
 from jepa_lab.errors import DataError, JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated
-from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probe_splits
+from jepa_lab.evaluation import OnlineEvaluation, check_probes, final_evaluation, probe_splits
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.randomness import build_generator
@@ -223,8 +223,7 @@ def check_probe(loaded: LoadedPipeline, data: PreparedData, member: Membership |
             "under probe.data, or take a metric such as rankme_end"
         )
     if splits is not None:
-        with loaded.located("probe"):
-            splits.check(loaded.pipeline.probe)
+        check_probes(loaded, splits)
 
 
 def check_team(loaded: LoadedPipeline, team: Team) -> None:

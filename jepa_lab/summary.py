@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ _ROWS = {
     "random_encoder": "control: random encoder",
     "raw_pixels": "control: raw pixels",
 }
+_NUMBERS = ("validation_accuracy", "test_accuracy", "test_interval")
 
 
 def percent(value: float | None) -> str:
@@ -53,31 +54,85 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
 
 
 def print_probe(result: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the accuracies of the probe and its controls, or why there are none.
+    """Print the accuracies of the probes and their controls, or why there are none.
 
     Args:
-        result: with `probe` (row -> evaluation) or `probe_skipped` (a sentence).
+        result: with `probe` (row -> probe -> outcome) and `probe_titles`, or `probe_skipped` (a sentence).
     """
     console = console or Console(highlight=False)
     if result.get("probe") is None:
         console.print(result["probe_skipped"], markup=False)
         return
-    table = Table(title="Accuracy of a logistic regression on frozen features", title_justify="left")
+    rows, titles = result["probe"], result["probe_titles"]
+    method, *others = titles
+    single = [name for name in others if not rows["trained"][name]["scores"][0]["key"]]
+    beside = single if len(single) == 1 and len(others) == 1 else []  # a second column does not fit into a terminal
+    # Not the tables' own titles, which are folded to their width.
+    console.print(f"Accuracy of {titles[method]}", style="italic", markup=False)
+    console.print(_method_table(rows, method, beside))
+    if others and not beside:
+        split = _split_of(rows, others)
+        untested = "; v: validation" if split == "test" else ""
+        console.print(f"Accuracy of the other probes ({split}{untested})", style="italic", markup=False)
+        console.print(_others_table(rows, others, split))
+    notes: dict[str, list[str]] = {}
+    for key, outcomes in rows.items():
+        for name, outcome in outcomes.items():
+            for note in outcome["notes"]:
+                notes.setdefault(note if name == method else f"{name}: {note}", []).append(_ROWS[key])
+    for note, where in notes.items():
+        console.print(f"note on {', '.join(where)}: {note}", markup=False)
+
+
+def _method_table(rows: Mapping[str, Any], method: str, beside: Sequence[str]) -> Table:
+    """The headline accuracies, one row for this run and each control."""
+    split = _split_of(rows, beside)
+    table = Table()
     table.add_column("")
-    for heading in ("validation", "test", "95% interval", "k-NN test"):
+    for heading in ("validation", "test", "95% interval", *(f"{name} {split}" for name in beside)):
         table.add_column(heading, justify="right")
-    for key, evaluation in result["probe"].items():
-        logistic, knn = evaluation["logistic"], evaluation["knn"]
-        interval = logistic["test_interval"]
+    for key, outcomes in rows.items():
+        score = outcomes[method]["scores"][0] if method in outcomes else dict.fromkeys(_NUMBERS)
+        interval = score["test_interval"]
+        others = (outcomes[name]["scores"][0] if name in outcomes else None for name in beside)
         table.add_row(
             _ROWS[key],
-            percent(logistic["validation_accuracy"]),
-            percent(logistic["test_accuracy"]),
+            percent(score["validation_accuracy"]),
+            percent(score["test_accuracy"]),
             "-" if interval is None else f"{100 * interval[0]:.2f} - {100 * interval[1]:.2f}",
-            percent(knn["test_accuracy"]),
+            *(_accuracy(other, split) for other in others),
             style="bold" if key == "trained" else "",
         )
-    console.print(table)
-    for key, evaluation in result["probe"].items():
-        for note in evaluation["logistic"]["notes"]:
-            console.print(f"note on {_ROWS[key]}: {note}", markup=False)
+    return table
+
+
+def _others_table(rows: Mapping[str, Any], names: Sequence[str], split: str) -> Table:
+    """The scores of the additional probes, one line each."""
+    table = Table()
+    table.add_column("")
+    for key in rows:
+        table.add_column(_ROWS[key].removeprefix("control: "), justify="right")
+    for name in names:
+        for number, score in enumerate(rows["trained"][name]["scores"]):
+            label = f"{name}, {score['label']}" if score["label"] else name
+            found = [outcomes[name]["scores"][number] if name in outcomes else None for outcomes in rows.values()]
+            table.add_row(label, *(_accuracy(each, split) for each in found))
+    return table
+
+
+def _split_of(rows: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The split whose accuracies of these probes are shown."""
+    scores = [score for name in names for score in rows["trained"][name]["scores"]]
+    return "test" if any(score["test_accuracy"] is not None for score in scores) else "validation"
+
+
+def _accuracy(score: Mapping[str, Any] | None, split: str) -> str:
+    """A score, with the half width of its interval where it is one of several; a dash where there is none."""
+    if score is None:
+        return "-"
+    mark = ""
+    if split == "test" and score["test_accuracy"] is None and score["validation_accuracy"] is not None:
+        mark, split = "v ", "validation"
+    interval = score[f"{split}_interval"]
+    spread = f" ±{50 * (interval[1] - interval[0]):.1f}" if interval is not None and score["key"] else ""
+    return f"{mark}{percent(score[f'{split}_accuracy'])}{spread}"

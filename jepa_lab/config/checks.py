@@ -60,6 +60,7 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
     _check_channels(loaded)
     _check_warmup(loaded)
     _check_probe(loaded, geometry.encoder)
+    _check_probe_size(loaded)
     _check_patches(loaded, geometry.grid)
     with loaded.located("training"):
         compute = resolve_compute(pipeline.training)
@@ -189,6 +190,27 @@ def _check_probe(loaded: LoadedPipeline, encoder: ModelSize) -> None:
             f"probe.layers={loaded.pipeline.probe.layers!r} needs an encoder of {num_layers} blocks, this one has "
             f"{encoder.depth}; use probe.layers=last",
             "encoder.size.depth",
+        )
+
+
+def _check_probe_size(loaded: LoadedPipeline) -> None:
+    image_size, patch_size = loaded.pipeline.probe.image_size, loaded.pipeline.encoder.patch_size
+    if image_size is None:
+        return
+    if image_size % patch_size:
+        raise loaded.error(
+            "probe.image_size",
+            f"probe.image_size must be a multiple of encoder.patch_size, got {image_size} and {patch_size}; "
+            f"use {max(1, image_size // patch_size) * patch_size}",
+            "encoder.patch_size",
+        )
+    side = image_size // patch_size
+    if side**2 > MAX_PATCHES:
+        raise loaded.error(
+            "probe.image_size",
+            f"probe.image_size / encoder.patch_size gives {side}x{side} = {side**2:,} patches an image, and at most "
+            f"{MAX_PATCHES:,} are possible; lower probe.image_size",
+            "encoder.patch_size",
         )
 
 

@@ -58,7 +58,8 @@ class Document:
         """
         node: Any = self.data
         for key in path:
-            node = node.get(key) if isinstance(node, dict) else None
+            known = node if isinstance(node, dict) else range(len(node) if isinstance(node, list) else 0)
+            node = node[key] if key in known else None
         section = node if isinstance(node, dict) else {}
         mentions = {key: re.search(rf"\b{re.escape(key)}\b", message) for key in section}
         named = sorted((found.start(), key) for key, found in mentions.items() if found)

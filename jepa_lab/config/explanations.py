@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from jepa_lab.config.documents import Document, Path_
-from jepa_lab.config.fields import component_of, section_of
+from jepa_lab.config.fields import Component, Components, component_of, components_of, section_of
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.config.yaml_text import shorten
 from jepa_lab.registry import did_you_mean
@@ -124,7 +124,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _explain_component(key: str, field: FieldInfo | None, value: Any, context: dict[str, Any]) -> str:
-    mark = component_of(field) if field else None
+    mark = _registry_mark(field)
     if mark is None:
         return f"{key} has the value {_short(value)}, which fits nothing; see `jepa-lab schema`"
     if "tag" in context:
@@ -150,10 +150,17 @@ def _resolve(
         model = section_of(field) if field is not None else None
         if field is not None and model is not None and get_origin(field.annotation) is dict and rest:
             path.append(rest.pop(0))  # a mapping of sections: the next step is a key of the user's
-        mark = component_of(field) if field is not None else None
+        mark = _registry_mark(field)
+        if isinstance(mark, Components) and rest:
+            path.append(rest.pop(0))  # the number of the item
         if mark is not None and rest and rest[0] in mark.registry:
             model = mark.registry.get(str(rest.pop(0))).config_type
     return tuple(path), field, parent
+
+
+def _registry_mark(field: FieldInfo | None) -> Component | Components | None:
+    """The mark of a field that is filled from a registry."""
+    return None if field is None else component_of(field) or components_of(field)
 
 
 def _describe(field: FieldInfo | None) -> str:

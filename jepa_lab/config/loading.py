@@ -24,7 +24,7 @@ from jepa_lab.config.documents import (
     plain_document,
 )
 from jepa_lab.config.explanations import explain_all
-from jepa_lab.config.fields import component_of, expand_bare_name, section_of
+from jepa_lab.config.fields import component_of, components_of, expand_bare_name, section_of
 from jepa_lab.config.pipeline import Pipeline, rebuild_schema
 from jepa_lab.config.presets import apply_preset
 from jepa_lab.config.yaml_text import Path_, shorten
@@ -76,7 +76,7 @@ class LoadedPipeline:
 
 
 def _path(key: str) -> Path_:
-    return tuple(key.split("."))
+    return tuple(int(step) if step.isdecimal() else step for step in key.split("."))
 
 
 def load_pipeline(file: Path, overrides: Sequence[str] = (), preset: str | None = None) -> LoadedPipeline:
@@ -229,6 +229,11 @@ def expand_components(model: type[BaseModel], data: Any) -> None:
                 data[key] = field.default
             if key in data:
                 data[key] = expand_bare_name(data[key])
+        elif components_of(field):
+            if key not in data and isinstance(field.default, tuple):
+                data[key] = list(field.default)
+            if isinstance(data.get(key), list):
+                data[key] = [expand_bare_name(item) for item in data[key]]
         section = section_of(field)
         if section is not None and not _optional(field):
             expand_components(section, data.setdefault(key, {}))

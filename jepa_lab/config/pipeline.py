@@ -12,11 +12,12 @@ import jepa_lab.downsampling
 import jepa_lab.losses
 import jepa_lab.maskers
 import jepa_lab.positions
+import jepa_lab.probes
 import jepa_lab.regularizers
 import jepa_lab.targets
 import jepa_lab.tracking
 import jepa_lab.training.ema  # noqa: F401  (each family registers its components)
-from jepa_lab.config.fields import Component, section_of
+from jepa_lab.config.fields import Component, Components, section_of
 from jepa_lab.data.augmentations.base import AUGMENTATIONS
 from jepa_lab.data.base import DATASETS
 from jepa_lab.data.image_files import OnBadImage
@@ -27,6 +28,7 @@ from jepa_lab.maskers.base import MASKERS
 from jepa_lab.maskers.batching import ContextBatching
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES
 from jepa_lab.positions.base import POSITIONS
+from jepa_lab.probes.base import PROBES
 from jepa_lab.probes.monitors import CollapseSettings
 from jepa_lab.probes.settings import ProbeSettings
 from jepa_lab.registry import ComponentParams
@@ -48,6 +50,8 @@ Loss = Annotated[ComponentParams, Component(LOSSES)]
 Regularizer = Annotated[ComponentParams, Component(REGULARIZERS)]
 Downsampling = Annotated[ComponentParams, Component(DOWNSAMPLINGS)]
 EmaMomentum = Annotated[ComponentParams, Component(EMA_SCHEDULES)]
+Probe = Annotated[ComponentParams, Component(PROBES)]
+Probes = Annotated[tuple[ComponentParams, ...], Components(PROBES)]
 Tracking = Annotated[ComponentParams, Component(TRACKERS)]
 
 
@@ -196,9 +200,32 @@ class HierarchySettings(ComponentParams):
 
 
 class ProbePipelineSettings(ProbeSettings):
-    """The probe, and data of its own where it has some."""
+    """The probes, and data of their own where they have some."""
 
+    method: Probe = Field(
+        default="logistic",
+        validate_default=True,
+        description="The probe whose accuracies are the result: probe/validation_accuracy and so on.",
+    )
+    additional: Probes = Field(
+        default=("knn",),
+        validate_default=True,
+        description="More probes, whose metrics bear their names: probe/knn_validation_accuracy and so on.",
+    )
     data: DataSource | None = Field(None, description="Labelled data to probe on; null probes on the run's own.")
+
+    @model_validator(mode="after")
+    def _check(self) -> ProbePipelineSettings:
+        method = PROBES.entry_of(self.method)
+        if not method.component.gives_one_accuracy:
+            able = ", ".join(entry.name for entry in PROBES if entry.component.gives_one_accuracy)
+            raise ValueError(
+                f"method must be a probe that gives one accuracy ({able}), got {method.name!r}; "
+                f"write additional: [{method.name}]"
+            )
+        if any(item.name == method.name for item in self.additional):  # type: ignore[attr-defined]
+            raise ValueError(f"additional holds {method.name!r}, which is the method already; remove it there")
+        return self
 
 
 class Pipeline(ComponentParams):

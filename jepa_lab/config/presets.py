@@ -30,7 +30,8 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
     """The whole job in about ten seconds on a CPU: little data, a small encoder, two epochs.
 
     It keeps the patch grid and never touches what an ablation studies: masker, positions, losses, targets,
-    predictor size, EMA, learning rate, augmentation. Four blocks are enough for any choice of probe
+    EMA, learning rate, augmentation, and the predictor, but that a free size made for an encoder many times as wide
+    becomes half of the small one (an arm's own size is written later). Four blocks are enough for any choice of probe
     layers, the images for two of each of 100 classes. Without `data.root` the images are digits, with 2-pixel patches.
     """
     overlay: Overlay = {
@@ -42,8 +43,11 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
         "training.batch_size": 32,
         "training.log_every_steps": 2,
         "probe.every_epochs": 1,
-        "probe.c_grid": [0.01, 1.0],
     }
+    overlay |= _few_fits(_section(data, "probe"))
+    width = _section(_section(data, "predictor"), "size").get("embed_dim")
+    if isinstance(width, int) and width > _WIDEST_PREDICTOR:
+        overlay["predictor.size"] = {"name": "half"}
     if _section(data, "training").get("accumulation_steps", 1) != 1:
         overlay["training.accumulation_steps"] = 2
     images, encoder = _section(data, "data"), _section(data, "encoder")
@@ -60,6 +64,35 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
         ):
             overlay.update({"data.image_size": image_size // patch_size * 2, "encoder.patch_size": 2})
     return overlay
+
+
+_WIDEST_PREDICTOR = 96
+"""Twice the small encoder's width; wider ones take minutes."""
+
+_FEW_FITS: dict[str, dict[str, Any]] = {
+    "finetune": {"epochs": 1},
+    "layerwise": {"c_grid": [0.01]},
+    "linear_sgd": {"epochs": 5, "learning_rates": [0.03, 0.1]},
+    "logistic": {"c_grid": [0.01, 1.0]},
+    "low_shot": {"c_grid": [0.01, 1.0], "draws": 2},
+}
+"""Parameters with which a probe takes a second or two."""
+
+
+def _few_fits(probe: dict[str, Any]) -> Overlay:
+    """Short probes; components of third parties stay as they are."""
+    overlay: Overlay = {}
+    method, additional = probe.get("method"), probe.get("additional")
+    if isinstance(method, dict):
+        overlay["probe.method"] = _shortened(method)
+    if isinstance(additional, list):
+        overlay["probe.additional"] = [_shortened(item) for item in additional]
+    return {key: value for key, value in overlay.items() if value != probe[key.removeprefix("probe.")]}
+
+
+def _shortened(component: Any) -> Any:
+    name = component.get("name") if isinstance(component, dict) else None
+    return component | _FEW_FITS[name] if isinstance(name, str) and name in _FEW_FITS else component
 
 
 def _section(data: dict[str, Any], key: str) -> dict[str, Any]:

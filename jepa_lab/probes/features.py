@@ -53,6 +53,20 @@ def extract_features(
     return _checked(torch.cat([tokens.float().mean(dim=1).cpu() for tokens in batches]))
 
 
+def feature_batches(
+    encoder: nn.Module,
+    images: Images,
+    mean: Tensor,
+    std: Tensor,
+    num_layers: int,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """`extract_features` one batch after another, [b, num_layers * D] float32 on the CPU."""
+    for tokens in _encoded(encoder, images, (mean, std), num_layers, batch_size, device, contextlib.nullcontext):
+        yield _checked(tokens.float().mean(dim=1).cpu())
+
+
 def patch_features(
     encoder: nn.Module,
     images: Images,
@@ -110,7 +124,7 @@ def _encoded(
 ) -> Iterator[Tensor]:
     """Patch features [B, N, num_layers * D] of one batch after another."""
     mean, std = (statistic.to(device) for statistic in statistics)
-    with _evaluation_mode(encoder):
+    with evaluation_mode(encoder):
         for batch in images.split(batch_size):
             on_device = batch.to(device, non_blocking=device.type == "cuda")
             normalised = normalize(to_float(on_device), mean, std)  # [B, C, H, W]
@@ -120,7 +134,7 @@ def _encoded(
 
 
 @contextlib.contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Switch dropout and the like off, then give every submodule back the mode it had."""
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
-from jepa_lab.errors import ConfigError
+from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
-from jepa_lab.probes.settings import ProbeSettings
+from jepa_lab.probes.scores import wilson_interval
+from jepa_lab.probes.splits import ProbeSplits
+from jepa_lab.probes.subject import Subject
+from jepa_lab.registry import ComponentParams
 
 
 @dataclass(frozen=True)
@@ -27,36 +30,48 @@ class KnnResult:
     validation_accuracy: float
     test_accuracy: float | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
+@PROBES.register(
+    "knn",
+    summary="vote of the nearest training images by cosine similarity, nothing to fit",
+    source="Wu et al. 2018, arXiv:1805.01978, sec. 3.4; every neighbour counts the same here",
+)
+class Knn(Probe):
+    """Reads off the features themselves how well they tell classes apart."""
 
-def check_neighbors(settings: ProbeSettings, num_train: int) -> None:
-    """Refuse more neighbours than training images, which needs no features to see.
+    class Params(ComponentParams):
+        neighbors: int = Field(20, ge=1, strict=True, description="Neighbours that vote.")
 
-    Raises:
-        ConfigError: if there are fewer training images than neighbours.
-    """
-    if settings.knn_neighbors > num_train:
-        raise ConfigError(
-            f"probe.knn_neighbors must be at most the number of training images ({num_train}), "
-            f"got {settings.knn_neighbors}; lower it, or probe with more images"
+    title = "a vote of the nearest neighbours"
+    params: Params
+
+    def check(self, splits: ProbeSplits) -> str | None:
+        if self.params.neighbors <= len(splits.train):
+            return None
+        return (
+            f"neighbors must be at most the number of training images ({len(splits.train)}), "
+            f"got {self.params.neighbors}; lower it, or probe with more images"
         )
 
+    def run(self, subject: Subject) -> ProbeOutcome:
+        splits = subject.features
+        result = knn_probe(splits.train, splits.validation, splits.test, self.params.neighbors)
+        interval = None
+        if splits.test is not None and result.test_accuracy is not None:
+            num_test = len(splits.test[1])
+            interval = wilson_interval(round(result.test_accuracy * num_test), num_test)
+        score = Score(result.validation_accuracy, result.test_accuracy, test_interval=interval)
+        return ProbeOutcome((score,), asdict(result))
 
-def knn_probe(train: Labelled, validation: Labelled, test: Labelled | None, settings: ProbeSettings) -> KnnResult:
-    """Classify each image by the vote of its `settings.knn_neighbors` nearest neighbours.
 
-    Raises:
-        ConfigError: if there are fewer training images than neighbours.
-    """
-    check_neighbors(settings, len(train[1]))
+def knn_probe(train: Labelled, validation: Labelled, test: Labelled | None, neighbors: int) -> KnnResult:
+    """Classify each image by the vote of its nearest neighbours."""
+    assert neighbors <= len(train[1]), "see Knn.check"
     test_accuracy = None
     if test is not None:
         both = (torch.cat((train[0], validation[0])), torch.cat((train[1], validation[1])))
-        test_accuracy = _accuracy(both, test, settings.knn_neighbors)
-    return KnnResult(settings.knn_neighbors, _accuracy(train, validation, settings.knn_neighbors), test_accuracy)
+        test_accuracy = _accuracy(both, test, neighbors)
+    return KnnResult(neighbors, _accuracy(train, validation, neighbors), test_accuracy)
 
 
 def _accuracy(bank: Labelled, queries: Labelled, neighbors: int) -> float:

@@ -1,19 +1,24 @@
-"""The linear probe: logistic regression on standardised features, and a cheaper one beside the training."""
+"""The linear probe: logistic regression on standardised features."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 
+from jepa_lab.figures.confusion import draw_confusion
+from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.result import ProbeResult
-from jepa_lab.probes.scores import accuracy_by_class, confusion_counts, wilson_interval
-from jepa_lab.probes.settings import ProbeSettings
+from jepa_lab.probes.scores import NO_TEST, score_predictions
+from jepa_lab.probes.subject import Subject
+from jepa_lab.registry import ComponentParams
 
 _TOLERANCE = 1e-5
 """Largest gradient of the mean loss at the end of a fit. At scikit-learn's 1e-4 a fit of separable features stops
@@ -22,16 +27,58 @@ long before its penalty matters, and the accuracy at a large C is that of an ear
 _STANDARD_ERRORS = 2.0
 """The search ends at a C that is worse than the best one by more standard errors than this."""
 
-_RIDGE = 1e-3
-"""Penalty of the online probe, relative to the number of images."""
+
+class LogisticParams(ComponentParams):
+    """The grid of penalties and the length of a fit."""
+
+    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
+        min_length=1,
+        description="Inverse penalties C of the logistic regression, increasing; the validation split chooses one.",
+    )
+    max_iterations: int = Field(
+        3000, ge=1, le=1_000_000, strict=True, description="Most L-BFGS iterations of one fit; reaching it is reported."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> LogisticParams:
+        if any(low >= high for low, high in zip(self.c_grid, self.c_grid[1:], strict=False)):
+            raise ValueError(f"c_grid must be increasing without repetition, got {self.c_grid}")
+        return self
+
+
+@PROBES.register(
+    "logistic",
+    summary="logistic regression on standardised features of the frozen encoder, its penalty chosen on validation",
+    source="linear evaluation as in Assran et al. 2023, arXiv:2301.08243, sec. 5; fitted to convergence, not by SGD",
+)
+class Logistic(Probe):
+    """Fits to convergence, so nothing but the penalty has to be chosen."""
+
+    Params = LogisticParams
+    params: LogisticParams
+    title = "a logistic regression on frozen features"
+
+    def run(self, subject: Subject) -> ProbeOutcome:
+        splits, names = subject.features, subject.splits.class_names
+        result = logistic_probe(splits.train, splits.validation, splits.test, self.params, names)
+        score = Score(result.validation_accuracy, result.test_accuracy, test_interval=result.test_interval)
+        return ProbeOutcome((score,), result.to_dict(), tuple(result.notes()))
+
+    def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
+        accuracy = outcome.scores[0].test_accuracy
+        if accuracy is not None:
+            draw_confusion(outcome.details["confusion"], class_names, accuracy, folder / "confusion.png")
 
 
 def logistic_probe(
     train: Labelled,
     validation: Labelled,
     test: Labelled | None,
-    settings: ProbeSettings,
+    params: LogisticParams,
     class_names: tuple[str, ...],
+    *,
+    refit: bool = True,
 ) -> ProbeResult:
     """Choose C on the validation split, fit again on training + validation, score the test split once.
 
@@ -43,16 +90,18 @@ def logistic_probe(
     Args:
         train: every class of `class_names` occurs in it.
         test: its labels are used for nothing but the score.
+        refit: False scores the fit on the training split, where the number of labels that are fitted on is the point.
     """
-    fits = _search(train, validation, settings)
+    fits = _search(train, validation, params)
     chosen = _best(fits)
     unconverged = tuple(fit.c for fit in fits if not fit.converged)
     scores = _NO_TEST
     if test is not None:
-        scores = _score_test(train, validation, test, chosen, settings, class_names)
+        last = _refit(train, validation, chosen, params) if refit else chosen
+        scores = _score_test(last, test, class_names)
     return ProbeResult(
         c=chosen.c,
-        c_at_edge=_edge(chosen.c, settings.c_grid),
+        c_at_edge=_edge(chosen.c, params.c_grid),
         validation_accuracy=chosen.accuracy,
         validation_accuracy_by_c=tuple((fit.c, fit.accuracy) for fit in fits),
         converged=not unconverged and scores["refit_converged"] is not False,
@@ -61,26 +110,6 @@ def logistic_probe(
         num_validation=len(validation[1]),
         **scores,
     )
-
-
-def online_probe(train: Labelled, validation: Labelled) -> float:
-    """Validation accuracy of a ridge regression on the classes: the cheap probe beside the training.
-
-    A closed form, so it neither stops early nor depends on how well the features are conditioned, which changes
-    during training: on 14 sets of CIFAR-10 features and 24 of digits its accuracy ordered them as the full probe's
-    validation accuracy did (Spearman 0.995 and 0.986), no worse than a logistic regression capped at 100 iterations
-    that takes ten times as long. It lies several points below the full probe: compare it with itself alone.
-    """
-    from sklearn.linear_model import RidgeClassifier
-    from sklearn.preprocessing import StandardScaler
-
-    features, labels = (part.numpy() for part in train)
-    scaler = StandardScaler().fit(features)
-    ridge = RidgeClassifier(alpha=_RIDGE * len(labels), solver="cholesky")
-    # Double precision: the normal equations square the condition number.
-    ridge.fit(scaler.transform(features).astype(np.float64), labels)
-    held_out = scaler.transform(validation[0].numpy()).astype(np.float64)
-    return float(ridge.score(held_out, validation[1].numpy()))
 
 
 @dataclass(frozen=True)
@@ -93,6 +122,7 @@ class _Fit:
 
     c: float
     correct: np.ndarray
+    scaler: Any
     classifier: Any
     converged: bool
 
@@ -102,7 +132,7 @@ class _Fit:
         return float(self.correct.mean())
 
 
-def _search(train: Labelled, validation: Labelled, settings: ProbeSettings) -> list[_Fit]:
+def _search(train: Labelled, validation: Labelled, params: LogisticParams) -> list[_Fit]:
     """Fit C after C, from strong to weak penalties, until one is clearly worse than the best."""
     from sklearn.preprocessing import StandardScaler
 
@@ -110,10 +140,10 @@ def _search(train: Labelled, validation: Labelled, settings: ProbeSettings) -> l
     features, labels = scaler.fit_transform(train[0].numpy()), train[1].numpy()
     held_out, held_out_labels = scaler.transform(validation[0].numpy()), validation[1].numpy()
     fits: list[_Fit] = []
-    for c in settings.c_grid:
+    for c in params.c_grid:
         start = fits[-1].classifier if fits else None
-        classifier, converged = _fit(features, labels, c, settings.max_iterations, start)
-        fits.append(_Fit(c, classifier.predict(held_out) == held_out_labels, classifier, converged))
+        classifier, converged = _fit(features, labels, c, params.max_iterations, start)
+        fits.append(_Fit(c, classifier.predict(held_out) == held_out_labels, scaler, classifier, converged))
         if _is_clearly_worse(fits[-1].correct, _best(fits).correct):
             break
     return fits
@@ -158,38 +188,23 @@ def _fit(
     return classifier, not failed and int(classifier.n_iter_.max()) < max_iterations
 
 
-_NO_TEST: dict[str, Any] = dict.fromkeys(
-    ("test_accuracy", "test_interval", "per_class_accuracy", "confusion", "refit_converged", "num_test")
-)
+_NO_TEST: dict[str, Any] = {**vars(NO_TEST), "refit_converged": None}
 
 
-def _score_test(
-    train: Labelled,
-    validation: Labelled,
-    test: Labelled,
-    chosen: _Fit,
-    settings: ProbeSettings,
-    class_names: tuple[str, ...],
-) -> dict[str, Any]:
-    """The test fields of a `ProbeResult`: fit on training + validation, then one prediction of the test split."""
+def _refit(train: Labelled, validation: Labelled, chosen: _Fit, params: LogisticParams) -> _Fit:
+    """The chosen C on training + validation."""
     from sklearn.preprocessing import StandardScaler
 
     features, labels = (torch.cat(parts).numpy() for parts in zip(train, validation, strict=True))
     scaler = StandardScaler(copy=False).fit(features)
-    classifier, converged = _fit(
-        scaler.transform(features), labels, chosen.c, settings.max_iterations, chosen.classifier
-    )
-    predictions = classifier.predict(scaler.transform(test[0].numpy(), copy=True))
-    confusion = confusion_counts(test[1].numpy(), predictions, len(class_names))
-    num_test, num_correct = len(predictions), int(np.trace(confusion))
-    return {
-        "test_accuracy": num_correct / num_test,
-        "test_interval": wilson_interval(num_correct, num_test),
-        "per_class_accuracy": accuracy_by_class(confusion, class_names),
-        "confusion": tuple(tuple(row) for row in confusion.tolist()),
-        "refit_converged": converged,
-        "num_test": num_test,
-    }
+    classifier, converged = _fit(scaler.transform(features), labels, chosen.c, params.max_iterations, chosen.classifier)
+    return replace(chosen, scaler=scaler, classifier=classifier, converged=converged)
+
+
+def _score_test(fit: _Fit, test: Labelled, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """The test fields of a `ProbeResult`: one prediction of the test split."""
+    predictions = fit.classifier.predict(fit.scaler.transform(test[0].numpy(), copy=True))
+    return {**vars(score_predictions(test[1].numpy(), predictions, class_names)), "refit_converged": fit.converged}
 
 
 def _edge(c: float, c_grid: tuple[float, ...]) -> Literal["low", "high"] | None:

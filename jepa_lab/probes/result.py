@@ -21,7 +21,7 @@ class ProbeResult:
         test_interval: 95% Wilson interval of `test_accuracy` for the size of the test split.
         per_class_accuracy: class name -> test accuracy; None for a class without test images.
         confusion: test images of each class (row) that were predicted as each class (column).
-        converged: whether every fit converged within `probe.max_iterations`.
+        converged: whether every fit converged within `max_iterations`.
         unconverged_c: the C of each fit of the search that did not.
         refit_converged: whether the last fit, on training + validation, did.
     """
@@ -46,13 +46,13 @@ class ProbeResult:
         notes = []
         if self.c_at_edge is not None:
             where = {"low": "smallest", "high": "largest"}[self.c_at_edge]
-            notes.append(f"C={self.c:g} is the {where} of probe.c_grid; extend the grid there")
+            notes.append(f"C={self.c:g} is the {where} of c_grid; extend the grid there")
         if not self.converged:
             fits = [f"C={c:g}" for c in self.unconverged_c]
             fits += [f"the refit with C={self.c:g}"] if self.refit_converged is False else []
-            notes.append(f"no convergence within probe.max_iterations at {', '.join(fits)}; raise it")
+            notes.append(f"no convergence within max_iterations at {', '.join(fits)}; raise it")
         return notes
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, with the notes."""
-        return {**asdict(self), "notes": self.notes()}
+        """As JSON values."""
+        return asdict(self)

@@ -3,11 +3,45 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 _Z_95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """What one prediction of the test split gives; None everywhere where there is no test split.
+
+    Attributes:
+        test_interval: 95% Wilson interval of `test_accuracy` for the size of the test split.
+        per_class_accuracy: class name -> accuracy; None for a class without test images.
+        confusion: images of each class (row) that were predicted as each class (column).
+    """
+
+    test_accuracy: float | None
+    test_interval: tuple[float, float] | None
+    per_class_accuracy: dict[str, float | None] | None
+    confusion: tuple[tuple[int, ...], ...] | None
+    num_test: int | None
+
+
+NO_TEST = SplitScores(None, None, None, None, None)
+
+
+def score_predictions(labels: np.ndarray, predictions: np.ndarray, class_names: tuple[str, ...]) -> SplitScores:
+    """The scores of predicted classes, [n] both."""
+    confusion = confusion_counts(labels, predictions, len(class_names))
+    num_correct = int(np.trace(confusion))
+    return SplitScores(
+        test_accuracy=num_correct / len(labels),
+        test_interval=wilson_interval(num_correct, len(labels)),
+        per_class_accuracy=accuracy_by_class(confusion, class_names),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        num_test=len(labels),
+    )
 
 
 def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:

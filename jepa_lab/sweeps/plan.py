@@ -16,7 +16,7 @@ from jepa_lab.sweeps.ablation import AblationFile, Direction, Kind, load_ablatio
 from jepa_lab.sweeps.base import load_base, with_seed
 from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_sources
 from jepa_lab.sweeps.labels import Scalar, resolved_value
-from jepa_lab.sweeps.objectives import OBJECTIVES
+from jepa_lab.sweeps.objectives import direction_of, refuse_probes
 from jepa_lab.sweeps.presets import apply_ablation_preset
 from jepa_lab.sweeps.rules import fixed_key, kind_of, problems_of, refuse_overrides
 from jepa_lab.sweeps.search import Search, build_search
@@ -183,11 +183,18 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
     sound = [draft for draft in drafts if draft.name == baseline or _may_differ(draft)]
     pipelines, broken = validate_arms(sound, base)
     problems += broken
+    problems += _without_probe(file, pipelines)
     search = build_search(file, base) if kind == "search" and not problems else None
     problems += search_problems(search) if search is not None else []
     if problems:
         raise ConfigError(first_lines(problems))
     return _plan(file, kind, drafts, pipelines, search)
+
+
+def _without_probe(file: AblationFile, pipelines: Mapping[str, LoadedPipeline]) -> list[str]:
+    """Arms whose runs would not have the metric."""
+    told = [(name, refuse_probes(file.ablation.metric, loaded.pipeline)) for name, loaded in pipelines.items()]
+    return [f"{file.place('metric')}: arm {name!r}: {problem}" for name, problem in told if problem is not None]
 
 
 def _may_differ(draft: Draft) -> bool:
@@ -209,7 +216,7 @@ def _plan(
         baseline=baseline_name(ablation, kind),
         seeds=ablation.seeds,
         metric=ablation.metric,
-        direction=ablation.direction or OBJECTIVES[ablation.metric],
+        direction=ablation.direction or direction_of(ablation.metric),
         retries=ablation.retries,
         search=search,
         swept_keys=tuple(dict.fromkeys(key for _, key, _ in swept_sources(ablation, kind))),

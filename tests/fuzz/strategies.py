@@ -49,7 +49,7 @@ KEYS = [
     "encoder.position", "predictor.size", "loss", "predictor.target_sequences", "target", "ema_momentum",
     "optimizer.learning_rate", "optimizer.betas", "training", "training.epochs", "training.batch_size",
     "training.device", "training.precision", "training.accumulation_steps", "training.num_threads",
-    "probe.c_grid", "probe.data", "probe.layers", "probe.knn_neighbors", "tracking", "tracking.uri",
+    "probe.method.c_grid", "probe.data", "probe.layers", "probe.method", "probe.additional", "tracking", "tracking.uri",
     "tracking.experiment", "optimizer.warmup_epochs", "optimizer.schedule_stretch", "collapse.patience",
     "masker.target_scale.0", "data.dataset.num_train", "x", "data.x", "data.x.y", "", ".", "..", ".a", "a.",
     "a..b", "\u5b57", "da\nta", "data ", " data", "a" * 5000, ".".join("a" * 400), "=", "-", "--", "\udce9",

@@ -29,7 +29,7 @@ from tests.integration.pipelines import load_tiny
 from tests.integration.runs import assert_same_run
 from tests.unit.data.files import write_image
 
-SHORT = ("training.epochs=1", "probe.c_grid=[1.0]")
+SHORT = ("training.epochs=1", "probe.method.c_grid=[1.0]")
 CACHED = ("data.cache=true", "data.num_workers=0", "data.residency=streaming")
 
 

@@ -157,7 +157,7 @@ def test_the_shipped_schema_is_current_and_accepts_the_shipped_pipelines() -> No
 
 def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
     before = (finished / "result.json").read_text()
-    result = invoke("probe", finished, "probe.encoder=context", "probe.knn_neighbors=3")
+    result = invoke("probe", finished, "probe.encoder=context", "probe.additional=[{name: knn, neighbors: 3}]")
     assert result.exit_code == 0, result.output
     assert "this run" in result.output
     content = json.loads((finished / "probes" / "1.json").read_text())
@@ -167,7 +167,8 @@ def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
     other = "probe.data={dataset: {name: synthetic, num_train: 300, num_test: 60}}"
     assert "channel" in refused("probe", finished, other)
     assert "training.num_threads" in refused("probe", finished, "masker.num_targets=3")
-    assert "override 'probe.knn_neighbors=999'" in refused("probe", finished, "probe.knn_neighbors=999")
+    too_many = "probe.additional=[{name: knn, neighbors: 999}]"
+    assert f"override '{too_many}'" in refused("probe", finished, too_many)
 
 
 def test_the_probe_of_the_same_settings_gives_the_run_s_own_numbers(finished: Path) -> None:
@@ -286,7 +287,7 @@ def test_a_plugin_that_fails_in_the_middle_of_a_run_is_exit_code_1_with_its_trac
         ("training=3", "must be a section of keys and values, got 3; write its keys below it"),
         ("training.epochs=0", "greater than or equal to 1, got 0; raise it"),
         ("data.root=3", "must be text, got 3; put it in quotes"),
-        ("probe.c_grid=[]", "must have at least 1 item"),
+        ("probe.method.c_grid=[]", "must have at least 1 item"),
         ("seed=[" + "9, " * 5000 + "]", "must be an integer, got [9, 9"),
     ],
 )

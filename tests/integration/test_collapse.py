@@ -25,7 +25,7 @@ predictor:
 optimizer: {learning_rate: 1.0e-3}
 ema_momentum: {name: linear, start: 0.99, end: 0.999}
 training: {epochs: 12, batch_size: 50, device: cpu, num_threads: 1}
-probe: {every_epochs: 2, c_grid: [1.0]}
+probe: {every_epochs: 2, method: {name: logistic, c_grid: [1.0]}}
 tracking: none
 """
 FORCED = ["ema_momentum={name: constant, value: 0.0}", "target.normalization=none", "optimizer.learning_rate=5e-3"]

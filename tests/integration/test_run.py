@@ -221,10 +221,22 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monk
         start_run(load_tiny(tmp_path), tmp_path / "runs", ["hot"])
 
 
-@pytest.mark.parametrize("setting", ["knn_neighbors=500", "online_max_images=5"])
-def test_a_probe_that_the_data_do_not_allow_is_refused_before_anything_is_written(tmp_path: Path, setting: str) -> None:
-    with pytest.raises(ConfigError, match=rf"override 'probe\.{setting}': probe\.{setting.partition('=')[0]} must"):
-        start_run(load_tiny(tmp_path, f"probe.{setting}"), tmp_path / "runs", [])
+@pytest.mark.parametrize(
+    ("settings", "place", "field"),
+    [
+        (["probe.online_max_images=5"], "override 'probe.online_max_images=5'", "probe.online_max_images"),
+        (["probe.additional=[{name: knn, neighbors: 500}]"], "override 'probe.additional=", "additional.0.neighbors"),
+        (["probe.additional=[]", "probe.method={name: knn, neighbors: 500}"], "override 'probe.method=", "method.n"),
+        (["probe.additional=[]", "probe.method=knn", "probe.method.neighbors=500"], "override 'probe.method.n", "m"),
+    ],
+)
+def test_a_probe_that_the_data_do_not_allow_is_refused_before_anything_is_written(
+    tmp_path: Path, settings: list[str], place: str, field: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        start_run(load_tiny(tmp_path, *settings), tmp_path / "runs", [])
+    assert str(caught.value).startswith(place)
+    assert f"probe.{field.removeprefix('probe.')}" in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
 

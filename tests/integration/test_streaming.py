@@ -116,7 +116,7 @@ def test_a_killed_streaming_run_goes_on_as_the_resident_one(
 def test_images_that_come_in_one_piece_can_stream_too(tmp_path: Path) -> None:
     outcomes = [
         start_run(
-            load_tiny(tmp_path, f"data.residency={residency}", "data.max_images=80", "probe.c_grid=[0.1]"),
+            load_tiny(tmp_path, f"data.residency={residency}", "data.max_images=80", "probe.method.c_grid=[0.1]"),
             tmp_path / residency,
             COMMAND,
         )

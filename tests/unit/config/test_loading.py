@@ -90,12 +90,23 @@ def test_shipped_pipelines_are_valid_and_survive_a_round_trip(file: Path) -> Non
 def test_the_smoke_preset_keeps_the_grid_and_the_parts_under_study(file: Path) -> None:
     full, smoke = load_pipeline(file), load_pipeline(file, preset="smoke")
     assert check_pipeline(full).grid == check_pipeline(smoke).grid
-    for part in ("masker", "target", "loss", "ema_momentum", "augmentation", "context_batching"):
+    kept = ("masker", "target", "loss", "regularizer", "hierarchy", "ema_momentum", "augmentation", "context_batching")
+    for part in kept:
         assert getattr(full.pipeline, part) == getattr(smoke.pipeline, part)
     assert full.pipeline.encoder.position == smoke.pipeline.encoder.position
-    assert full.pipeline.predictor == smoke.pipeline.predictor
+    predictor = {"size": smoke.pipeline.predictor.size} if full.pipeline.predictor.size.name == "custom" else {}
+    assert full.pipeline.predictor.model_copy(update=predictor) == smoke.pipeline.predictor
     assert full.pipeline.optimizer.learning_rate == smoke.pipeline.optimizer.learning_rate
     assert smoke.pipeline.data.dataset.name == "digits"
+
+
+def test_the_smoke_preset_makes_only_a_free_predictor_smaller_that_is_much_wider_than_its_encoder(write) -> None:
+    for width, size in ((96, "custom"), (97 * 4, "half")):
+        given = f"predictor: {{size: {{name: custom, embed_dim: {width}, depth: 1, num_heads: 4}}}}\n"
+        assert load_pipeline(write(BASE + given), preset="smoke").pipeline.predictor.size.name == size
+    assert load_pipeline(write(BASE + "predictor: {size: 1024x12}\n"), preset="smoke").pipeline.predictor.size.name == (
+        "1024x12"
+    )
 
 
 def test_the_smoke_preset_keeps_the_data_set_when_its_root_is_given() -> None:
@@ -238,9 +249,11 @@ def test_every_problem_of_a_file_is_told_at_once(write) -> None:
 
 SECTION_OF = {
     "dataset": "data.dataset",
+    "downsampling": "hierarchy.downsampling",
     "encoder_size": "encoder.size",
     "predictor_size": "predictor.size",
     "position": "encoder.position",
+    "probe": "probe.method",
     "tracker": "tracking",
 }
 """Where a family is chosen, if not under its own name."""
@@ -260,6 +273,53 @@ def test_a_plugin_adds_a_component_of_any_family_that_the_yaml_can_name(write, t
     pipeline = load_pipeline(write(BASE), [f"plugins=[my_{family}_plugin]", f"{key}=mine_for_the_test"]).pipeline
     chosen = functools.reduce(getattr, key.split("."), pipeline)
     assert type(chosen).__name__ == "MineConfig"
+
+
+def test_a_list_of_components_takes_names_and_parameters_in_files_and_overrides(write) -> None:
+    file = write(BASE + "probe:\n  additional: [{name: knn, neighbors: 3}]\n")
+    assert load_pipeline(file).pipeline.probe.additional[0].neighbors == 3
+    probe = load_pipeline(file, ["probe.additional=[knn]"]).pipeline.probe
+    assert [(item.name, item.neighbors) for item in probe.additional] == [("knn", 20)]
+    assert load_pipeline(file, ["probe.additional=[]"]).pipeline.probe.additional == ()
+    assert [item.name for item in load_pipeline(write(BASE)).pipeline.probe.additional] == ["knn"]
+
+
+def test_a_resolved_list_of_components_gives_the_same_pipeline_again(write) -> None:
+    pipeline = load_pipeline(write(BASE), ["probe.additional=[{name: knn, neighbors: 3}]"]).pipeline
+    text = dump_pipeline(pipeline)
+    assert "additional: [{name: knn, neighbors: 3}]" in text
+    assert load_resolved(text, "resolved") == pipeline
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "told"),
+    [
+        ("  additional:\n  - name: knn\n    neighbors: 0", 4, "probe.additional.0.neighbors must be greater than"),
+        ("  additional:\n  - knn\n  - kn", 4, "unknown probe 'kn' for probe.additional.1; did you mean 'knn'?"),
+        ("  additional:\n  - {name: knn, neighbours: 3}", 3, "unknown key probe.additional.0.neighbours; did you"),
+        ("  additional:\n  - 3", 3, "probe.additional.0 must be"),
+        ("  additional:\n  - {neighbors: 3}", 3, "probe.additional.0 needs a name"),
+        ("  additional: knn", 2, "probe.additional must be a list, got 'knn'; write one, as in probe.additional=[knn]"),
+        ("  additional: [knn, {name: knn, neighbors: 3}]", 2, "probe.additional: 'knn' stands here 2 times; keep one"),
+        ("  additional: [knn]\n  method: knn", 2, "additional holds 'knn', which is the method already; remove it"),
+    ],
+)
+def test_what_is_wrong_in_a_list_of_components_is_told_with_its_line(write, lines: str, place: int, told: str) -> None:
+    first = len(BASE.splitlines())
+    text = message(write(BASE + "probe:\n" + lines + "\n"))
+    assert told in text
+    assert f"example.yaml:{first + place}: " in text
+
+
+def test_a_component_of_a_list_that_a_plugin_adds_can_be_named(write, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "my_listed_plugin.py").write_text(
+        "from jepa_lab.probes.base import PROBES\n"
+        "from jepa_lab.probes.knn import Knn\n"
+        "@PROBES.register('listed_for_the_test', summary='mine', source='test')\nclass Mine(Knn):\n    'Mine.'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    overrides = ["plugins=[my_listed_plugin]", "probe.additional=[knn, {name: listed_for_the_test, neighbors: 2}]"]
+    assert load_pipeline(write(BASE), overrides).pipeline.probe.additional[1].neighbors == 2
 
 
 def test_a_plugin_data_set_can_be_probed_on(write, tmp_path: Path, monkeypatch) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from jepa_lab.data.base import ImageSplit
-from jepa_lab.probes.evaluation import ProbeSplits
+from jepa_lab.probes.splits import ProbeSplits
+from jepa_lab.probes.subject import Subject
 
 SIDE = 8
 PATCH = 4
@@ -53,3 +58,16 @@ def make_splits(num_classes: int = 3, side: int = SIDE) -> ProbeSplits:
         mean=torch.tensor([0.5, 0.4, 0.3]),
         std=torch.tensor([0.2, 0.3, 0.4]),
     )
+
+
+def make_subject(encoder: nn.Module | None, splits: ProbeSplits | None = None, **changes: Any) -> Subject:
+    """An encoder, or raw pixels, on the splits."""
+    settings: dict[str, Any] = {
+        "num_layers": 1,
+        "depth": 4,
+        "batch_size": 16,
+        "device": torch.device("cpu"),
+        "seed": 0,
+        "scratch": Path(tempfile.gettempdir()),
+    }
+    return Subject(splits or make_splits(), encoder, **(settings | changes))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch import Tensor
 
-from jepa_lab.errors import ConfigError
 from jepa_lab.probes.features import Labelled
-from jepa_lab.probes.knn import knn_probe
-from jepa_lab.probes.settings import ProbeSettings
+from jepa_lab.probes.knn import Knn, knn_probe
+from tests.unit.probes.fakes import make_splits
 
 
 def random_features(num_images: int, seed: int, *, mean: float = 0.3, spread: float = 1.0) -> Labelled:
@@ -36,7 +33,7 @@ def accuracy_by_hand(bank: Labelled, queries: Labelled, neighbors: int) -> float
 @pytest.mark.parametrize("neighbors", [1, 5, 20])
 def test_accuracies_are_those_of_cosine_neighbours(neighbors: int) -> None:
     train, validation, test = random_features(150, 0), random_features(90, 1), random_features(120, 2)
-    result = knn_probe(train, validation, test, ProbeSettings(knn_neighbors=neighbors))
+    result = knn_probe(train, validation, test, neighbors)
     both = torch.cat((train[0], validation[0])), torch.cat((train[1], validation[1]))
     assert result.validation_accuracy == pytest.approx(accuracy_by_hand(train, validation, neighbors))
     assert result.test_accuracy == pytest.approx(accuracy_by_hand(both, test, neighbors))
@@ -46,7 +43,7 @@ def test_accuracies_are_those_of_cosine_neighbours(neighbors: int) -> None:
 def test_features_that_barely_differ_have_the_neighbours_they_have() -> None:
     # Images that differ by a thousandth of a shared mean: 1 - cosine is below single precision.
     train, validation = (random_features(n, seed, mean=1.0, spread=3e-4) for n, seed in ((300, 0), (200, 1)))
-    result = knn_probe(train, validation, None, ProbeSettings(knn_neighbors=5))
+    result = knn_probe(train, validation, None, 5)
     assert result.validation_accuracy == pytest.approx(accuracy_by_hand(train, validation, 5), abs=0.011)
 
 
@@ -54,16 +51,16 @@ def test_images_of_zeros_are_compared_without_error() -> None:
     train, validation = random_features(60, 0), random_features(30, 1)
     train[0][0] = 0
     validation[0][0] = 0
-    assert knn_probe(train, validation, None, ProbeSettings(knn_neighbors=3)).validation_accuracy > 0.5
+    assert knn_probe(train, validation, None, 3).validation_accuracy > 0.5
 
 
 def test_without_a_test_split_there_is_no_test_accuracy() -> None:
-    result = knn_probe(random_features(60, 0), random_features(30, 1), None, ProbeSettings())
+    result = knn_probe(random_features(60, 0), random_features(30, 1), None, 20)
     assert result.test_accuracy is None
-    assert json.loads(json.dumps(result.to_dict())) == result.to_dict()
 
 
 def test_more_neighbours_than_training_images_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"probe.knn_neighbors .* \(19\), got 20"):
-        knn_probe(random_features(19, 0), random_features(30, 1), None, ProbeSettings())
-    knn_probe(random_features(20, 0), random_features(30, 1), None, ProbeSettings())
+    refused = Knn(Knn.Params(neighbors=91)).check(make_splits())
+    assert refused is not None
+    assert refused.startswith("neighbors must be at most the number of training images (90), got 91; lower it")
+    assert Knn(Knn.Params(neighbors=90)).check(make_splits()) is None

@@ -1,0 +1,99 @@
+"""What a probe is: it measures what can be read off features, and says how well."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jepa_lab.probes.splits import ProbeSplits
+from jepa_lab.probes.subject import Subject
+from jepa_lab.registry import ComponentParams, Registry
+
+
+@dataclass(frozen=True)
+class Score:
+    """One accuracy of a probe. Test fields are None where there is no test split.
+
+    Attributes:
+        key: distinguishes it from the probe's other scores in the names of metrics; empty for the main one.
+        label: the same for people.
+        validation_interval, test_interval: 95% intervals, where the probe gives them.
+    """
+
+    validation_accuracy: float | None
+    test_accuracy: float | None
+    key: str = ""
+    label: str = ""
+    validation_interval: tuple[float, float] | None = None
+    test_interval: tuple[float, float] | None = None
+
+    def metrics(self) -> dict[str, float | None]:
+        """`validation_accuracy` and `test_accuracy`, after the key where there is one."""
+        prefix = f"{self.key}_" if self.key else ""
+        return {
+            f"{prefix}validation_accuracy": self.validation_accuracy,
+            f"{prefix}test_accuracy": self.test_accuracy,
+        }
+
+
+@dataclass(frozen=True)
+class ProbeOutcome:
+    """What a probe found.
+
+    Attributes:
+        scores: the main one first.
+        details: more, as JSON values.
+        notes: sentences about what a reader should know before trusting the accuracies; usually none.
+    """
+
+    scores: tuple[Score, ...]
+    details: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def metrics(self) -> dict[str, float | None]:
+        """Every score as flat numbers."""
+        return {name: value for score in self.scores for name, value in score.metrics().items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**self.details, "scores": [asdict(score) for score in self.scores], "notes": list(self.notes)}
+
+
+class Probe(ABC):
+    """Measures an encoder, or raw pixels by the same code.
+
+    The validation split makes every choice, the test split is scored once. The encoder is left as it was.
+
+    Args:
+        params: the probe's own `Params`.
+    """
+
+    Params: type[ComponentParams] = ComponentParams
+    title: ClassVar[str]
+    """Completes "Accuracy of ..."."""
+    gives_one_accuracy: ClassVar[bool] = True
+    """Whether the first score has an empty key: `probe.method` needs one number."""
+    needs_encoder: ClassVar[bool] = False
+    """Whether raw pixels cannot be measured."""
+
+    def __init__(self, params: ComponentParams) -> None:
+        self.params = params
+
+    def check(self, splits: ProbeSplits) -> str | None:
+        """The rule that the parameters break on these images, beginning with the parameter's name, or None."""
+        return None
+
+    @abstractmethod
+    def run(self, subject: Subject) -> ProbeOutcome:
+        """Measure."""
+
+    def draw(  # noqa: B027 - most probes have nothing to draw
+        self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path
+    ) -> None:
+        """Write the figures of an outcome."""
+
+
+PROBES: Registry[Probe] = Registry("probe", Probe)

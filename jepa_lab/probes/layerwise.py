@@ -1,0 +1,63 @@
+"""The layer-wise probe: how accuracy depends on the depth that features are taken at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jepa_lab.figures.depths import draw_depths
+from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
+from jepa_lab.probes.features import Labelled
+from jepa_lab.probes.logistic import LogisticParams, logistic_probe
+from jepa_lab.probes.subject import Subject
+
+
+@PROBES.register(
+    "layerwise",
+    summary="the logistic probe after every block of the encoder; a figure of accuracy by depth",
+    source="linear probes of intermediate layers, Alain and Bengio 2016, arXiv:1610.01644",
+)
+class Layerwise(Probe):
+    """Fits the logistic probe on the features of each block, after the final norm and averaged over patches.
+
+    The validation split chooses the depth, as it chooses C: the test split is scored at that depth alone.
+    """
+
+    Params = LogisticParams
+    params: LogisticParams
+    title = "a logistic regression at the best depth"
+    needs_encoder = True
+
+    def run(self, subject: Subject) -> ProbeOutcome:
+        names, depth = subject.splits.class_names, subject.depth
+        splits = subject.layer_features(depth)  # `depth` times the memory of the logistic probe
+
+        def at(labelled: Labelled, block: int) -> Labelled:
+            features, labels = labelled
+            return features.unflatten(1, (depth, -1))[:, block].contiguous(), labels  # [n, D]
+
+        results = [
+            logistic_probe(at(splits.train, block), at(splits.validation, block), None, self.params, names)
+            for block in range(depth)
+        ]
+        best = max(range(depth), key=lambda block: (results[block].validation_accuracy, -block))
+        chosen = results[best]
+        if splits.test is not None:
+            train, validation, test = (at(part, best) for part in (splits.train, splits.validation, splits.test))
+            chosen = logistic_probe(train, validation, test, self.params, names)
+        main = Score(
+            chosen.validation_accuracy, chosen.test_accuracy, label="best block", test_interval=chosen.test_interval
+        )
+        each = [
+            Score(result.validation_accuracy, None, f"depth_{block}", f"block {block}")
+            for block, result in enumerate(results, start=1)
+        ]
+        details = {
+            "best_depth": best + 1,
+            "validation_accuracy_by_depth": [result.validation_accuracy for result in results],
+            "c_by_depth": [result.c for result in results],
+        }
+        notes = tuple(f"block {best + 1}: {note}" for note in chosen.notes())
+        return ProbeOutcome((main, *each), details, notes)
+
+    def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
+        draw_depths(outcome.details["validation_accuracy_by_depth"], folder / "layerwise.png")

@@ -1,0 +1,84 @@
+"""What is probed: an encoder or raw pixels, on labelled images, with features that all probes share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lab.data.base import ImageSplit
+from jepa_lab.data.images import Images
+from jepa_lab.probes.features import Autocast, Labelled, extract_features, feature_batches, raw_pixel_features
+from jepa_lab.probes.splits import ProbeSplits, labels_of
+
+
+@dataclass(frozen=True)
+class LabelledSplits:
+    """Features of the splits, in memory.
+
+    Attributes:
+        test: None where there is no labelled test split.
+    """
+
+    train: Labelled
+    validation: Labelled
+    test: Labelled | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row of the table: what every probe gets.
+
+    Attributes:
+        encoder: on `device`, with `last_layers(images, num_layers)`; None for raw pixels, the control.
+        num_layers: of the encoder's last blocks, whose features stand side by side.
+        depth: how many blocks the encoder has.
+        batch_size: images in one forward pass of a frozen encoder.
+        seed: of the run; the only source of randomness.
+        scratch: folder for files that are gone when the probe ends.
+        autocast: of the passes of an encoder that is trained. Frozen ones are measured in full precision.
+    """
+
+    splits: ProbeSplits
+    encoder: nn.Module | None
+    num_layers: int
+    depth: int
+    batch_size: int
+    device: torch.device
+    seed: int
+    scratch: Path
+    autocast: Autocast = contextlib.nullcontext
+
+    @cached_property
+    def features(self) -> LabelledSplits:
+        """Of every image, extracted once, when the first probe asks for them."""
+        return self.layer_features(self.num_layers)
+
+    def layer_features(self, num_layers: int) -> LabelledSplits:
+        """Features of the last `num_layers` blocks side by side, [n, num_layers * D]; not kept."""
+
+        def labelled(split: ImageSplit) -> Labelled:
+            return self._extract(split.images, num_layers), labels_of(split)
+
+        splits = self.splits
+        test = None if splits.test is None else labelled(splits.test)
+        return LabelledSplits(labelled(splits.train), labelled(splits.validation), test)
+
+    def _extract(self, images: Images, num_layers: int) -> Tensor:
+        if self.encoder is None:
+            return raw_pixel_features(images)
+        mean, std = self.splits.mean, self.splits.std
+        return extract_features(self.encoder, images, mean, std, num_layers, self.batch_size, self.device)
+
+    def feature_batches(self, images: Images) -> Iterator[Tensor]:
+        """The same features batch by batch, [b, D'] float32 on the CPU, for what does not fit into memory."""
+        if self.encoder is None:
+            yield from map(raw_pixel_features, images.split(self.batch_size))
+            return
+        mean, std = self.splits.mean, self.splits.std
+        yield from feature_batches(self.encoder, images, mean, std, self.num_layers, self.batch_size, self.device)

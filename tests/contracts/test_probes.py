@@ -1,0 +1,133 @@
+"""What every registered probe must keep."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import jepa_lab.probes  # noqa: F401  (registers them)
+from jepa_lab.grid import Grid
+from jepa_lab.models.sizes import ModelSize
+from jepa_lab.models.vit import VisionTransformer, initialize_weights
+from jepa_lab.positions.base import POSITIONS
+from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome
+from jepa_lab.probes.subject import Subject
+from jepa_lab.registry import Entry
+from tests.unit.probes.fakes import labelled_images, make_splits, make_subject
+
+SHORT: dict[str, dict[str, Any]] = {
+    "finetune": {"epochs": 2, "batch_size": 30},
+    "layerwise": {"c_grid": (0.1,)},
+    "linear_sgd": {"epochs": 3, "learning_rates": (0.01, 0.1)},
+    "logistic": {"c_grid": (0.1, 1.0)},
+    "low_shot": {"c_grid": (0.1,), "shots": (1, 5, 100), "draws": 2},
+}
+"""Parameters with which the probes that ship take no time."""
+
+every_probe = pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in PROBES])
+
+
+def build(entry: Entry[Probe]) -> Probe:
+    return entry.component(entry.params_type(**SHORT.get(entry.name, {})))
+
+
+def tiny_encoder() -> VisionTransformer:
+    """Two blocks on a grid of 2x2 patches; frozen, as a target encoder is."""
+    size, grid = ModelSize(12, 2, 2), Grid(2, 2)
+    position = POSITIONS.get("sincos").component(POSITIONS.get("sincos").params_type(), grid, 12, 2)
+    encoder = VisionTransformer(grid, 4, 3, size, position)
+    initialize_weights(encoder, torch.Generator().manual_seed(0))
+    return encoder.requires_grad_(False)
+
+
+def on_encoder(**changes: Any) -> Subject:
+    return make_subject(tiny_encoder(), **{"depth": 2, **changes})
+
+
+def accuracies(outcome: ProbeOutcome, kind: str) -> list[float]:
+    return [
+        value for name, value in outcome.metrics().items() if name.endswith(f"{kind}_accuracy") and value is not None
+    ]
+
+
+def subjects(probe: Probe) -> Iterator[Subject]:
+    """An encoder, and raw pixels where the probe takes them."""
+    yield on_encoder()
+    if not probe.needs_encoder:
+        yield make_subject(None)
+
+
+@every_probe
+def test_accuracies_are_shares_and_an_outcome_is_json(entry: Entry[Probe]) -> None:
+    probe = build(entry)
+    assert probe.check(make_splits()) is None
+    for subject in subjects(probe):
+        outcome = probe.run(subject)
+        found = accuracies(outcome, "validation") + accuracies(outcome, "test")
+        assert accuracies(outcome, "validation")
+        assert accuracies(outcome, "test")
+        assert all(math.isfinite(value) and 0 <= value <= 1 for value in found)
+        keys = [score.key for score in outcome.scores]
+        assert len(set(keys)) == len(keys)
+        assert (keys[0] == "") == entry.component.gives_one_accuracy
+        assert json.loads(json.dumps(outcome.to_dict(), allow_nan=False))["scores"]
+
+
+@every_probe
+def test_without_a_test_split_nothing_is_known_about_it_and_nothing_else_changes(entry: Entry[Probe]) -> None:
+    probe = build(entry)
+    with_test = probe.run(on_encoder())
+    without = probe.run(on_encoder(splits=replace(make_splits(), test=None)))
+    assert accuracies(without, "test") == []
+    assert all(score.test_interval is None for score in without.scores)
+    assert accuracies(without, "validation") == accuracies(with_test, "validation")
+
+
+@every_probe
+def test_what_the_test_split_holds_changes_no_choice(entry: Entry[Probe]) -> None:
+    probe = build(entry)
+    other = replace(make_splits(), test=labelled_images(60, 3, seed=77))
+    first, second = probe.run(on_encoder()), probe.run(on_encoder(splits=other))
+    assert accuracies(first, "validation") == accuracies(second, "validation")
+    assert [score.key for score in first.scores] == [score.key for score in second.scores]
+
+
+@every_probe
+def test_a_probe_is_repeated_exactly(entry: Entry[Probe]) -> None:
+    outcomes = []
+    for disturbance in (1, 2):
+        torch.manual_seed(disturbance)
+        outcomes.append(build(entry).run(on_encoder()))
+    assert outcomes[0].to_dict() == outcomes[1].to_dict()
+
+
+@every_probe
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
+def test_an_encoder_is_left_as_it_was(entry: Entry[Probe], mode: bool) -> None:
+    encoder = tiny_encoder().train(mode)
+    before = copy.deepcopy(encoder.state_dict())
+    state = torch.get_rng_state()
+    build(entry).run(make_subject(encoder, depth=2))
+    assert torch.equal(state, torch.get_rng_state())
+    after = encoder.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(module.training == mode for module in encoder.modules())
+    assert all(not parameter.requires_grad and parameter.grad is None for parameter in encoder.parameters())
+
+
+@every_probe
+def test_figures_are_written_into_the_folder_and_nothing_else_is_left(entry: Entry[Probe], tmp_path: Path) -> None:
+    probe = build(entry)
+    outcome = probe.run(on_encoder(scratch=tmp_path / "scratch"))
+    assert list(tmp_path.rglob("*.*")) == []
+    probe.draw(outcome, make_splits().class_names, tmp_path / "figures")
+    assert all(file.suffix == ".png" for file in tmp_path.rglob("*.*"))
+    probe.draw(probe.run(on_encoder(splits=replace(make_splits(), test=None))), make_splits().class_names, tmp_path)

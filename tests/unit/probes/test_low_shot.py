@@ -1,0 +1,119 @@
+"""Tests of the low-shot probe."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from jepa_lab.probes.logistic import logistic_probe
+from jepa_lab.probes.low_shot import LowShot, draw_labels, mean_interval
+from jepa_lab.randomness import build_generator
+from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
+
+SUBJECT = make_subject(FakeEncoder())
+"""30 training images of each of 3 classes."""
+
+
+def low_shot(**params: Any) -> LowShot:
+    return LowShot(LowShot.Params(**{"c_grid": (0.01, 0.1, 1.0), "draws": 3, **params}))
+
+
+def test_all_labels_give_the_logistic_probe_itself() -> None:
+    probe = low_shot(shots=(1, "all"))
+    score = probe.run(SUBJECT).scores[1]
+    features, names = SUBJECT.features, SUBJECT.splits.class_names
+    plain = logistic_probe(features.train, features.validation, features.test, probe.params, names)
+    assert score.validation_accuracy == plain.validation_accuracy
+    assert score.test_accuracy == plain.test_accuracy
+    assert probe.run(SUBJECT).details["draws"]["all"][0]["c"] == plain.c
+
+
+def test_as_many_labels_as_there_are_give_its_validation_accuracy_in_every_draw() -> None:
+    probe = low_shot(shots=(30,))
+    outcome = probe.run(SUBJECT)
+    features, names = SUBJECT.features, SUBJECT.splits.class_names
+    plain = logistic_probe(features.train, features.validation, None, probe.params, names)
+    assert {draw["validation_accuracy"] for draw in outcome.details["draws"]["30"]} == {plain.validation_accuracy}
+    assert outcome.scores[0].validation_interval == pytest.approx((plain.validation_accuracy,) * 2)
+
+
+def test_each_draw_is_a_fit_of_scikit_learn_on_its_labels_alone() -> None:
+    c, (train, labels) = 0.1, SUBJECT.features.train
+    outcome = low_shot(shots=(5,), c_grid=(c,)).run(SUBJECT)
+    assert SUBJECT.features.test is not None
+    expected: dict[str, list[float]] = {"validation": [], "test": []}
+    for number in range(3):
+        chosen = draw_labels(labels, 5, build_generator(0, f"low shot 5 {number}"))
+        by_hand = make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=1e-9, max_iter=20_000))
+        by_hand.fit(train[chosen].double().numpy(), labels[chosen].numpy())
+        for split, (features, truth) in (
+            ("validation", SUBJECT.features.validation),
+            ("test", SUBJECT.features.test),
+        ):
+            expected[split].append(by_hand.score(features.double().numpy(), truth.numpy()))
+    score = outcome.scores[0]
+    assert [draw["validation_accuracy"] for draw in outcome.details["draws"]["5"]] == expected["validation"]
+    assert [draw["test_accuracy"] for draw in outcome.details["draws"]["5"]] == expected["test"]
+    assert score.test_accuracy == pytest.approx(statistics.fmean(expected["test"]))
+    assert len(set(expected["test"])) > 1, "draws differ"
+    interval = stats.t.interval(0.95, 2, statistics.fmean(expected["test"]), stats.sem(expected["test"]))
+    assert score.test_interval == pytest.approx(tuple(map(float, interval)))
+
+
+def test_a_draw_has_that_many_labels_of_each_class_and_no_image_twice() -> None:
+    labels = torch.tensor([0] * 7 + [1] * 20 + [2] * 9)[torch.randperm(36, generator=torch.Generator().manual_seed(0))]
+    seen = torch.zeros(36)
+    for number in range(200):
+        chosen = draw_labels(labels, 5, build_generator(0, f"test {number}"))
+        assert labels[chosen].bincount().tolist() == [5, 5, 5]
+        assert len(chosen.unique()) == 15
+        seen[chosen] += 1
+    assert (seen > 0).all(), "every image can be drawn"
+
+
+def test_numbers_of_labels_that_a_class_has_not_got_are_skipped_and_said() -> None:
+    splits = make_splits()
+    few = torch.cat([torch.arange(0, 90, 3)[:4], torch.arange(1, 90, 3), torch.arange(2, 90, 3)])
+    subject = make_subject(None, replace(splits, train=splits.train.subset(few)))
+    outcome = low_shot(shots=(1, 4, 5, 100)).run(subject)
+    assert [score.validation_accuracy is None for score in outcome.scores] == [False, False, True, True]
+    assert outcome.notes == ("5, 100 labels a class were skipped: the smallest class has 4 training image(s)",)
+    assert outcome.metrics()["5_test_accuracy"] is None
+
+
+def test_more_draws_change_no_earlier_draw_and_runs_of_other_seeds_draw_the_same_labels() -> None:
+    few = low_shot(shots=(5,), draws=2).run(SUBJECT).details["draws"]["5"]
+    more = low_shot(shots=(5,), draws=4).run(make_subject(FakeEncoder(), seed=7)).details["draws"]["5"]
+    assert len(more) == 4
+    assert more[:2] == few
+
+
+def test_more_labels_help() -> None:
+    splits = make_splits()
+    big = replace(splits, train=labelled_images(600, 3, seed=5))
+    means = [score.validation_accuracy for score in low_shot(shots=(1, 100)).run(make_subject(None, big)).scores]
+    assert means[0] is not None
+    assert means[1] is not None
+    assert means[1] > means[0] + 0.1
+
+
+def test_an_interval_needs_two_draws_and_stays_within_shares() -> None:
+    assert mean_interval([0.5]) is None
+    low, high = mean_interval([0.1, 1.0]) or (math.nan, math.nan)
+    assert (low, high) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("shots", [(), (0,), (5, 1), (1, 1), ("all", 1), ("most",), (1.5,), (True,)])
+def test_shots_that_are_not_increasing_numbers_are_refused(shots: tuple[Any, ...]) -> None:
+    with pytest.raises(ValidationError, match="shots"):
+        LowShot.Params(shots=shots)

@@ -1,0 +1,85 @@
+"""The tables at the end of a run."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from jepa_lab.summary import print_probe
+
+TITLES = {"logistic": "a logistic regression on frozen features", "knn": "a vote of the nearest neighbours"}
+
+
+def outcome(validation: float | None, test: float | None, **more: Any) -> dict[str, Any]:
+    score = {"validation_accuracy": validation, "test_accuracy": test, "key": "", "label": ""}
+    score |= {"validation_interval": None, "test_interval": None} | more
+    return {"scores": [score], "notes": []}
+
+
+def several(*scores: dict[str, Any]) -> dict[str, Any]:
+    return {"scores": [outcome(None, None, **score)["scores"][0] for score in scores], "notes": []}
+
+
+def printed(rows: dict[str, Any], titles: dict[str, str]) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    print_probe({"probe": rows, "probe_titles": titles}, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    return text
+
+
+def test_one_more_probe_stands_in_the_table_of_the_method() -> None:
+    row = {"logistic": outcome(0.9, 0.8, test_interval=(0.75, 0.85)), "knn": outcome(0.7, 0.6)}
+    text = printed({"trained": row, "random_encoder": row, "raw_pixels": row}, TITLES)
+    assert "Accuracy of a logistic regression on frozen features" in text
+    assert "knn test" in text
+    assert text.count("│     90.00% │ 80.00% │ 75.00 - 85.00 │   60.00% │") == 3
+
+
+def test_several_more_probes_have_a_table_of_their_own_within_80_columns() -> None:
+    titles = TITLES | {"low_shot": "few", "layerwise": "depth", "finetune": "fine"}
+    shots = [
+        {"key": "100", "label": "100 labels a class", "test_accuracy": 0.5, "test_interval": (0.45, 0.55)},
+        {"key": "1000", "label": "1000 labels a class"},
+    ]
+    depths = [
+        {"label": "best block", "test_accuracy": 0.6},
+        {"key": "d", "label": "block 12", "validation_accuracy": 0.4},
+    ]
+    row = {
+        "logistic": outcome(0.9, 0.8, test_interval=(0.75, 0.85)),
+        "knn": outcome(0.7, 0.6),
+        "low_shot": several(*shots),
+    }
+    of_encoders = row | {"layerwise": several(*depths), "finetune": outcome(1.0, 1.0, test_interval=(0.99, 1.0))}
+    text = printed({"trained": of_encoders, "random_encoder": of_encoders, "raw_pixels": row}, titles)
+    assert "knn test" not in text
+    lines = {line.split("│")[1].strip(): line.split("│")[2:5] for line in text.splitlines() if line.startswith("│")}
+    assert [cell.strip() for cell in lines["low_shot, 100 labels a class"]] == ["50.00% ±5.0"] * 3
+    assert [cell.strip() for cell in lines["low_shot, 1000 labels a class"]] == ["-", "-", "-"]
+    assert [cell.strip() for cell in lines["layerwise, block 12"]] == ["v 40.00%", "v 40.00%", "-"]
+    assert [cell.strip() for cell in lines["finetune"]] == ["100.00%", "100.00%", "-"]
+
+
+def test_without_a_test_split_validation_accuracies_are_shown() -> None:
+    row = {"logistic": outcome(0.9, None), "knn": outcome(0.7, None)}
+    text = printed({"trained": row | {"low_shot": outcome(0.4, None)}}, TITLES | {"low_shot": "few"})
+    assert "Accuracy of the other probes (validation)" in text
+    assert "70.00%" in text
+    assert "40.00%" in text
+    assert "knn validation" in printed({"trained": row}, TITLES)
+
+
+def test_a_method_that_a_control_cannot_have_leaves_dashes() -> None:
+    rows = {"trained": {"finetune": outcome(0.9, 0.8)}, "raw_pixels": {}}
+    assert "│ control: raw pixels │          - │      - │            - │" in printed(rows, {"finetune": "fine-tuning"})
+
+
+def test_a_note_that_holds_for_several_rows_is_told_once() -> None:
+    row = {"logistic": outcome(0.9, 0.8) | {"notes": ["C=1 is large"]}, "knn": outcome(0.7, 0.6) | {"notes": ["hm"]}}
+    text = printed({"trained": row, "raw_pixels": row}, TITLES)
+    assert text.count("C=1 is large") == 1
+    assert "note on this run, control: raw pixels: knn: hm" in text

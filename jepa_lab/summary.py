@@ -72,7 +72,8 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
     console.print(_method_table(rows, method, beside))
     if others and not beside:
         split = _split_of(rows, others)
-        untested = "; v: validation" if split == "test" else ""
+        chosen_from = any(score["is_for_a_choice"] for name in others for score in rows["trained"][name]["scores"])
+        untested = "; v: validation" if split == "test" and chosen_from else ""
         console.print(f"Accuracy of the other probes ({split}{untested})", style="italic", markup=False)
         console.print(_others_table(rows, others, split))
     notes: dict[str, list[str]] = {}
@@ -131,7 +132,7 @@ def _accuracy(score: Mapping[str, Any] | None, split: str) -> str:
     if score is None:
         return "-"
     mark = ""
-    if split == "test" and score["test_accuracy"] is None and score["validation_accuracy"] is not None:
+    if split == "test" and score["is_for_a_choice"]:
         mark, split = "v ", "validation"
     interval = score[f"{split}_interval"]
     spread = f" ±{50 * (interval[1] - interval[0]):.1f}" if interval is not None and score["key"] else ""

@@ -14,7 +14,7 @@ TITLES = {"logistic": "a logistic regression on frozen features", "knn": "a vote
 
 def outcome(validation: float | None, test: float | None, **more: Any) -> dict[str, Any]:
     score = {"validation_accuracy": validation, "test_accuracy": test, "key": "", "label": ""}
-    score |= {"validation_interval": None, "test_interval": None} | more
+    score |= {"validation_interval": None, "test_interval": None, "is_for_a_choice": False} | more
     return {"scores": [score], "notes": []}
 
 
@@ -47,7 +47,7 @@ def test_several_more_probes_have_a_table_of_their_own_within_80_columns() -> No
     ]
     depths = [
         {"label": "best block", "test_accuracy": 0.6},
-        {"key": "d", "label": "block 12", "validation_accuracy": 0.4},
+        {"key": "d", "label": "block 12", "validation_accuracy": 0.4, "is_for_a_choice": True},
     ]
     row = {
         "logistic": outcome(0.9, 0.8, test_interval=(0.75, 0.85)),

@@ -76,9 +76,22 @@ class PreparedData:
 
 
 def build_dataset(source: DataSource, image_size: int) -> ImageDataset:
-    """The data set of a section, ready to load."""
+    """The data set of a section, ready to load.
+
+    Raises:
+        ConfigError: the root begins with a home folder that does not exist.
+    """
     entry = DATASETS.entry_of(source.dataset)
-    return entry.component(source.dataset, None if source.root is None else Path(source.root).expanduser(), image_size)
+    return entry.component(source.dataset, None if source.root is None else _expanded(source.root), image_size)
+
+
+def _expanded(root: str) -> Path:
+    try:
+        return Path(root).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"data.root begins with a home folder that this system does not know, got {root!r}; write the whole path"
+        ) from None
 
 
 def build_loading(pipeline: Pipeline, device: torch.device, processes: int = 1) -> Loading:

@@ -42,6 +42,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
+            _check_current_folder()
             result = super().invoke(ctx)
             sys.stdout.flush()  # or a full disk behind the output would show after the last line of ours
             return result
@@ -106,6 +107,14 @@ def _leave_without_output(code: int) -> NoReturn:
     """Exit without the interpreter's last attempt to write what is left of the output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _check_current_folder() -> None:
+    """Without one, PyTorch's libraries end the process with a message about themselves."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder no longer exists; change to another one") from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

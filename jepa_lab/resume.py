@@ -40,7 +40,7 @@ from jepa_lab.run import (
 from jepa_lab.tracking.base import MirrorState
 from jepa_lab.tracking.description import RunDescription, flat_params
 from jepa_lab.tracking.environment import describe_environment, environment_changes
-from jepa_lab.tracking.metrics import damage_before, read_metrics
+from jepa_lab.tracking.metrics import MetricsWriter, damage_before, read_metrics
 from jepa_lab.tracking.mirror_cursor import mirror_state
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore, load_checkpoint
@@ -111,6 +111,7 @@ def resume_run(
         lock_seconds = 0 if member is None else member.lock_seconds
         team.from_leader(lambda: stack.enter_context(locked(folder, lock_seconds)), stop)
         with team.reporting(stop):
+            folder = RunFolder.open(folder.path)  # one that was found by its name may be of a newer jepa-lab
             loaded = load_pipeline(folder.config)
             pipeline = loaded.pipeline
             if given is not None:
@@ -147,7 +148,9 @@ def resume_run(
                     logger.warning(note)
                     print(f"note: {note}", flush=True)
             folder.remove_result()
-            step = 0 if checkpoint is None else checkpoint.run.step
+            step, cursor = (0, 0) if checkpoint is None else (checkpoint.run.step, checkpoint.run.metrics_cursor)
+            # Before a tracker follows: it must not send rows that are cut back, or trip over damaged ones.
+            MetricsWriter(folder.metrics, cursor).close()
             print(f"going on from step {step}, the last that was saved", flush=True)
 
         team.from_leader(begin, stop)

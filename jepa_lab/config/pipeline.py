@@ -96,6 +96,7 @@ class DataSettings(DataSource):
     num_workers: int | None = Field(
         None,
         ge=0,
+        le=1024,
         strict=True,
         description="Processes that decode streaming images; 0 decodes in the training process, null takes the cores "
         "of this process less one. The results are the same.",

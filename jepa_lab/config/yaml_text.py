@@ -29,10 +29,13 @@ MAX_VALUES = 20_000
 MAX_DIGITS = 400
 """More than any finite float has before its point."""
 
+_BROKEN_TEXT = (ValueError, OverflowError, AssertionError)
+"""What ruamel raises of Python's own: for characters beyond Unicode, and for versions of YAML that there are not."""
+
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels, a pipeline needs five; write fewer"
 
-_INTEGER = re.compile(r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
+_INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.([0-9]+(_[0-9]+)*)?)?)([eE][-+]?[0-9]+)?")
 _INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?")
 _WORDS = {
@@ -72,7 +75,7 @@ def read_yaml(text: str, origin: str, path: Path_ = ()) -> tuple[Any, dict[Path_
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{origin}:{line}: is not valid YAML ({error.problem}); mend that line") from None
-    except (YAMLError, ValueError) as error:  # a character that no YAML has: without a line
+    except (YAMLError, *_BROKEN_TEXT) as error:  # a character or version that no YAML has: without a line
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{origin}: is not valid YAML ({first}); give a YAML file") from None
     return reader.plain(node, path), reader.places
@@ -84,6 +87,7 @@ class _Reader:
     places: dict[Path_, str] = field(default_factory=dict)
     anchors: dict[str, _Node] = field(default_factory=dict)
     num_values: int = 0
+    num_merged: int = 0
 
     def read(self, events: Iterator[Event]) -> _Node:
         """The one document among the events."""
@@ -145,6 +149,9 @@ class _Reader:
         for source in merged:
             if not isinstance(source.value, tuple):
                 raise self._error(source.line, "<< needs a mapping, as in <<: *anchor; write the keys themselves")
+            self.num_merged += len(source.value)
+            if self.num_merged > MAX_VALUES:
+                raise self._error(line, f"<< brings more than {MAX_VALUES:,} keys here; write the keys themselves")
             for entry in source.value:
                 own.setdefault(entry[0], entry)
         yield from own.values()

@@ -42,8 +42,9 @@ class _PickledArray:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, _, content = state
-        raw = content.encode("latin1") if isinstance(content, str) else bytes(content)
-        if not isinstance(dtype, _PickledType) or len(raw) != math.prod(shape):
+        raw = content.encode("latin1") if isinstance(content, str) else content
+        # Not `bytes(content)`: of a number it would be as many zeros.
+        if not isinstance(raw, bytes) or not isinstance(dtype, _PickledType) or len(raw) != math.prod(shape):
             raise pickle.UnpicklingError("it holds an array that is not of unsigned bytes")
         self.pixels = np.frombuffer(bytearray(raw), dtype=np.uint8).reshape(shape)
 

@@ -57,11 +57,11 @@ def cache_folder() -> Path:
     Raises:
         ConfigError: if there is no home folder.
     """
-    if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE]).expanduser().absolute()
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]).absolute() / "jepa-lab"
     try:
+        if os.environ.get(VARIABLE):
+            return Path(os.environ[VARIABLE]).expanduser().absolute()
+        if os.environ.get("XDG_CACHE_HOME"):
+            return Path(os.environ["XDG_CACHE_HOME"]).absolute() / "jepa-lab"
         return Path.home() / ".cache" / "jepa-lab"
     except RuntimeError:
         raise ConfigError(

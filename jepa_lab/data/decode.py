@@ -26,6 +26,7 @@ FILES_A_TASK = 64
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 CONVERTIBLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 EXIF_ORIENTATION = 0x0112
+MAX_ASPECT = 32
 TIFF_BITS_PER_SAMPLE = 258
 
 # What Pillow's readers raise for broken files; fuzzing finds them all.
@@ -125,7 +126,8 @@ def decode_image(path: Path, image_size: int) -> Tensor:
     truncated, empty, no image              refused
     ======================================  ==========================================================================
 
-    The shorter side is resized to `image_size` (bilinear, antialiased), then the centre is cut out. Warnings of
+    The shorter side is resized to `image_size` (bilinear, antialiased), then the centre is cut out; of an image that is
+    over 32 times as long as wide, the ends are cut off before that, or it would be enlarged to gigabytes. Warnings of
     Pillow are about metadata, or covered by these rules: none is shown, nor becomes an error.
 
     Returns:
@@ -225,5 +227,15 @@ def _shorter_side_and_centre(image: Image.Image, size: int) -> Image.Image:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
-    resized = functional.resize(image, [size], interpolation=InterpolationMode.BILINEAR, antialias=True)
+    resized = functional.resize(
+        _without_far_ends(image), [size], interpolation=InterpolationMode.BILINEAR, antialias=True
+    )
     return functional.center_crop(resized, [size, size])
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """The middle of an image that is far longer than wide, around the same centre."""
+    longest = MAX_ASPECT * min(image.size)
+    width, height = (min(side, longest + (side - longest) % 2) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image if (width, height) == image.size else image.crop((left, top, left + width, top + height))

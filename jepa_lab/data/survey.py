@@ -37,7 +37,7 @@ from jepa_lab.tracking.records import read_record, record_as, write_record
 
 KIND = "data"
 VERSION = 1
-DECODE_RULES_VERSION = 1
+DECODE_RULES_VERSION = 2
 """Raised when `decode_image` or the resizing gives other pixels: what was stored under older rules is then stale."""
 
 TrainingPart = Callable[[Tensor | None, int], Tensor]
@@ -84,7 +84,7 @@ class _Record:
 def fingerprint_of(files: ImageFileSet, image_size: int) -> str:
     """Name the files without opening them: their names, sizes, times of change and labels, and how they are decoded.
 
-    A file that is gone only changes the fingerprint; decoding it is what fails.
+    A file that is gone, or in a folder that may not be entered, only changes it; decoding it is what fails.
     """
     sha = hashlib.sha256()
     settings = [DECODE_RULES_VERSION, image_size, files.native_size, files.class_names, len(files.train.files)]
@@ -98,7 +98,7 @@ def fingerprint_of(files: ImageFileSet, image_size: int) -> str:
                 status = file.stat()
                 # The second time is set by the system alone: it tells of new content behind an old date.
                 state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            except FileNotFoundError:
+            except OSError:
                 state = (-1, -1, -1)
             label = None if part.labels is None else part.labels[position]
             sha.update(json.dumps([next(names), *state, label]).encode())

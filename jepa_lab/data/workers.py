@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import multiprocessing.queues
+import multiprocessing.util
 import os
 import re
 import signal
@@ -149,6 +152,7 @@ def _start(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: 
     thread pool of their parent: `torch.set_num_threads(1)` is the first thing that the loader does in them.
     """
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    _check_sockets()
     context.Event()  # without room for semaphores this fails; the loader would leave a traceback behind
     with warnings.catch_warnings():
         # The user chose the number; and Python >= 3.12 warns of every fork of a process that has threads.
@@ -162,7 +166,7 @@ def _start(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: 
             prefetch_factor=BLOCKS_AHEAD,
             pin_memory=workers.pin_memory,
             collate_fn=_unchanged,
-            worker_init_fn=_take_no_signals,
+            worker_init_fn=_begin_work,
             multiprocessing_context=context,
             generator=torch.Generator(),  # or the loader would draw a seed from the global one
         )
@@ -173,6 +177,23 @@ def _start(read: Callable[[Tensor], Result], blocks: Iterable[Tensor], workers: 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
         return iterator
+
+
+def _check_sockets() -> None:
+    """A worker hands over what it read through a socket in the folder for temporary files.
+
+    Raises:
+        RunStopped: none can be made there, as where its path is longer than about 70 letters.
+    """
+    try:
+        multiprocessing.connection.Listener().close()
+    except OSError as error:
+        folder = multiprocessing.util.get_temp_dir()
+        raise RunStopped(
+            f"processes that read images need a socket in the folder for temporary files, and none can be made in "
+            f"{folder} ({error.strerror or error}); set TMPDIR to a folder with a shorter path that can be written, or "
+            "data.num_workers=0"
+        ) from error
 
 
 @contextmanager
@@ -207,7 +228,20 @@ def _unchanged(result: Result) -> Result:
     return result
 
 
-def _take_no_signals(worker: int) -> None:
+def _begin_work(worker: int) -> None:
+    """The first thing that a worker does."""
+    _take_no_signals()
+    # A subclass's hook by the standard library's design, but the loader makes the queue itself.
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_leave)  # type: ignore[attr-defined]
+
+
+def _leave(error: Exception, unsent: object) -> None:
+    """End a worker that cannot send what it read: its parent would wait for it for ever, and notices a death."""
+    print(f"a process that reads images cannot send them: {_first_line(error)}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _take_no_signals() -> None:
     """Leave to the parent what reaches the whole process group.
 
     SIGTERM needs nothing: the loader gave it the default action back, whatever the parent's handler is.
@@ -222,9 +256,12 @@ def _pinned(result: Result) -> Result:
 
 
 def _tells_of_a_dead_worker(error: Exception) -> bool:
-    """Whether an error of the loader means that a worker is gone, rather than that `read` raised in one."""
+    """Whether an error of the loader means that a worker is gone or out of reach, not that `read` raised in one."""
     text = str(error)
-    if re.match(r"DataLoader worker \(pid|Pin memory thread", text) or "in pin memory thread" in text:
+    if (
+        re.match(r"DataLoader worker \(pid|Pin memory thread|Too many open files", text)
+        or "in pin memory thread" in text
+    ):
         return True
     # The connection over which a tensor's memory is handed over broke.
     return isinstance(error, (OSError, EOFError)) and not text.startswith("Caught ")

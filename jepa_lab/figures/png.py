@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jepa_lab.errors import ConfigError, RunStopped
+from jepa_lab.errors import ConfigError
+from jepa_lab.tracking.atomic import explain_os_error
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 
@@ -16,12 +17,13 @@ def write_png(figure: Any, out: Path) -> None:
     """Draw a matplotlib figure (Agg, no display needed) and write it; its folder is made where it is missing.
 
     Raises:
-        ConfigError: if `out` cannot be written. RunStopped: if the disk is full.
+        ConfigError: if `out` cannot be written. RunStopped: if the disk is full or fails.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    part = out.with_name(out.name + ".part")
+    # Hidden, as every unfinished file of a run folder is: a killed run leaves it, and a mirror must not send it.
+    part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -30,12 +32,11 @@ def write_png(figure: Any, out: Path) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise RunStopped(
-                f"no space left to write the figure {out}: {error.strerror}; free space on that file system"
-            ) from error
         if error.errno in _REFUSED:
             raise ConfigError(
                 f"cannot write the figure {out}: {error.strerror}; choose a file in a folder that can be written"
             ) from error
-        raise
+        explained = explain_os_error(error, out)
+        if explained is None:
+            raise
+        raise explained from error

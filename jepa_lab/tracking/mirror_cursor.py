@@ -16,7 +16,7 @@ from typing import Any
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.base import MirrorState
-from jepa_lab.tracking.description import TrackerSettings
+from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.metrics import MetricsRow, iter_lines, parse_row
 from jepa_lab.tracking.mlflow_names import legal_name
 from jepa_lab.tracking.records import read_record, write_record
@@ -33,7 +33,7 @@ class MirrorCursor:
     """What the tracker has acknowledged.
 
     Attributes:
-        uri, experiment: the tracker that this is about.
+        uri, experiment: the tracker that this is about. run_uid: the run, as in `run.json`.
         parent_run_id: the MLflow run of the sweep that the run was made a child of.
         described: parameters, tags and data set are there.
         offset: byte position in `metrics.jsonl` behind the last acknowledged row.
@@ -47,6 +47,7 @@ class MirrorCursor:
 
     uri: str
     experiment: str
+    run_uid: str = ""
     experiment_id: str | None = None
     run_id: str | None = None
     parent_run_id: str | None = None
@@ -74,8 +75,15 @@ class MirrorCursor:
         if any(last_steps.get(name, -1) < step for name, step in self.last_steps.items()):
             _log.warning("the tracker lacks rows that it had acknowledged; sending again what it lacks")
             self.offset, self.row_bytes, self.row_sha256 = 0, 0, ""
-            self.parent_run_id, self.described, self.artifacts, self.model = None, False, {}, None
+            self._forget_files()
+        elif self.status not in (None, status):
+            _log.warning("the tracker has forgotten how the run ended; comparing its files again")
+            self._forget_files()
         self.status, self.last_steps = status, dict(last_steps)
+
+    def _forget_files(self) -> None:
+        """Send what is not rows again; each of it replaces what is there."""
+        self.parent_run_id, self.described, self.artifacts, self.model = None, False, {}, None
 
     def fits(self, folder: RunFolder) -> bool:
         """Whether the last acknowledged row is still where it was."""
@@ -97,9 +105,16 @@ class MirrorCursor:
         write_record(folder.mirror, KIND, VERSION, dataclasses.asdict(self))
 
 
-def load_cursor(folder: RunFolder, settings: TrackerSettings) -> MirrorCursor:
-    """The cursor of this tracker; a new one where there is none that can be used."""
-    new = MirrorCursor(settings.uri, settings.experiment)
+def new_cursor(description: RunDescription) -> MirrorCursor:
+    """The cursor of a run of which the tracker has nothing."""
+    settings = description.tracker
+    assert settings is not None, "asked for mirrored runs alone"
+    return MirrorCursor(settings.uri, settings.experiment, description.run_uid)
+
+
+def load_cursor(folder: RunFolder, description: RunDescription) -> MirrorCursor:
+    """The cursor of this run and tracker; a new one where there is none that can be used."""
+    new = new_cursor(description)
     if not folder.mirror.exists():
         return new
     try:
@@ -107,7 +122,7 @@ def load_cursor(folder: RunFolder, settings: TrackerSettings) -> MirrorCursor:
     except (RunFolderError, TypeError) as error:
         _log.warning("asking the tracker what it has, because of: %s", error)
         return new
-    return cursor if (cursor.uri, cursor.experiment) == (new.uri, new.experiment) else new
+    return cursor if (cursor.uri, cursor.experiment, cursor.run_uid) == (new.uri, new.experiment, new.run_uid) else new
 
 
 def unsent_rows(folder: RunFolder, cursor: MirrorCursor) -> Iterator[tuple[bytes, int, MetricsRow]]:
@@ -162,10 +177,10 @@ def trials_of(folder: RunFolder) -> Iterator[RunFolder]:
 def mlflow_run_id(folder: RunFolder) -> str | None:
     """The id of the MLflow run of a run folder; None where there is none that is known."""
     try:
-        settings = folder.read_description().tracker
+        description = folder.read_description()
     except RunFolderError:  # told where the folder is read for its content
         return None
-    return None if settings is None else load_cursor(folder, settings).run_id
+    return None if description.tracker is None else load_cursor(folder, description).run_id
 
 
 def mlflow_run_ids(sweep: RunFolder) -> dict[str, str]:
@@ -201,12 +216,12 @@ def mirror_state(folder: RunFolder) -> MirrorState:
 def _trial_state(trial: RunFolder, sweep: RunFolder) -> MirrorState:
     """The state of a trial's record, and of its link to the sweep's."""
     try:
-        state, settings, of_sweep = _record_state(trial), trial.read_description().tracker, sweep.read_description()
+        state, own, of_sweep = _record_state(trial), trial.read_description(), sweep.read_description()
     except RunFolderError as error:
         return MirrorState(pending=("damaged trials",), error=str(error))
-    if settings is None or not follows(settings, of_sweep.tracker):
+    if own.tracker is None or not follows(own.tracker, of_sweep.tracker):
         return state
-    linked = load_cursor(trial, settings).parent_run_id == mlflow_run_id(sweep) is not None
+    linked = load_cursor(trial, own).parent_run_id == mlflow_run_id(sweep) is not None
     return state if linked else dataclasses.replace(state, pending=(*state.pending, "links to the sweep"))
 
 
@@ -216,14 +231,15 @@ def _record_state(folder: RunFolder) -> MirrorState:
     Raises:
         RunFolderError: if `run.json`, `result.json` or a row of the metrics is damaged.
     """
-    settings = folder.read_description().tracker
-    if settings is None:
+    description = folder.read_description()
+    if description.tracker is None:
         return MirrorState()
-    cursor, result = load_cursor(folder, settings), folder.read_result()
+    cursor, result = load_cursor(folder, description), folder.read_result()
     behind = sum(bool(cursor.unsent(row.step, row.metrics)) for _, _, row in unsent_rows(folder, cursor))
     missing = {
         "parameters": not cursor.described,
-        "artifacts": artifact_digests(folder) != cursor.artifacts,
+        # The tracker may keep more: result.json of an attempt that ended, and from which the run went on.
+        "artifacts": not artifact_digests(folder).items() <= cursor.artifacts.items(),
     }
     if result is not None:
         checkpoint = result["final_checkpoint"]

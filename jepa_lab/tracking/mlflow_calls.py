@@ -48,6 +48,10 @@ def tracker_calls(upload_bytes: int = 0) -> Iterator[None]:
             yield
     except MlflowException as error:
         raise (RunUnknown if _is_unknown(error) else TrackerAway)(_reason(error)) from error
+    except ModuleNotFoundError as error:
+        raise TrackerAway(
+            f"tracking.uri needs the package {error.name}, which is not installed: `pip install` its distribution"
+        ) from error
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, ValueError, ParseError) as error:
         raise TrackerAway(_reason(error)) from error
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.tracking.metrics import iter_lines, parse_row
-from jepa_lab.tracking.mirror_cursor import MirrorCursor, artifact_digests, final_status, load_cursor, unsent_rows
+from jepa_lab.tracking.mirror_cursor import artifact_digests, final_status, load_cursor, new_cursor, unsent_rows
 from jepa_lab.tracking.mlflow_calls import RunUnknown, TrackerAway, tracker_calls
 from jepa_lab.tracking.mlflow_names import MAX_METRICS_PER_BATCH
 from jepa_lab.tracking.mlflow_records import check_stored, log_dataset, log_model, log_params_and_tags, weights_size
@@ -51,7 +51,7 @@ class Mirror:
         self.parent = parent
         self.description = description
         self.settings = description.tracker
-        self.cursor = load_cursor(folder, self.settings)
+        self.cursor = load_cursor(folder, description)
         self._client: MlflowClient | None = None
         # Whether the cursor holds what the tracker says that it has. A batch may have arrived without our
         # knowing (a crash or a timeout before the acknowledgement), so the tracker is asked before anything is
@@ -99,7 +99,7 @@ class Mirror:
             self._find_run(self._client)
         except RunUnknown as error:
             _log.warning("starting the record anew, because the tracker answered: %s", error)
-            self.cursor = MirrorCursor(self.settings.uri, self.settings.experiment)
+            self.cursor = new_cursor(self.description)
             self._find_run(self._client)
         return self._client
 

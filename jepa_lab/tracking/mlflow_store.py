@@ -40,6 +40,10 @@ def quiet_mlflow() -> None:
     """Import MLflow with its chatter (alembic's migrations above all) switched off."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    try:
+        Path.home()
+    except RuntimeError:  # a user whom the system does not know, as in containers; MLflow's import would fail
+        os.environ["HOME"] = os.sep  # as containers set it
     import mlflow  # noqa: F401 - it sets up its loggers on import, and would undo what follows
 
     for logger in ("mlflow", "alembic", "sqlalchemy"):

@@ -14,13 +14,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
 import jepa_lab.training.checkpoint as checkpoint_module
 from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
+from jepa_lab.figures.png import write_png
 from jepa_lab.reprobe import probe_again
-from jepa_lab.resume import resume_run
+from jepa_lab.resume import find_unfinished, resume_run
 from jepa_lab.run import start_run
+from jepa_lab.tracking.metrics import read_metrics
+from jepa_lab.tracking.none import NoTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import load_tiny
@@ -202,6 +206,41 @@ def test_what_the_system_refuses_stops_the_run_with_3_and_a_remedy(
     (path,) = (tmp_path / "runs").iterdir()
     resume_run(RunFolder.open(path), None, [])
     assert_same_run(RunFolder.open(path), whole)
+
+
+def test_a_figure_on_a_failing_disk_stops_the_run_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jepa_lab.figures.png.os.replace", fail)
+        with pytest.raises(RunStopped, match=r"confusion\.png: Input/output error; look after"):
+            write_png(Figure(), tmp_path / "confusion.png")
+
+
+def test_a_run_of_a_newer_format_that_was_found_by_its_name_is_refused(stopped: RunFolder, tmp_path: Path) -> None:
+    folder = _copy(stopped, tmp_path / stopped.name)
+    folder.config.write_text(folder.config.read_text().replace("format version 1", "format version 2", 1))
+    found = find_unfinished(tmp_path, load_tiny(tmp_path).pipeline)
+    assert found is not None
+    with pytest.raises(RunFolderError, match="has format version 2, this jepa-lab reads 1"):
+        resume_run(found, None, [])
+
+
+def test_a_tracker_never_sees_the_rows_that_are_cut_back(
+    stopped: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _copy(stopped, tmp_path / "copy")
+    with open(folder.metrics, "ab") as file:
+        file.write(b"garbage\n")
+    seen: list[int] = []
+    monkeypatch.setattr(
+        NoTracker, "start", lambda self, run: seen.extend(row.step for row in read_metrics(run.metrics))
+    )
+    resume_run(folder, None, [])
+    assert seen[-1] == 12
 
 
 def test_metrics_that_lost_rows_before_every_checkpoint_are_refused_and_nothing_is_changed(

@@ -142,6 +142,28 @@ def test_a_run_with_its_mlflow_copy_lives_in_an_odd_folder(tmp_path: Path) -> No
     assert "finished already" in assert_clean(command("run", "--resume", run, cwd=tmp_path), 0)
 
 
+HOMELESS = """
+import os, pwd
+
+def unknown(user):
+    raise KeyError(user)
+
+pwd.getpwuid = unknown
+os.environ.pop("HOME", None)
+from jepa_lab.tracking.mlflow_store import quiet_mlflow
+quiet_mlflow()
+"""
+
+
+@pytest.mark.slow
+def test_mlflow_is_used_by_a_user_whom_the_system_does_not_know(tmp_path: Path) -> None:
+    """As in containers that run under any number; MLflow's own import would fail."""
+    done = subprocess.run(
+        [sys.executable, "-c", HOMELESS], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_files_of_a_run_are_private_under_a_private_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
@@ -200,6 +222,17 @@ def test_what_is_no_file_is_named(
         for word in words:
             assert word in result.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_current_folder_that_was_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's libraries would end the process with a message about themselves."""
+    file = write_tiny(tmp_path)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = invoke("check", file)
+    assert result.exit_code == 2
+    assert result.output.startswith("error: the current folder no longer exists; change to another one"), result.output
 
 
 def test_the_name_of_a_pipeline_file_does_not_matter(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from jepa_lab.errors import ConfigError, RunFolderError
+from jepa_lab.figures.png import write_png
 from jepa_lab.tracking import mlflow_calls
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, TrackerSettings
 from jepa_lab.tracking.environment import describe_environment
@@ -341,6 +344,75 @@ def test_a_run_that_goes_on_is_running_again_and_then_ends_again(client: MlflowC
     _assert_mirrored_exactly(client, folder)
 
 
+def test_a_result_that_was_sent_and_is_gone_again_does_not_keep_the_record_incomplete(folder: RunFolder) -> None:
+    _log(folder, range(10))
+    folder.write_result("KILLED", {}, 9)  # by SIGTERM
+    assert sync(folder.path).complete
+    folder.remove_result()  # the run goes on, and is killed
+    assert sync(folder.path).complete
+    assert mirror_state(folder).complete
+
+
+def test_a_figure_that_was_being_drawn_when_the_run_was_killed_is_not_sent(
+    client: MlflowClient, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jepa_lab.figures.png.os.replace", _die)
+        patch.setattr(Path, "unlink", lambda *given, **named: None)
+        with pytest.raises(Crash):
+            write_png(Figure(), folder.figures / "confusion.png")
+    assert any(folder.figures.iterdir())
+    assert sync(folder.path).complete
+    assert not client.list_artifacts(_run_id(folder), "figures")
+
+
+def test_a_cursor_that_belongs_to_another_run_is_not_believed(
+    client: MlflowClient, folder: RunFolder, store: TrackerSettings, tmp_path: Path
+) -> None:
+    other = RunFolder.create(tmp_path / "other", "digits", "0123456789", 3, "name: digits\n")
+    other.write_description(RunDescription({}, {}, tracker=store))
+    for run, steps in ((folder, range(10)), (other, range(7))):
+        _log(run, steps)
+        assert sync(run.path).complete
+    other.mirror.write_bytes(folder.mirror.read_bytes())
+    _log(other, range(7, 30))
+    assert not mirror_state(other).complete
+    assert sync(other.path).complete
+    assert _run_id(other) != _run_id(folder)
+    for run in (folder, other):
+        _assert_mirrored_exactly(client, run)
+
+
+def test_a_store_that_was_put_back_to_before_the_end_gets_the_model_again(
+    client: MlflowClient, folder: RunFolder, store: TrackerSettings
+) -> None:
+    import sqlite3
+
+    _log(folder, range(10))
+    _finish(folder, 9)
+    assert sync(folder.path).complete
+    with contextlib.closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as database, database:
+        database.execute("UPDATE runs SET status = 'RUNNING', end_time = NULL WHERE run_uuid = ?", (_run_id(folder),))
+        database.execute("DELETE FROM logged_models WHERE source_run_id = ?", (_run_id(folder),))
+    assert sync(folder.path).complete
+    run = client.get_run(_run_id(folder))
+    assert run.info.status == "FINISHED"
+    assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{_run_id(folder)}'")) == 1
+
+
+def test_a_database_whose_driver_is_not_installed_is_told_and_not_a_crash(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    place = TrackerSettings("mysql+pymysql://host/db", None, "faults", None, 5.0)
+    folder.write_description(dataclasses.replace(folder.read_description(), tracker=place))
+    state = sync(folder.path)
+    assert not state.complete
+    assert "tracking.uri needs the package pymysql" in str(state.error)
+
+
 def test_a_second_sync_changes_nothing_and_a_new_figure_is_added(
     client: MlflowClient, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,7 +465,8 @@ def test_a_tracker_that_does_not_know_the_run_any_more_gets_a_new_record(
     client: MlflowClient, folder: RunFolder, store: TrackerSettings
 ) -> None:
     _log(folder, range(20))
-    cursor = MirrorCursor(store.uri, store.experiment, experiment_id="77", run_id="0" * 32, last_steps={"lr": 5})
+    uid = folder.read_description().run_uid
+    cursor = MirrorCursor(store.uri, store.experiment, uid, experiment_id="77", run_id="0" * 32, last_steps={"lr": 5})
     cursor.save(folder)
     _finish(folder, 19)
     assert sync(folder.path).complete

@@ -28,6 +28,7 @@ def test_a_class_with_one_image_is_told_by_its_name(tmp_path: Path) -> None:
     [
         ("{dataset: image_folder}", "probe.data.root is required for probe.data.dataset=image_folder"),
         ("{dataset: image_folder, root: /no/data.root}", "probe.data.root must be a folder, got '/no/data.root'"),
+        ("{dataset: image_folder, root: ~nobody-of-this-name/x}", "probe.data.root begins with a home folder that"),
         ("{dataset: digits, max_images: 5}", "probe.data.max_images must be at least the number of classes"),
         ("{dataset: synthetic}", "probe.data.dataset='synthetic' has 3 channel"),
     ],

@@ -160,6 +160,7 @@ def test_the_digest_ignores_the_seed_and_changes_with_everything_else(write) -> 
     ("text", "override", "expected"),
     [
         ("a: [1", None, ["example.yaml:", "not valid YAML"]),
+        (BASE, "data.num_workers=99999", ["data.num_workers must be less than or equal to 1024", "99999", "lower it"]),
         ("- 1", None, ["example.yaml:1", "mapping", "a list"]),
         ("", None, ["an empty file"]),
         (BASE + "seed: !!python/object/apply:os.getcwd []\n", None, ["example.yaml:12", "tag", "remove"]),

@@ -112,8 +112,11 @@ HUGE = (1 << 40).to_bytes(8, "little")
         b"\x80\x05\x96" + HUGE + b"few.",
         pickle.dumps({"data": Swapped(np.ndarray, (1 << 40,))}, protocol=2),
         pickle.dumps({"data": Swapped(np.dtype, "V1099511627776")}, protocol=2),
+        # An array whose content is a number: bytes(number) would be as many zeros.
+        b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\n)R(K\x01J\x00\x00\x00\x04\x85cnumpy\ndtype\n"
+        b"U\x02u1\x85R\x89J\x00\x00\x00\x04tbs.",
     ],
-    ids=["memo", "memo in text", "bytes", "bytearray", "array", "type"],
+    ids=["memo", "memo in text", "bytes", "bytearray", "array", "type", "content"],
 )
 def test_a_small_file_cannot_ask_for_much_memory(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "batch"

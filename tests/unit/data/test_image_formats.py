@@ -9,11 +9,13 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
+from torchvision.transforms.v2 import functional
 
 from jepa_lab.data.decode import QUIET_PILLOW, decode_image
 from jepa_lab.errors import DataError
@@ -293,13 +295,32 @@ def test_colour_profiles_are_left_out_of_account(tmp_path: Path) -> None:
     assert np.array_equal(decoded(tmp_path / "a.png"), COLOURS)
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 5000), (5000, 1), (1, 1), (3, 1)])
+@pytest.mark.parametrize(("width", "height"), [(1, 5000), (4999, 1), (1, 1), (3, 1)])
 def test_any_shape_of_image_becomes_a_square_from_its_centre(tmp_path: Path, width: int, height: int) -> None:
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[[(height - 1) // 2, height // 2], [(width - 1) // 2, width // 2]] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
     image = decode_image(tmp_path / "a.png", SIZE)
     assert image.shape == (3, SIZE, SIZE)
+    assert image[:, SIZE // 2 - 1 : SIZE // 2 + 1, SIZE // 2 - 1 : SIZE // 2 + 1].min() > 100
+
+
+@pytest.mark.parametrize("shape", [(2_000_000, 1), (1, 2_000_001)], ids=["high", "wide"])
+def test_a_line_of_pixels_is_cut_before_it_is_enlarged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    """Enlarged whole it would take gigabytes, from a file of a few kilobytes."""
+    pixels = np.zeros(shape, np.uint8)
+    pixels[[(shape[0] - 1) // 2, shape[0] // 2], [(shape[1] - 1) // 2, shape[1] // 2]] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    resize = functional.resize
+
+    def bounded_resize(image: Image.Image, *arguments: Any, **keywords: Any) -> Any:
+        assert max(image.size) < 100 * min(image.size)
+        return resize(image, *arguments, **keywords)
+
+    monkeypatch.setattr(functional, "resize", bounded_resize)
+    image = decode_image(tmp_path / "a.png", SIZE)
     assert image[:, SIZE // 2 - 1 : SIZE // 2 + 1, SIZE // 2 - 1 : SIZE // 2 + 1].min() > 100
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -244,6 +245,37 @@ def test_semaphores_that_cannot_be_made_stop_the_run_with_a_remedy(monkeypatch: 
 
     monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
     with pytest.raises(RunStopped, match=r"No space left on device.*/dev/shm"):
+        next(in_order(_whoami, _endless_blocks(), Workers(1)))
+
+
+def test_what_a_worker_cannot_send_stops_the_run_rather_than_letting_it_wait(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The loader sends in a thread, whose errors are printed and otherwise lost; here no file can be opened for it."""
+
+    def no_file(tensor: Tensor) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setitem(ForkingPickler._extra_reducers, Tensor, no_file)  # the workers inherit it
+    with pytest.raises(RunStopped, match=r"process that reads images died .*data\.num_workers"):
+        next(in_order(_whoami, _endless_blocks(), Workers(2)))
+    assert "Traceback" not in capfd.readouterr().err
+    assert multiprocessing.active_children() == []
+
+
+def test_a_limit_of_open_files_stops_the_run_with_a_remedy() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, before[1]))
+    try:
+        with pytest.raises(RunStopped, match=r"Too many open files.*ulimit -n"):
+            list(in_order(_whoami, torch.arange(2, 100).split(1), Workers(2)))  # each block holds a file
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_folder_for_temporary_files_in_which_no_socket_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multiprocessing.util.get_temp_dir", lambda: "/tmp/" + "x" * 200)
+    with pytest.raises(RunStopped, match=r"/tmp/x*.*AF_UNIX path too long.*set TMPDIR.*data\.num_workers=0"):
         next(in_order(_whoami, _endless_blocks(), Workers(1)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -110,6 +111,20 @@ def test_other_content_of_the_same_size_behind_the_same_date_changes_the_fingerp
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
     assert fingerprint_of(tree(tmp_path), 6) != before
+
+
+def test_a_folder_that_may_not_be_entered_only_changes_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path, {"train": 2}, ["a", "b"])
+    files = tree(tmp_path)
+    before = fingerprint_of(files, 6)
+
+    def forbidden(self: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    assert fingerprint_of(files, 6) != before
 
 
 def test_a_moved_folder_keeps_its_fingerprint(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter
 from jepa_lab.tracking.mirror import pause_seconds
-from jepa_lab.tracking.mirror_cursor import MirrorCursor, artifact_digests, load_cursor, mirror_state
+from jepa_lab.tracking.mirror_cursor import MirrorCursor, artifact_digests, load_cursor, mirror_state, new_cursor
 from jepa_lab.tracking.mlflow_names import MAX_PARAM_VALUE, batches, legal_name, legal_params, legal_tags
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
@@ -358,18 +358,20 @@ def test_names_and_values_keep_mlflows_limits() -> None:
 
 
 def test_a_cursor_survives_and_a_damaged_one_is_started_anew(folder: RunFolder) -> None:
-    cursor = MirrorCursor(SETTINGS.uri, SETTINGS.experiment, run_id="r", last_steps={"a": 4})
+    cursor = MirrorCursor(
+        SETTINGS.uri, SETTINGS.experiment, folder.read_description().run_uid, run_id="r", last_steps={"a": 4}
+    )
     cursor.save(folder)
-    assert load_cursor(folder, SETTINGS) == cursor
+    assert load_cursor(folder, folder.read_description()) == cursor
     content = bytearray(folder.mirror.read_bytes())
     content[content.index(b'"a": 4') + 5] = ord("9")  # a step that was never acknowledged
     folder.mirror.write_bytes(content)
-    assert load_cursor(folder, SETTINGS) == MirrorCursor(SETTINGS.uri, SETTINGS.experiment)
+    assert load_cursor(folder, folder.read_description()) == new_cursor(folder.read_description())
 
 
 def test_a_cursor_of_another_tracker_is_not_used(folder: RunFolder) -> None:
-    MirrorCursor("http://elsewhere", SETTINGS.experiment, run_id="r").save(folder)
-    assert load_cursor(folder, SETTINGS).run_id is None
+    MirrorCursor("http://elsewhere", SETTINGS.experiment, folder.read_description().run_uid, run_id="r").save(folder)
+    assert load_cursor(folder, folder.read_description()).run_id is None
 
 
 def test_the_state_counts_what_the_tracker_lacks(folder: RunFolder) -> None:
@@ -377,7 +379,9 @@ def test_the_state_counts_what_the_tracker_lacks(folder: RunFolder) -> None:
         for step in range(5):
             writer.append(step, 0, {"a": 1.0})
         folder.write_result("FINISHED", {"test": 0.5}, 4, folder.checkpoints / "step-4")
-        cursor = MirrorCursor(SETTINGS.uri, SETTINGS.experiment, run_id="r", last_steps={"a": 2})
+        cursor = MirrorCursor(
+            SETTINGS.uri, SETTINGS.experiment, folder.read_description().run_uid, run_id="r", last_steps={"a": 2}
+        )
         cursor.save(folder)
         state = mirror_state(folder)
         assert state.rows_behind == 2

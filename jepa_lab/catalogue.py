@@ -51,6 +51,8 @@ def _type_in_words(schema: dict[str, Any]) -> str:
         return " | ".join(_type_in_words(choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
+    if "$ref" in schema:
+        return "section"
     if "const" in schema:
         return str(schema["const"])
     if schema.get("type") == "array":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 _ROWS = {
@@ -65,8 +66,8 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
         return
     rows, titles = result["probe"], result["probe_titles"]
     method, *others = titles
-    single = [name for name in others if not rows["trained"][name]["scores"][0]["key"]]
-    beside = single if len(single) == 1 and len(others) == 1 else []  # a second column does not fit into a terminal
+    single = len(others) == 1 and not rows["trained"][others[0]]["scores"][0]["key"]
+    beside = others if single and _fits(_method_table(rows, method, others), console) else []
     # Not the tables' own titles, which are folded to their width.
     console.print(f"Accuracy of {titles[method]}", style="italic", markup=False)
     console.print(_method_table(rows, method, beside))
@@ -119,6 +120,11 @@ def _others_table(rows: Mapping[str, Any], names: Sequence[str], split: str) -> 
             found = [outcomes[name]["scores"][number] if name in outcomes else None for outcomes in rows.values()]
             table.add_row(label, *(_accuracy(each, split) for each in found))
     return table
+
+
+def _fits(table: Table, console: Console) -> bool:
+    unbounded = console.options.update(max_width=1000)
+    return Measurement.get(console, unbounded, table).maximum <= console.width
 
 
 def _split_of(rows: Mapping[str, Any], names: Sequence[str]) -> str:

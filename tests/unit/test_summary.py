@@ -39,6 +39,15 @@ def test_one_more_probe_stands_in_the_table_of_the_method() -> None:
     assert text.count("│     90.00% │ 80.00% │ 75.00 - 85.00 │   60.00% │") == 3
 
 
+def test_one_more_probe_whose_column_does_not_fit_has_a_table_of_its_own() -> None:
+    row = {"logistic": outcome(0.9, 0.8, test_interval=(0.75, 0.85)), "layer_wise_x": outcome(0.7, 0.6)}
+    rows = {"trained": row, "random_encoder": row}
+    text = printed(rows, {"logistic": "a regression", "layer_wise_x": "x"})
+    assert "│ control: random encoder │" in text
+    assert "Accuracy of the other probes (test)" in text
+    assert "│ layer_wise_x │   60.00% │         60.00% │" in text
+
+
 def test_several_more_probes_have_a_table_of_their_own_within_80_columns() -> None:
     titles = TITLES | {"low_shot": "few", "layerwise": "depth", "finetune": "fine"}
     shots = [

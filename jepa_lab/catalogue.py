@@ -70,17 +70,13 @@ def _type_in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     schema = _resolved(schema, definitions)
     if _choices(schema):
         return " | ".join(dict.fromkeys(_type_in_words(choice, definitions) for choice in _choices(schema)))
-    if "enum" in schema:
-        return " | ".join(map(str, schema["enum"]))
-    if "$ref" in schema:
-        return "section"
-    if "const" in schema:
-        return str(schema["const"])
+    if "enum" in schema or "const" in schema:
+        return " | ".join(map(str, schema.get("enum", [schema.get("const")])))
     if schema.get("type") == "array":
         items = ", ".join(_type_in_words(item, definitions) for item in _items(schema))
         return f"[{items}]" if "prefixItems" in schema else f"[{items}, ...]"
     if schema.get("type") == "object" and "properties" in schema:  # a component, or a section of its own
-        return str(schema["properties"].get("name", {}).get("const", schema.get("title")))
+        return str(schema["properties"].get("name", {}).get("const", "section"))
     return str(schema.get("type", "any"))
 
 

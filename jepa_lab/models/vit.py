@@ -224,7 +224,10 @@ class VisionTransformer(nn.Module):
             indices = everywhere.expand(images.shape[0], -1)
         else:
             patches = gather_tokens(patches, indices)
-        return self.position.add(self.patch_embed(patches), indices), self.position.rotation(indices)
+        tokens = self.patch_embed(patches)
+        # Blocks add to the tokens: under autocast they would be sums in half precision where positions add nothing.
+        tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+        return self.position.add(tokens, indices), self.position.rotation(indices)
 
     def _run_blocks(
         self,

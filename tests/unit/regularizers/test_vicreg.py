@@ -37,6 +37,15 @@ def test_covariance_is_the_sum_of_squares_off_the_diagonal_over_the_width() -> N
     assert covariance_term(features).item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_round_covariances(dtype: torch.dtype) -> None:
+    features = 20 * torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=dtype):
+        under_autocast = covariance_term(features)
+    assert under_autocast.dtype == torch.float32
+    assert torch.equal(under_autocast, covariance_term(features))
+
+
 def test_representations_are_averages_over_valid_patches_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     context = torch.randn(2, 1, 3, 4, generator=generator)

@@ -1,0 +1,50 @@
+"""Half precision is for products: what runs along the tokens is kept in single precision, wherever they lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from jepa_lab.grid import Grid
+from jepa_lab.maskers.base import Masks
+from jepa_lab.models.predictor import Predictor
+from jepa_lab.models.sizes import ModelSize
+from jepa_lab.models.vit import VisionTransformer, initialize_weights
+from jepa_lab.positions.base import POSITIONS, PositionEmbedding
+
+GRID, SIZE = Grid(4, 4), ModelSize(16, 3, 2)
+
+
+def position(name: str) -> PositionEmbedding:
+    entry = POSITIONS.get(name)
+    return entry.component(entry.params_type(), GRID, SIZE.embed_dim, SIZE.num_heads)
+
+
+def watch(blocks: nn.ModuleList) -> set[torch.dtype]:
+    """The number types of the tokens that blocks are given, once they have run."""
+    seen: set[torch.dtype] = set()
+
+    def note(module: nn.Module, arguments: Any) -> None:
+        seen.add(arguments[0].dtype)
+
+    for block in blocks:
+        block.register_forward_pre_hook(note)
+    return seen
+
+
+@pytest.mark.parametrize("name", POSITIONS.names())
+def test_blocks_add_to_tokens_in_single_precision_whatever_their_positions(name: str) -> None:
+    encoder = VisionTransformer(GRID, 2, 3, SIZE, position(name))
+    predictor = Predictor(SIZE.embed_dim, SIZE, position(name))
+    for module in (encoder, predictor):
+        initialize_weights(module, torch.Generator().manual_seed(0))
+    seen = watch(encoder.blocks), watch(predictor.blocks)
+    masks = Masks(torch.tensor([[[0, 3, 5]]]), None, torch.tensor([[[9, 10]]]), None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = encoder(torch.randn(1, 3, 8, 8))
+        predictor(features[:, :3].unsqueeze(1), masks)
+    assert seen == ({torch.float32}, {torch.float32})
+    assert features.dtype == torch.float32

@@ -73,7 +73,7 @@ def variance_term(features: Tensor, min_std: float) -> Tensor:
 def covariance_term(features: Tensor) -> Tensor:
     """Sum of the squared off-diagonal entries of the unbiased covariance of features [n, D], divided by D."""
     centred = _centred(features)
-    with torch.autocast(features.device.type, enabled=False):  # half precision would round sums over images, or overflow
+    with torch.autocast(features.device.type, enabled=False):  # half precision would round it, or overflow
         covariance = centred.T @ centred / _degrees(features)  # [D, D]
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / features.shape[1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +13,17 @@ from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import DATASETS
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
+from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS, Masker
-from jepa_lab.models.hierarchy import level_grids
+from jepa_lab.maskers.batching import union_of_targets
+from jepa_lab.models.hierarchy import coarser_masks, level_grids
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.regularizers.base import REGULARIZERS
 from jepa_lab.targets.base import TARGETS, TargetInputs
 from jepa_lab.training.devices import resolve_compute
+
+_DRAWN_FOR_LEVELS = 64
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
     _check_network(loaded, "encoder", geometry.encoder, encoder_keys)
     _check_network(loaded, "predictor", geometry.predictor, predictor_keys)
     _check_target(loaded, geometry)
+    _check_loss(loaded, geometry)
     _check_hierarchy(loaded, geometry)
     _check_regularizer(loaded)
     _check_drop_path(loaded, geometry.encoder)
@@ -66,7 +72,8 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
         compute = resolve_compute(pipeline.training)
     _check_memory(loaded, geometry, compute.device)
     with loaded.located("masker", "data.image_size", "encoder.patch_size"):
-        build_masker(pipeline, geometry.grid)
+        masker = build_masker(pipeline, geometry.grid)
+    _check_levels(loaded, masker)
     return geometry
 
 
@@ -130,6 +137,23 @@ def _check_target(loaded: LoadedPipeline, geometry: Geometry) -> None:
         raise loaded.error("target", f"target.{broken}", "encoder.patch_size", "encoder.size")
 
 
+def _check_loss(loaded: LoadedPipeline, geometry: Geometry) -> None:
+    pipeline = loaded.pipeline
+    num_channels = DATASETS.entry_of(pipeline.data.dataset).component.num_channels
+    with torch.device("meta"):  # for its number of features alone
+        target = TARGETS.entry_of(pipeline.target).component(
+            pipeline.target, target_inputs(pipeline, geometry, num_channels)
+        )
+    needed = LOSSES.entry_of(pipeline.loss).component.min_features
+    if target.num_features < needed:
+        raise loaded.error(
+            "loss",
+            f"loss: {pipeline.loss.name!r} compares targets of at least {needed} numbers, and this "  # type: ignore[attr-defined]
+            f"target has {target.num_features}; use another loss, or a target of more",
+            "target",
+        )
+
+
 def _check_hierarchy(loaded: LoadedPipeline, geometry: Geometry) -> None:
     pipeline, num_levels = loaded.pipeline, loaded.pipeline.hierarchy.num_levels
     if num_levels == 1:
@@ -151,6 +175,27 @@ def _check_hierarchy(loaded: LoadedPipeline, geometry: Geometry) -> None:
             f"target {name!r} cannot be predicted at hierarchy.num_levels={num_levels} levels: {broken}",
             "hierarchy.num_levels",
         )
+
+
+def _check_levels(loaded: LoadedPipeline, masker: Masker) -> None:
+    """Each level must have something to predict."""
+    hierarchy = loaded.pipeline.hierarchy
+    if hierarchy.num_levels == 1:
+        return
+    masks = masker.sample(_DRAWN_FOR_LEVELS, torch.Generator().manual_seed(0))
+    if loaded.pipeline.predictor.target_sequences == "joint":
+        masks = union_of_targets(masks, masker.grid.num_patches)
+    grids = level_grids(masker.grid, hierarchy.num_levels)
+    for level, (finer, grid) in enumerate(itertools.pairwise(grids), start=2):
+        masks = coarser_masks(masks, finer)
+        if not masks.target_counts().any():
+            raise loaded.error(
+                "hierarchy.num_levels",
+                f"hierarchy.num_levels={hierarchy.num_levels}: none of the {grid} cells of level {level} was a target "
+                f"in {_DRAWN_FOR_LEVELS} draws, because at least half of a cell's finer ones must be; enlarge the "
+                "masker's targets, or lower hierarchy.num_levels",
+                "masker",
+            )
 
 
 def _check_regularizer(loaded: LoadedPipeline) -> None:

@@ -191,6 +191,10 @@ class HierarchySettings(ComponentParams):
             )
         if not any(self.loss_weights):
             raise ValueError("loss_weights must not all be 0; raise one")
+        if self.num_levels == 1 and self.loss_weights != (1,):
+            raise ValueError(
+                f"loss_weights of one level must be [1], got {self.loss_weights}; leave it out, or use null"
+            )
         return self
 
     @property

@@ -14,9 +14,13 @@ class Loss(ABC):
 
     Args:
         params: the loss's own `Params`.
+
+    Attributes:
+        min_features: the fewest numbers of a target that it can tell apart.
     """
 
     Params: type[ComponentParams] = ComponentParams
+    min_features: int = 1
 
     def __init__(self, params: ComponentParams) -> None:
         self.params = params

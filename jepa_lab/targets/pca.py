@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from jepa_lab.errors import DataError
 from jepa_lab.grid import patchify
 from jepa_lab.registry import ComponentParams
 from jepa_lab.targets.base import TARGETS, ImageBatches, PatchTarget, TargetInputs
@@ -69,13 +70,23 @@ class PcaTarget(PatchTarget):
 
     @torch.no_grad()
     def fit(self, images: ImageBatches) -> None:
-        """Eigenvectors of the covariance of the training images' patches, in double precision."""
+        """Eigenvectors of the covariance of the training images' patches, in double precision.
+
+        Raises:
+            DataError: fewer patches than the components need, some of which would then be any directions.
+        """
         count, total, outer = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         for batch in images(self.params.num_images):
             patches = patchify(batch, self.inputs.patch_size).flatten(0, 1).double().cpu()  # [b * N, P]
             count += len(patches)
             total = total + patches.sum(dim=0)
             outer = outer + patches.T @ patches
+        if count <= self.num_features:
+            raise DataError(
+                f"target.num_components={self.num_features} needs more than {self.num_features} training patches, and "
+                f"the fit on at most target.num_images={self.params.num_images} images has {count}; lower the first or "
+                "raise the second"
+            )
         mean = total / count
         covariance = outer / count - torch.outer(mean, mean)  # [P, P]
         variances, vectors = torch.linalg.eigh(covariance)  # ascending

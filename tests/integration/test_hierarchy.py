@@ -55,6 +55,10 @@ def test_one_level_is_the_run_without_a_hierarchy(tmp_path: Path) -> None:
         ),
         ((FINE, "hierarchy.num_levels=2", "target=pixels"), r"'pixels' cannot be predicted at hierarchy\.num_levels=2"),
         ((FINE, "hierarchy.num_levels=2", "target.encode=target_patches_only"), "use whole_image"),
+        (
+            (FINE, "hierarchy.num_levels=2", "masker={name: multi_block, target_scale: [0.01, 0.02]}"),
+            r"num_levels=2: none of the 4x4 cells of level 2 was a target .*enlarge the masker's targets",
+        ),
     ],
 )
 def test_levels_that_cannot_be_predicted_are_refused(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
@@ -67,3 +71,9 @@ def test_a_weight_for_each_level_is_asked_for(tmp_path: Path) -> None:
         load_tiny(tmp_path, "hierarchy={num_levels: 2, loss_weights: [1.0]}")
     with pytest.raises(ConfigError, match="must not all be 0"):
         load_tiny(tmp_path, "hierarchy={num_levels: 2, loss_weights: [0, 0]}")
+
+
+def test_a_weight_of_the_only_level_is_refused_because_it_would_weigh_nothing(tmp_path: Path) -> None:
+    load_tiny(tmp_path, "hierarchy={num_levels: 1, loss_weights: [1.0]}")
+    with pytest.raises(ConfigError, match=r"loss_weights of one level must be \[1\], got \(0\.5,\)"):
+        load_tiny(tmp_path, "hierarchy={num_levels: 1, loss_weights: [0.5]}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jepa_lab.config.checks import check_pipeline
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.resume import resume_run
 from jepa_lab.run import start_run
@@ -59,6 +59,25 @@ def test_a_target_that_does_not_fit_is_refused_with_its_place(tmp_path: Path) ->
     ):
         with pytest.raises(ConfigError, match=message):
             check_pipeline(load_tiny(tmp_path, override))
+
+
+def test_an_angle_between_single_numbers_is_refused(tmp_path: Path) -> None:
+    one, two = ("target={name: pca, num_components: 1}", "target={name: pca, num_components: 2}")
+    check_pipeline(load_tiny(tmp_path, two, "loss=cosine"))
+    check_pipeline(load_tiny(tmp_path, one))
+    with pytest.raises(ConfigError, match=r"loss: .*at least 2 numbers, and this target has 1.*"):
+        check_pipeline(load_tiny(tmp_path, one, "loss=cosine"))
+
+
+def test_too_few_patches_for_the_principal_components_are_refused(tmp_path: Path) -> None:
+    few = ("encoder.patch_size=4", "masker={name: random, min_context_patches: 1}")
+    with pytest.raises(DataError, match=r"num_components=4 needs more than 4 training patches, .* has 4"):
+        start_run(
+            load_tiny(tmp_path, *few, "target={name: pca, num_components: 4, num_images: 1}"), tmp_path / "a", ["test"]
+        )
+    start_run(
+        load_tiny(tmp_path, *few, "target={name: pca, num_components: 3, num_images: 1}"), tmp_path / "b", ["test"]
+    )
 
 
 def test_operations_are_fewer_without_a_target_encoder(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class Finetune(Probe):
     def run(self, subject: Subject) -> ProbeOutcome:
         splits = subject.splits
         devices = [subject.device] if subject.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # drop path draws from the global generator
+        with torch.random.fork_rng(devices):  # an encoder of a plugin may have dropout, which draws from it
             torch.manual_seed(derive_seed(subject.seed, "finetune"))
             classifier = _Classifier(subject)
             training = _Training(self.params, classifier, subject)

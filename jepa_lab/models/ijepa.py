@@ -81,9 +81,9 @@ class IJepa(nn.Module):
             drop_path: [B, depth, 2] factors on the branches of the context encoder, see `DropPath`; None, as in any
                 evaluation, for 1. All context views of an image share them: it meets one shallower network.
         """
-        wanted = self._target_side(images, masks)  # first: what the context keeps for its gradients would lie beside it
+        from_target_side = self._target_side(images, masks)
         context = self._encode_context(images, masks, drop_path)  # [B, E, K, D]
-        levels = self._levels(wanted, context, masks)
+        levels = self._levels(from_target_side, context, masks)
         if num_valid is None and self.hierarchy is not None:
             num_valid = self.count_targets(masks)
         counts = [None] if num_valid is None else num_valid.unbind()
@@ -136,20 +136,19 @@ class IJepa(nn.Module):
         )
         return context.unflatten(0, (batch, views))
 
-    @torch.no_grad()
     def _target_side(self, images: Tensor, masks: Masks) -> Tensor:
-        """The targets [B, M, T, D]; in a hierarchy the features [B, N, D] that those of all levels are made of."""
+        """The targets [B, M, T, D], or below a hierarchy the features [B, N, D] that all its levels are made of."""
         if self.hierarchy is None:
             return self.target.compute(self.target_encoder, images, masks)
         assert isinstance(self.target, FeatureGridTarget), "checked with the configuration"
         return self.target.encode(self.target_encoder, images)
 
-    def _levels(self, wanted: Tensor, context: Tensor, masks: Masks) -> list[Level]:
+    def _levels(self, from_target_side: Tensor, context: Tensor, masks: Masks) -> list[Level]:
         """What is predicted, and from what: at the patches, and above them."""
         if self.hierarchy is None:
-            return [Level(context, wanted, masks)]
+            return [Level(context, from_target_side, masks)]
         assert isinstance(self.target, FeatureGridTarget), "checked with the configuration"
-        return self.hierarchy.levels(context, wanted, self.target, masks)
+        return self.hierarchy.levels(context, from_target_side, self.target, masks)
 
     def _predict(self, level: Level, predictor: nn.Module, count: Tensor | None) -> _Outcome:
         predictions = predictor(level.context, level.masks)

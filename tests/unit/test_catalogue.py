@@ -96,7 +96,7 @@ def test_parameters_of_every_kind_are_told_in_words() -> None:
         "pair": ("[number, number]", "> 0", False, [1.0, 2.0]),
         "names": ("[string, ...]", "", False, ["a", "b"]),
         "mode": ("x | y", "", False, "x"),
-        "part": ("Part", "", False, {"number": 1}),
+        "part": ("section", "", False, {"number": 1}),
     }
 
 

@@ -192,9 +192,11 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
 
 
 def _without_probe(file: AblationFile, pipelines: Mapping[str, LoadedPipeline]) -> list[str]:
-    """Arms whose runs would not have the metric."""
-    told = [(name, refuse_probes(file.ablation.metric, loaded.pipeline)) for name, loaded in pipelines.items()]
-    return [f"{file.place('metric')}: arm {name!r}: {problem}" for name, problem in told if problem is not None]
+    """Arms whose runs would not have the metric, told once."""
+    told = {name: refuse_probes(file.ablation.metric, loaded.pipeline) for name, loaded in pipelines.items()}
+    lacking = [name for name, problem in told.items() if problem is not None]
+    where = "" if len(lacking) == len(told) else f" [arm {lacking[0]!r}]" if lacking else ""
+    return [f"{file.place('metric')}: {told[lacking[0]]}{where}"] if lacking else []
 
 
 def _may_differ(draft: Draft) -> bool:

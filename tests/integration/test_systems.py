@@ -261,7 +261,9 @@ def test_toy_learns_by_squared_distance(tmp_path: Path) -> None:
     pipeline = load("toy_cifar10")
     assert (pipeline.data.image_size, pipeline.encoder.patch_size) == (224, 16)
     assert (pipeline.loss.name, str(pipeline_geometry(pipeline).grid)) == ("l2", "14x14")
-    losses = [row["train/loss"] for row in training_rows(smoke_run("toy_cifar10", tmp_path, *SHORT, "data.max_images=120"))]
+    losses = [
+        row["train/loss"] for row in training_rows(smoke_run("toy_cifar10", tmp_path, *SHORT, "data.max_images=120"))
+    ]
     assert losses[-1] < losses[0]
 
 

@@ -374,11 +374,10 @@ def report(sweep_folder: Path, storage: str | None) -> None:
     from jepa_lab.reports.report import print_table, write_report
     from jepa_lab.sweeps.folder import SweepFolder
     from jepa_lab.sweeps.results import report_input
-    from jepa_lab.sweeps.studies import Studies
-    from jepa_lab.sweeps.study import open_storage
+    from jepa_lab.sweeps.studies import open_studies
 
     folder = SweepFolder.open(sweep_folder)
-    content = report_input(folder, Studies(open_storage(folder.journal, storage), folder.read_plan()))
+    content = report_input(folder, open_studies(folder, storage))
     print_table(content)
     for path in write_report(content, folder.report):
         click.echo(f"wrote {path}")

@@ -16,7 +16,6 @@ from jepa_lab.reports.statistics import Interval
 from jepa_lab.reports.style import (
     DASHES,
     MARKS,
-    WIDTH,
     Drawing,
     Theme,
     empty_figure,
@@ -43,20 +42,28 @@ def means_drawing(table: Table) -> Drawing | None:
     controls = [row for row in table.rows if row.role == "control" and row.values]
 
     def draw(theme: Theme) -> Any:
-        names = [label(row.name) for row in arms]
-        figure = empty_figure(1.9 + 0.17 * lines_of(names) + 0.16 * len(names))
-        left, right = figure.subplots(1, 2, sharey=True)
-        _draw_means(left, arms, table.scale, theme)
-        _draw_differences(right, arms, table.scale, theme)
-        handles = _draw_controls(left, controls, table.scale, theme)
-        left.set_yticks(range(len(arms)), names)
-        left.set_ylim(len(arms) - 0.4, -0.6)
-        left.set_title(label(f"{table.content.metric}{_unit(table.scale.unit)}", 44))
-        right.set_title(f"difference from the baseline{_unit(table.scale.difference_unit)}")
-        figure.legend(handles, [handle.get_label() for handle in handles], loc="outside lower center", ncols=4)
-        return figure
+        return _means_figure(table, arms, controls, theme)
 
     return Drawing("means", "Means and differences from the baseline", _means_alt(table, table.rows), draw)
+
+
+def _means_figure(table: Table, arms: Sequence[Row], controls: Sequence[Row], theme: Theme) -> Any:
+    names = [label(row.name, theme.wrap) for row in arms]
+    height = (0.8 + 0.17 * lines_of(names) + 0.16 * len(names)) * (3 - theme.columns)
+    figure = empty_figure(height + 1.1, theme.width)
+    left, right = figure.subplots(3 - theme.columns, theme.columns, sharey=True)
+    _draw_means(left, arms, table.scale, theme)
+    _draw_differences(right, arms, table.scale, theme)
+    handles = [*_mean_handles(theme), *_draw_controls(left, controls, table.scale, theme)]
+    for axes in (left, right):
+        axes.set_yticks(range(len(arms)), names)
+        axes.set_ylim(len(arms) - 0.4, -0.6)
+    # Beside the names, the titles of panels below each other have little room.
+    width = 44 if theme.columns == 2 else 32
+    left.set_title(label(f"{table.content.metric}{_unit(table.scale.unit)}", width))
+    right.set_title(label(f"difference from the baseline{_unit(table.scale.difference_unit)}", width))
+    legend_below(figure, handles, [handle.get_label() for handle in handles])
+    return figure
 
 
 def _unit(unit: str) -> str:
@@ -96,16 +103,29 @@ def _interval_line(axes: Any, place: float, interval: Interval, scale: Scale, co
     axes.plot([factor * interval.mean], [place], "o", color=colour, markersize=6)
 
 
-def _draw_controls(axes: Any, controls: Sequence[Row], scale: Scale, theme: Theme) -> list[Any]:
+def _mean_handles(theme: Theme) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    handles = [
+    return [
         Line2D([], [], color=theme.colours[0], marker="o", linewidth=2, label="mean, 95% interval"),
         Line2D([], [], color=theme.muted, marker="o", markerfacecolor="none", linestyle="", label="a seed"),
     ]
+
+
+def _draw_controls(axes: Any, controls: Sequence[Row], scale: Scale, theme: Theme) -> list[Any]:
+    """A line for each control; one that is far from all arms would press them together, and is named with its side."""
+    low, high = axes.get_xlim()
+    most = high - low  # of room that a control may add on its side
+    handles = []
     for row, colour, dashes in zip(controls, theme.colours[1:3], ("--", ":"), strict=False):
-        name = f"control: {row.name}"
-        handles.append(axes.axvline(scale.factor * row.mean.mean, color=colour, linestyle=dashes, label=name))
+        value = scale.factor * row.mean.mean
+        side = "left" if value < low - most else "right" if value > high + most else ""
+        name = f"control: {row.name}, {scale.value(row.mean.mean)}" + (f" (out to the {side})" if side else "")
+        at = {"left": low, "right": high}.get(side, value)
+        handles.append(axes.axvline(at, color=colour, linestyle=dashes, label=name, visible=not side))
+    inside = [line.get_xdata()[0] for line in handles]
+    room = 0.05 * most
+    axes.set_xlim(min([low, *(each - room for each in inside)]), max([high, *(each + room for each in inside)]))
     return handles
 
 
@@ -130,10 +150,12 @@ def curves_drawing(content: ReportInput, table: Table) -> Drawing | None:
     others = [arm for arm in content.arms if arm not in named]
 
     def draw(theme: Theme) -> Any:
+        from matplotlib.ticker import MaxNLocator
+
         handles, names = _curve_legend(named, len(others), content.baseline, theme)
-        figure = empty_figure(2.2 * len(panels) + 0.5)
+        figure = empty_figure(2.2 * len(panels) + 0.5, theme.width)
         height = legend_below(figure, handles, names)
-        figure.set_size_inches(WIDTH, 2.2 * len(panels) + 0.5 + height)
+        figure.set_size_inches(theme.width, 2.2 * len(panels) + 0.5 + height)
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, panel in zip(grid, panels, strict=True):
             of_panel = curves[curves["name"] == panel]
@@ -143,8 +165,10 @@ def curves_drawing(content: ReportInput, table: Table) -> Drawing | None:
             for place, arm in enumerate(named):
                 colour, dashes = _line_style(place, theme)
                 _draw_curve(axes, of_panel[of_panel["arm"] == arm], factor, colour, dashes, 1.5, band=True)
-            axes.set_title(_PANELS[panel] + (", %" if factor == 100 else ""))
-        grid[-1].set_xlabel("epoch (0 is before training); lines are means, bands the range over the seeds")
+            axes.set_title(label(_PANELS[panel] + (", %" if factor == 100 else ""), int(11 * theme.width)))
+        grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        explanation = "epoch (0 is before training); lines are means, bands the range over the seeds"
+        grid[-1].set_xlabel(label(explanation, int(12 * theme.width)))
         return figure
 
     return Drawing("curves", "Learning curves", _curves_alt(curves, panels, [*named, *others]), draw)
@@ -212,8 +236,7 @@ def cost_drawing(table: Table) -> Drawing | None:
     """The metric against parameters and against training time; None where neither differs between arms."""
     arms = [row for row in table.rows if row.role != "control" and row.values]
     panels = [_parameters_panel(arms), _time_panel(arms)]
-    panels = [panel for panel in panels if len({cost for cost in panel.costs if not math.isnan(cost)}) > 1]
-    if not panels:
+    if all(len({cost for cost in panel.costs if not math.isnan(cost)}) < 2 for panel in panels):
         return None
 
     def draw(theme: Theme) -> Any:
@@ -263,9 +286,10 @@ def _draw_costs(arms: Sequence[Row], panels: Sequence[_CostPanel], table: Table,
     handles = [Line2D([], [], color=colour, marker=mark, linestyle="") for colour, mark in styles]
     names = [baseline_label(row.name) if row.role == "baseline" else row.name for row in arms]
     names = [label(name if few else f"{place}: {name}") for place, name in enumerate(names)]
-    figure = empty_figure(4.0)
-    figure.set_size_inches(WIDTH, 3.6 + legend_below(figure, handles, names))
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    figure = empty_figure(4.0, theme.width)
+    rows = -(-len(panels) // theme.columns)
+    figure.set_size_inches(theme.width, 0.6 + 3.0 * rows + legend_below(figure, handles, names))
+    grid = figure.subplots(rows, theme.columns, sharey=True, squeeze=False).flatten()
     for axes, panel in zip(grid, panels, strict=True):
         for place, (row, cost, (colour, mark)) in enumerate(zip(arms, panel.costs, styles, strict=True)):
             middle = table.scale.factor * row.mean.mean
@@ -278,7 +302,9 @@ def _draw_costs(arms: Sequence[Row], panels: Sequence[_CostPanel], table: Table,
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(panel.tick)
         axes.set_xlabel(panel.words)
-    grid[0].set_ylabel(label(table.content.metric + _unit(table.scale.unit)))
+        if len(set(panel.costs)) == 1:  # ticks would be made for a range that is not there
+            axes.set_xticks(panel.costs[:1])
+    figure.supylabel(label(table.content.metric + _unit(table.scale.unit), 44), fontsize=9)
     return figure
 
 

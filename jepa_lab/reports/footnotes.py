@@ -93,13 +93,14 @@ def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[st
             "One seed: there are no intervals and no p, and nothing is bold, because a single number does not tell an "
             "effect from the luck of a seed. Plan three seeds or more (five for a table to be published)."
         ]
-    if all(math.isnan(summary.mean.low) for summary in summaries):
+    if all(summary.mean.n < 2 for summary in summaries):
         return ["No arm has two trials with a result yet: there are no intervals and no p, and nothing is bold."]
     without_baseline = [] if summaries[0].mean.n else ["The baseline has no result: no arm can be compared with it."]
     notes = [
         *without_baseline,
         "Brackets are 95% intervals of Student's t over the seeds, not standard deviations. Those of differences are "
-        "paired by seed. They are per comparison: with many arms some will miss the truth.",
+        "paired by seed. They are per comparison: with many arms some will miss the truth. Numbers that are the same "
+        "with every seed have no interval.",
     ]
     planned = len(content.seeds)
     incomplete = [summary.arm for summary in summaries if summary.mean.n < planned]
@@ -116,7 +117,7 @@ def _without_spread(arms: Sequence[str]) -> list[str]:
         return []
     return [
         f"The difference is the same with every seed for {_at_most(arms, _MOST_NAMES, 'arms')}: there is no spread to "
-        "judge by, hence neither an interval nor a p. More seeds or more images would show it."
+        "judge by, hence no interval, and no p unless it is zero. More seeds or more images would show it."
     ]
 
 
@@ -125,7 +126,7 @@ def _tests(summaries: Sequence[ArmSummary]) -> list[str]:
         each.arm: each.comparison for each in summaries if each.comparison and each.comparison.difference.n >= 2
     }
     compared = {arm: each for arm, each in pairs_of.items() if not math.isnan(each.p)}
-    notes = _without_spread([arm for arm in pairs_of if arm not in compared])
+    notes = _without_spread([arm for arm, each in pairs_of.items() if math.isnan(each.difference.low)])
     if any(each.is_best_or_tied for each in summaries):
         notes.append(
             "Bold: the best arm by the metric, and every arm whose paired t test against it has a p (Holm) above "
@@ -150,11 +151,13 @@ def _power(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
     compared = [each.comparison for each in summaries if each.comparison and each.comparison.difference.n >= 2]
     if not compared:
         return []
-    sd = float(np.median([each.sd for each in compared]))
-    pairs = int(np.median([each.difference.n for each in compared]))
-    effect = minimum_detectable_effect(sd, pairs, len(compared))
-    if effect == 0:
+    # Differences that came out alike with every seed say nothing about how far they would spread.
+    spread = [each for each in compared if not math.isnan(each.difference.low)]
+    if not spread:
         return ["The paired differences have no spread, so that no minimum detectable effect can be given."]
+    sd = float(np.median([each.sd for each in spread]))
+    pairs = int(np.median([each.difference.n for each in spread]))
+    effect = minimum_detectable_effect(sd, pairs, len(compared))
     unit = f" {scale.difference_unit}" if scale.difference_unit else ""
     return [
         f"Minimum detectable effect: a true difference of {scale.value(effect)}{unit} is found with a power of {POWER} "

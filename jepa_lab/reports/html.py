@@ -11,7 +11,7 @@ from html import escape
 
 from jepa_lab.reports.cells import Cell, Column, TextTable
 from jepa_lab.reports.page import SCRIPT, STYLE
-from jepa_lab.reports.style import Drawing
+from jepa_lab.reports.style import DARK, LIGHT, Drawing, for_phones, png
 
 # Characters that HTML does not allow even as references, and halves of surrogate pairs, which UTF-8 has not.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -19,15 +19,24 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe
 
 _LONG = 24  # characters; a column of longer texts is kept from becoming a column of syllables
 _JOINTS = re.compile(r"(?<=[./_=,:-])(?=[^\s./_=,:-])")
+_PHONE = "(max-width: 40rem)"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing in both themes, as PNGs."""
+    """A drawing in both themes and in two widths, as PNGs."""
 
     drawing: Drawing
     light: bytes
     dark: bytes
+    narrow_light: bytes
+    narrow_dark: bytes
+
+
+def picture_of(drawing: Drawing) -> Picture:
+    """Draw it for light and dark screens, of desktops and of phones."""
+    narrow = (png(drawing, for_phones(theme)) for theme in (LIGHT, DARK))
+    return Picture(drawing, png(drawing, LIGHT), png(drawing, DARK), *narrow)
 
 
 @dataclass(frozen=True)
@@ -107,19 +116,21 @@ def _section(section: Section) -> str:
 
 def _table(table: TextTable) -> str:
     heads = "".join(_head(column) for column in table.columns)
-    rows = "\n".join(f"<tr>{_row(row, table.columns)}</tr>" for row in table.rows)
+    rows = "\n".join(f'<tr role="row">{_row(row, table.columns)}</tr>' for row in table.rows)
     caption = text(table.caption)
-    # A region that scrolls must be reachable by keyboard, and needs a name then.
+    # A region that scrolls must be reachable by keyboard, and needs a name then. The roles are those that the tags
+    # have anyway, until a phone's layout, which is no table, would take them away.
     return (
-        f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0"><table>'
-        f"<caption>{caption}</caption>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
+        f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0"><table role="table">'
+        f'<caption>{caption}</caption>\n<thead role="rowgroup"><tr role="row">{heads}</tr></thead>\n'
+        f'<tbody role="rowgroup">\n{rows}\n</tbody></table></div>'
     )
 
 
 def _head(column: Column) -> str:
     detail = f" <small>{text(column.detail)}</small>" if column.detail else ""
     kind = ' class="number"' if column.numeric else ""
-    return f'<th scope="col"{kind}><span>{_breakable(column.heading)}</span>{detail}</th>'
+    return f'<th scope="col" role="columnheader"{kind}><span>{_breakable(column.heading)}</span>{detail}</th>'
 
 
 def _row(row: Sequence[Cell], columns: Sequence[Column]) -> str:
@@ -127,20 +138,44 @@ def _row(row: Sequence[Cell], columns: Sequence[Column]) -> str:
     for index, (cell, column) in enumerate(zip(row, columns, strict=True)):
         kind = ' class="number"' if column.numeric else ' class="long"' if len(cell.text) >= _LONG else ""
         size = "" if cell.sort is None else f' data-sort="{"" if math.isnan(cell.sort) else repr(float(cell.sort))}"'
-        shown = text(cell.text) if column.numeric else _breakable(cell.text)
+        shown = _number(cell.text) if column.numeric else _breakable(cell.text)
         shown = f"<strong>{shown}</strong>" if cell.bold else shown
-        tag = ("th", ' scope="row"') if index == 0 else ("td", "")
+        heading = text(f"{column.heading} {column.detail}".strip())
+        shown = f'<span class="heading" aria-hidden="true">{heading}</span><span>{shown}</span>' if cell.text else ""
+        tag = ("th", ' scope="row" role="rowheader"') if index == 0 else ("td", ' role="cell"')
         cells.append(f"<{tag[0]}{tag[1]}{kind}{size}>{shown}</{tag[0]}>")
     return "".join(cells)
 
 
+def _number(value: str) -> str:
+    """A number with its interval, which may go into a line of its own but is not torn."""
+    mean, bracket, rest = value.partition(" [")
+    return f"{text(mean)} <span>[{text(rest)}</span>" if bracket else text(value)
+
+
 def _picture(picture: Picture) -> str:
     drawing = picture.drawing
-    light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (picture.light, picture.dark))
-    width, height = (int.from_bytes(picture.light[start : start + 4], "big") // 2 for start in (16, 20))
+    dark = "(prefers-color-scheme: dark)"
+    sources = "".join(
+        f'<source media="{media}" srcset="{_data(image)}" {_size(image)}>'
+        for media, image in (
+            (f"{_PHONE} and {dark}", picture.narrow_dark),
+            (_PHONE, picture.narrow_light),
+            (dark, picture.dark),
+        )
+    )
     return (
-        f'<figure><figcaption>{text(drawing.title)}</figcaption><div class="scroll" role="region" tabindex="0" '
-        f'aria-label="{text(drawing.title)}"><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" width="{width}" height="{height}" alt="{text(drawing.alt)}"></picture></div>'
+        f"<figure><figcaption>{text(drawing.title)}</figcaption><picture>{sources}"
+        f'<img src="{_data(picture.light)}" {_size(picture.light)} alt="{text(drawing.alt)}"></picture>'
         f"<details><summary>In words</summary><p>{text(drawing.alt)}</p></details></figure>"
     )
+
+
+def _data(image: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
+
+
+def _size(image: bytes) -> str:
+    """Half of its pixels: figures have twice what a screen shows."""
+    width, height = (int.from_bytes(image[start : start + 4], "big") // 2 for start in (16, 20))
+    return f'width="{width}" height="{height}"'

@@ -85,7 +85,7 @@ def top_points_table(content: ReportInput) -> TextTable | None:
 
 def _parameter_cell(value: object) -> Cell:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Cell(numbers.MISSING if math.isnan(value) else f"{value:.6g}", float(value))
+        return Cell(numbers.MISSING if math.isnan(value) else numbers.short_value(value, 6), float(value))
     return Cell(_text(value) or numbers.MISSING)
 
 

@@ -54,9 +54,9 @@ def monitors_drawing(content: ReportInput) -> Drawing | None:
     def draw(theme: Theme) -> Any:
         from matplotlib.ticker import MaxNLocator
 
-        height = math.ceil(len(rows) / 2)
-        figure = empty_figure(2.7 * height + 0.4)
-        grid = figure.subplots(height, 2, sharey=True, squeeze=False).flatten()
+        height = math.ceil(len(rows) / theme.columns)
+        figure = empty_figure(2.7 * height + 0.4, theme.width)
+        grid = figure.subplots(height, theme.columns, sharey=True, squeeze=False).flatten()
         factor = 100.0 if numbers.is_accuracy(content.metric) else 1.0
         is_baseline = trials["arm"] == content.baseline
         for axes, row in zip(grid, rows, strict=False):
@@ -68,7 +68,8 @@ def monitors_drawing(content: ReportInput) -> Drawing | None:
                 size = {"markersize": 4.5, "alpha": 0.75, "linestyle": "", "label": name}
                 axes.plot(points[row["monitor"]], factor * points[content.metric], mark, color=colour, **size)
             axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.set_title(f"{MONITORS[row['monitor']]}: ρ = {numbers.correlation(row['rho'])} ({row['n']} trials)")
+            title = f"{MONITORS[row['monitor']]}: ρ = {numbers.correlation(row['rho'])} ({row['n']} trials)"
+            axes.set_title(label(title, 48))
         for axes in grid[len(rows) :]:
             axes.set_visible(False)
         figure.supylabel(label(content.metric + (", %" if factor == 100 else ""), 44), fontsize=9)

@@ -71,6 +71,13 @@ def scale_for(metric: str, intervals: Iterable[Interval]) -> Scale:
     return Scale(factor, min(max(decimals, 0), 12), "", "")
 
 
+def short_value(value: float, digits: int = 4) -> str:
+    """A parameter with a few significant digits, such as 0.001234; a momentum near one keeps its own: 0.99996."""
+    from_one = abs(1 - value)
+    nines = max(0, -math.floor(math.log10(from_one)) - 1) if 0 < from_one < 1 else 0
+    return f"{value:.{digits + nines}g}"
+
+
 def p_value(p: float) -> str:
     """Such as 0.012, or <0.001."""
     if math.isnan(p):

@@ -27,23 +27,40 @@ thead th { border-bottom: 2px solid var(--muted); vertical-align: bottom; }
 tbody th { font-weight: normal; position: sticky; left: 0; background: inherit; }
 tbody tr { background: var(--paper); }
 tbody tr:nth-child(even) { background: var(--stripe); }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number span span, td.number strong span { white-space: nowrap; }
+.heading { display: none; }
 tbody th:not(.number), tbody td:not(.number) { max-width: 18rem; }
 tbody .long { min-width: 11rem; }
-@media (max-width: 40rem) { tbody th:not(.number) { min-width: 8rem; max-width: 8rem; } }
+tbody th:not(.number) { min-width: 7rem; }
+@media (max-width: 40rem) {
+  table, caption, tbody, tbody tr, tbody th, tbody td { display: block; }
+  table { width: 100%; }
+  thead { display: none; }
+  tbody tr { padding: 0.5rem 0.6rem; border-bottom: 1px solid var(--line); }
+  tbody th:not(.number), tbody td:not(.number) { max-width: none; min-width: 0; }
+  tbody th, tbody td { position: static; display: flex; justify-content: space-between; gap: 1rem; border: 0;
+    padding: 0.1rem 0; text-align: right; }
+  tbody th:not(.number) { font-weight: bold; text-align: left; }
+  tbody th:not(.number) .heading { display: none; }
+  tbody td:empty { display: none; }
+  .heading { display: inline; color: var(--muted); text-align: left; flex: 1 1 7rem; }
+  .heading + span { max-width: 70%; }
+  th .heading { font-weight: normal; }
+}
 th small { display: block; font-weight: normal; color: var(--muted); }
 th button { font: inherit; font-weight: bold; color: inherit; background: none; border: 0; padding: 0.2rem 0;
   min-height: 1.7rem; text-align: inherit; cursor: pointer; }
-th button span::after { content: " \\2195"; color: var(--muted); }
-th[aria-sort="ascending"] button span::after { content: " \\2191"; color: var(--accent); }
-th[aria-sort="descending"] button span::after { content: " \\2193"; color: var(--accent); }
+th button span::after { content: "\\a0\\2195"; color: var(--muted); }
+th[aria-sort="ascending"] button span::after { content: "\\a0\\2191"; color: var(--accent); }
+th[aria-sort="descending"] button span::after { content: "\\a0\\2193"; color: var(--accent); }
 figure { margin: 1.5rem 0; }
 figcaption { font-weight: bold; margin-bottom: 0.4rem; }
-img { display: block; width: 100%; max-width: 50rem; min-width: 34rem; height: auto; border-radius: 4px; }
+img { display: block; width: 100%; max-width: 60rem; height: auto; border-radius: 4px; }
 details { margin-top: 0.3rem; color: var(--muted); font-size: 0.9rem; }
 summary { cursor: pointer; padding: 0.3rem 0; }
 li { margin: 0.25rem 0; }
-@media print { .skip, nav { display: none; } .scroll { overflow: visible; } img { min-width: 0; } }
+@media print { .skip, nav { display: none; } .scroll { overflow: visible; } }
 """
 
 SCRIPT = """

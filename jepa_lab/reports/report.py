@@ -11,14 +11,14 @@ from jepa_lab.reports import numbers
 from jepa_lab.reports.arm_figures import cost_drawing, curves_drawing, means_drawing
 from jepa_lab.reports.cells import Cell, Column, TextTable
 from jepa_lab.reports.content import ReportInput, cleaned
-from jepa_lab.reports.html import Picture, Section, render_html
+from jepa_lab.reports.html import Picture, Section, picture_of, render_html
 from jepa_lab.reports.latex import render_latex
 from jepa_lab.reports.listings import plan_table, top_points_table, trials_table
 from jepa_lab.reports.long_form import csv_text
 from jepa_lab.reports.markdown import render_markdown
 from jepa_lab.reports.monitor_figure import MONITORS, monitor_correlations, monitors_drawing
 from jepa_lab.reports.search_figures import search_drawings
-from jepa_lab.reports.style import DARK, LIGHT, Drawing, png
+from jepa_lab.reports.style import Drawing
 from jepa_lab.reports.table import Table, build_table
 from jepa_lab.reports.terminal import print_text_table
 from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_bytes_atomically, write_text_atomically
@@ -44,7 +44,7 @@ def write_report(content: ReportInput, folder: Path) -> list[Path]:
     drawings = _drawings(content, table)
     with explained_writes(folder / FIGURES):
         (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-    pictures = [Picture(drawing, png(drawing, LIGHT), png(drawing, DARK)) for drawing in drawings]
+    pictures = [picture_of(drawing) for drawing in drawings]
     files = [_write_text(folder / "table.md", _markdown(content, table))]
     files.append(_write_text(folder / "table.tex", render_latex(table.as_text(), table.footnotes)))
     files.append(_write_text(folder / "trials.csv", csv_text(content)))

@@ -13,7 +13,7 @@ from jepa_lab.reports import numbers
 from jepa_lab.reports.content import HAS_RESULT, ReportInput, SearchInput
 from jepa_lab.reports.numbers import scale_for
 from jepa_lab.reports.statistics import mean_interval
-from jepa_lab.reports.style import WIDTH, Drawing, Theme, empty_figure, label, lines_of
+from jepa_lab.reports.style import Drawing, Theme, empty_figure, label, lines_of
 
 _LOG_RATIO = 30
 """A positive parameter whose values spread wider than this is drawn on a logarithmic axis."""
@@ -40,7 +40,7 @@ def history_drawing(content: ReportInput, search: SearchInput) -> Drawing | None
     factor, unit = (100.0, "%") if numbers.is_accuracy(content.metric) else (1.0, "")
 
     def draw(theme: Theme) -> Any:
-        figure = empty_figure(3.4)
+        figure = empty_figure(3.4, theme.width)
         axes = figure.subplots()
         axes.plot(
             history["number"], factor * history["value"], "o", color=theme.colours[0], markersize=4.5, label="a trial"
@@ -70,8 +70,8 @@ def importances_drawing(search: SearchInput) -> Drawing | None:
     ordered = sorted(search.importances.items(), key=lambda item: -item[1])
 
     def draw(theme: Theme) -> Any:
-        names = [label(name) for name, _ in ordered]
-        figure = empty_figure(1.0 + 0.2 * lines_of(names) + 0.12 * len(names))
+        names = [label(name, theme.wrap) for name, _ in ordered]
+        figure = empty_figure(1.0 + 0.2 * lines_of(names) + 0.12 * len(names), theme.width)
         axes = figure.subplots()
         axes.barh(range(len(names)), [share for _, share in ordered], height=0.62, color=theme.colours[0])
         for place, (_, share) in enumerate(ordered):
@@ -80,7 +80,7 @@ def importances_drawing(search: SearchInput) -> Drawing | None:
         axes.invert_yaxis()
         axes.margins(x=0.1)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("share of the variation of the metric")
+        axes.set_xlabel(label("share of the variation of the metric (fANOVA)", 30))
         return figure
 
     alt = f"Importance of each parameter: {', '.join(f'{name} {share:.2f}' for name, share in ordered)}."
@@ -114,7 +114,8 @@ def _draw_parallel(tried: pd.DataFrame, content: ReportInput, parameters: Sequen
     spread = Normalize(values.min(), values.max() if values.max() > values.min() else values.min() + 1)
     shades = colormaps["cividis"](np.linspace(*theme.scale, 256))
     colours = ListedColormap(shades if content.higher_is_better else shades[::-1])
-    figure = empty_figure(4.4, max(WIDTH, 1.5 * len(parameters) + 1.5))
+    room = 1.5 if theme.columns == 2 else 1.1  # of each parameter, its name and its values
+    figure = empty_figure(4.4, max(theme.width, room * (len(parameters) + 1)))
     axes = figure.subplots()
     places = np.column_stack([_place_axis(axes, index, tried[name], theme) for index, name in enumerate(parameters)])
     for line, value in zip(places, values, strict=True):
@@ -128,7 +129,8 @@ def _draw_parallel(tried: pd.DataFrame, content: ReportInput, parameters: Sequen
             markersize=3,
         )
     axes.set_xticks(
-        range(len(parameters)), [label(name.replace(".", ". "), 16).replace(". ", ".") for name in parameters]
+        range(len(parameters)),
+        [label(name.replace(".", ". "), int(10.7 * room)).replace(". ", ".") for name in parameters],
     )
     axes.set_yticks([])
     axes.set_xlim(-0.15, len(parameters) - 0.35)
@@ -186,7 +188,8 @@ def _between(index: int, number: int) -> float:
 
 
 def _written(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return numbers.short_value(value, 3) if is_number else str(value)
 
 
 def _is_known(value: Any) -> bool:

@@ -29,7 +29,7 @@ class Interval:
 
     Attributes:
         n: numbers it is the mean of.
-        mean: NaN for n = 0. low, high: NaN for n < 2, where there is no interval.
+        mean: NaN for n = 0. low, high: NaN without an interval: for n < 2, and for numbers that are all the same.
     """
 
     n: int
@@ -60,6 +60,9 @@ class Comparison:
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Mean with a two-sided t interval.
 
+    Numbers that are all the same have no interval: one without width would call a mean certain because a coarse
+    accuracy came out alike a few times.
+
     Args:
         values: finite numbers, one a seed.
     """
@@ -67,7 +70,7 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     if n == 0:
         return Interval(0, math.nan, math.nan, math.nan)
     mean = float(np.mean(values))
-    if n < 2:
+    if not has_spread(values):
         return Interval(n, mean, math.nan, math.nan)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
     return Interval(n, mean, mean - half, mean + half)
@@ -84,10 +87,14 @@ def paired_comparison(arm: Mapping[int, float], baseline: Mapping[int, float]) -
     sd = float(np.std(differences, ddof=1)) if n >= 2 else math.nan
     floor = min(1.0, 2.0 ** (1 - n)) if n else math.nan
     flips = sign_flip_p(differences) if n <= MAX_EXACT_FLIPS else math.nan
-    p, interval = paired_t_p(differences), mean_interval(differences)
-    if n >= 2 and math.isnan(p):  # an interval without width would be a claim as well
-        interval = Interval(n, interval.mean, math.nan, math.nan)
-    return Comparison(interval, sd, p, flips, floor)
+    return Comparison(mean_interval(differences), sd, paired_t_p(differences), flips, floor)
+
+
+def has_spread(values: Sequence[float]) -> bool:
+    """Whether there are two numbers or more that differ by more than their rounding errors."""
+    if len(values) < 2:
+        return False
+    return float(np.std(values, ddof=1)) > 1e-12 * max(1.0, abs(float(np.mean(values))))
 
 
 def paired_t_p(differences: Sequence[float]) -> float:
@@ -100,8 +107,7 @@ def paired_t_p(differences: Sequence[float]) -> float:
     if n < 2:
         return math.nan
     mean, sd = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    # Differences of equal accuracies carry rounding errors of their own size.
-    if sd <= 1e-12 * max(1.0, abs(mean)):
+    if not has_spread(differences):
         return 1.0 if abs(mean) <= 1e-12 else math.nan
     return float(2 * stats.t.sf(abs(mean) / sd * math.sqrt(n), n - 1))
 

@@ -7,13 +7,12 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (2, 1)))
 MARKS = ("s", "^", "D", "v", "P", "X", "o")
 DOTS_PER_INCH = 200  # twice what a screen shows at the figures' size
-WIDTH = 8.0  # inches
 _WRAP = 34
 
 
@@ -24,6 +23,7 @@ class Theme:
     Attributes:
         colours: seven that can be told apart with any kind of colour blindness; the baseline is in ink.
         scale: the part of the cividis colour map that can be seen on this paper.
+        width: of figures, in inches. columns: panels side by side. wrap: characters in a line of a name.
     """
 
     paper: str
@@ -32,6 +32,9 @@ class Theme:
     grid: str
     colours: tuple[str, ...]
     scale: tuple[float, float]
+    width: float = 8.0
+    columns: int = 2
+    wrap: int = _WRAP
 
 
 # Okabe and Ito's colours; without black, and with a darker yellow that can be seen on white.
@@ -51,6 +54,11 @@ DARK = Theme(
     ("#56B4E9", "#F0883E", "#2BC59B", "#E39BC6", "#E6C229", "#2F81C7", "#B79CE6"),
     (0.3, 1.0),
 )
+
+
+def for_phones(theme: Theme) -> Theme:
+    """The same colours, as wide as a phone with letters that can be read there: panels one below the other."""
+    return replace(theme, width=4.2, columns=1, wrap=18)
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ def _themed(theme: Theme) -> Iterator[None]:
         yield
 
 
-def empty_figure(height: float, width: float = WIDTH) -> Any:
+def empty_figure(height: float, width: float) -> Any:
     """A figure of this size in inches, whose parts keep clear of each other."""
     from matplotlib.figure import Figure
 
@@ -166,7 +174,7 @@ def legend_below(figure: Any, handles: list[Any], names: list[str]) -> float:
         Its height in inches, to be added to the figure's.
     """
     longest = max((len(line) for name in names for line in name.split("\n")), default=1)
-    columns = max(1, min(len(names), int(WIDTH / (0.075 * longest + 0.6))))
+    columns = max(1, min(len(names), int(figure.get_figwidth() / (0.075 * longest + 0.6))))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, handlelength=3.2)
     rows = [
         names[start : start + -(-len(names) // columns)] for start in range(0, len(names), -(-len(names) // columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -16,6 +17,8 @@ from jepa_lab.registry import ComponentParams
 from jepa_lab.sweeps.executors.base import EXECUTORS
 from jepa_lab.sweeps.plan import Plan
 from jepa_lab.sweeps.plan_table import describe_plan
+from jepa_lab.sweeps.search import Search
+from jepa_lab.sweeps.search_sweep import CONFIRMED_POINTS
 from jepa_lab.sweeps.watch import duration
 from jepa_lab.training.devices import memory_errors, resolve_compute
 
@@ -36,12 +39,26 @@ def print_plan(plan: Plan, executor: ComponentParams) -> None:
     if plan.search is None:
         trials, total = plan.num_trials, len(plan.seeds) * sum(seconds.values())
     else:
-        trials = plan.search.budget.trials or 0
+        trials = most_trials(plan, plan.search, slots, seconds[plan.baseline])
         total = trials * seconds[plan.baseline]
     console.print(
         f"training takes about {duration(total)} of {trials} trials one after another, {duration(total / slots)} on "
         f"{slots} slots, by {_TIMED_STEPS} measured steps of each arm; loading and probing come on top"
     )
+
+
+def most_trials(plan: Plan, search: Search, slots: int, seconds: float) -> int:
+    """Trials of a search that prunes none: its points, the confirmation, and the winner against the baseline.
+
+    Args:
+        seconds: that one takes, for a budget of hours.
+    """
+    budget = search.budget
+    points = budget.trials if budget.hours is None else math.ceil(3600 * budget.hours * slots / seconds)
+    assert points is not None, "one of both, by the schema"
+    num_seeds = len(plan.seeds)
+    confirmed = num_seeds + min(points, CONFIRMED_POINTS) * (num_seeds - 1) if num_seeds > 1 else 0
+    return points + confirmed + 2 * num_seeds
 
 
 def training_seconds(loaded: LoadedPipeline) -> float:

@@ -24,21 +24,23 @@ class SweepState:
 
     Attributes:
         slots: what is going on in each: "arm seed 3: epoch 1.0/20 ...".
+        total: None where a budget of hours decides it.
         seconds_left: of the whole sweep, estimated from the trials that finished; None before the first.
     """
 
     slots: Mapping[int, str]
     finished: int
     failed: int
-    total: int
+    total: int | None
     seconds_left: float | None
 
     def sentence(self) -> str:
         """The line for the sweep."""
-        parts = [f"{self.finished} of {self.total} trials finished"]
+        of_total = "" if self.total is None else f" of {self.total}"
+        parts = [f"{self.finished}{of_total} trials finished"]
         if self.failed:
             parts.append(f"{self.failed} failed")
-        if self.seconds_left is not None and self.finished + self.failed < self.total:
+        if self.seconds_left is not None and self.finished + self.failed != self.total:
             parts.append(f"about {duration(self.seconds_left)} left")
         return ", ".join(parts)
 

@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from jepa_lab.config.loading import LoadedPipeline, dump_pipeline
+from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.errors import RunFolderError
 from jepa_lab.interruption import StopSignals
 from jepa_lab.resume import find_runs, is_finished
@@ -36,6 +37,7 @@ class Trial:
         pipeline: its resolved pipeline.
         tags, params: what the tracker is told beside the run's own.
         failures: attempts that failed. deaths: workers that it lost. slot: where it runs now.
+        twins: trials of the same pipeline, which a search may propose, that wait for this one's result.
     """
 
     number: int
@@ -48,11 +50,17 @@ class Trial:
     slot: int | None = None
     watch: TrialWatch | None = None
     began: float = field(default_factory=time.monotonic)
+    twins: list[Trial] = field(default_factory=list)
 
     @property
     def label(self) -> str:
         """Arm and seed."""
         return f"{self.planned.arm} seed {self.planned.seed}"
+
+    @cached_property
+    def run_key(self) -> tuple[str, int]:
+        """What its run folder is named after."""
+        return config_digest(self.pipeline.pipeline), self.pipeline.pipeline.seed
 
 
 class TrialQueue:
@@ -79,18 +87,19 @@ class TrialQueue:
         self.folder, self.study, self.executor = folder, study, executor
         self.metric, self.retries, self.stop, self.display, self.observe = metric, retries, stop, display, observe
         self._again: deque[Trial] = deque()
-        self._total = 0
+        self._total: int | None = 0
         self._running: dict[int, Trial] = {}
         self._seconds: list[float] = []
         self._over = {"finished": 0, "failed": 0}
         self._stopping = False
 
-    def perform(self, trials: Iterator[Trial], already: int, total: int) -> bool:
+    def perform(self, trials: Iterator[Trial], already: int, total: int | None) -> bool:
         """Run trials to their ends.
 
         Args:
             trials: asked for the next one when a slot is free, so that a search can learn from those before it.
-            already: trials that were over before. total: with these, how many there will be; for the display.
+            already: trials that were over before. total: with these, how many there will be; for the display, and
+                None where that is not known.
         Returns:
             False if a signal stopped the sweep; trials that ran have saved their state.
         """
@@ -98,7 +107,10 @@ class TrialQueue:
         self._total = total
         while self._start_next(trials) or self._running:
             for reply in self.executor.wait(_POLL_SECONDS):
-                self._handle(self._running.pop(reply.number), reply)
+                trial = self._running.pop(reply.number)
+                self._handle(trial, reply)
+                self._again.extend(trial.twins)
+                trial.twins.clear()
             self._look()
             if self.stop.received is not None and not self._stopping:
                 self.display.message("stopping: the trials that run save their state; Ctrl-C again leaves at once")
@@ -108,16 +120,29 @@ class TrialQueue:
 
     def _start_next(self, trials: Iterator[Trial]) -> bool:
         """Fill the free slots; whether trials are left to start, as far as is known."""
-        while not self._stopping and self.executor.num_idle() > 0:
+        # A trial that waits for its twin keeps its slot: a search should not ask for more points meanwhile.
+        while not self._stopping and self.executor.num_idle() > self._num_waiting():
             trial = self._again.popleft() if self._again else next(trials, None)
             if trial is None:
                 return False
+            trial.failures = self.study.failures(trial.number)  # also of earlier commands
+            twin = self._running_twin(trial)
+            if twin is not None:
+                twin.twins.append(trial)
+                continue
             finished = self._finished_run(trial)
             if finished is not None:  # the parent died before it told the study
                 self._finish(trial, finished)
             else:
                 self._start(trial)
         return not self._stopping
+
+    def _num_waiting(self) -> int:
+        return sum(len(trial.twins) for trial in self._running.values())
+
+    def _running_twin(self, trial: Trial) -> Trial | None:
+        """The trial of the same pipeline that is running: both would be the same run folder."""
+        return next((each for each in self._running.values() if each.run_key == trial.run_key), None)
 
     def _start(self, trial: Trial) -> None:
         config = self.folder.configs / f"{trial.planned.role}-{trial.number:04d}.yaml"
@@ -156,10 +181,10 @@ class TrialQueue:
     def _on_failed(self, trial: Trial, message: str) -> None:
         trial.failures += 1
         self.study.note(trial.number, "failures", trial.failures)
-        again = trial.failures <= self.retries and not self._stopping
+        again = trial.failures <= self.retries
         self.display.message(f"{trial.label} failed{', and is tried again' if again else ''}: {message}")
         if again:
-            self._again.appendleft(trial)
+            self._again.appendleft(trial)  # by the next command, where this one is stopping
         else:
             self._fail(trial, message)
 
@@ -242,7 +267,7 @@ class TrialQueue:
 
     def _seconds_left(self) -> float | None:
         """From the mean time of the trials that finished; those that run count half."""
-        if not self._seconds:
+        if not self._seconds or self._total is None:
             return None
         mean = sum(self._seconds) / len(self._seconds)
         left = self._total - sum(self._over.values()) - len(self._running) / 2

@@ -9,6 +9,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from jepa_lab.errors import RunFolderError
+from jepa_lab.reports.changes import changed_keys
 from jepa_lab.reports.content import ReportInput, SearchInput
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.search_sweep import fresh_seeds, point_name
@@ -45,10 +46,7 @@ def _input(
         arms: the lines of the table with the value of every swept key.
     """
     baseline = arms[plan["baseline"]]
-    changed = {
-        name: {key: _shown(value) for key, value in values.items() if value != baseline[key]}
-        for name, values in arms.items()
-    }
+    changed = {name: changed_keys(values, baseline) for name, values in arms.items()}
     return ReportInput(
         title=plan["name"],
         kind=plan["kind"],
@@ -124,13 +122,6 @@ def _status(trial: FrozenTrial) -> str:
     if trial.state == TrialState.COMPLETE:
         return "COLLAPSED" if trial.user_attrs.get("collapsed") else "FINISHED"
     return {"FAIL": "FAILED"}.get(trial.state.name, trial.state.name)
-
-
-def _shown(value: object) -> str:
-    """A value for people: the digits of a number that a sampler drew are no information."""
-    if value is None:
-        return "absent"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _notes(folder: SweepFolder) -> tuple[str, ...]:

@@ -73,24 +73,12 @@ class SearchStudy(Study):
     def ask(self, parameters: tuple[SearchParameter, ...]) -> tuple[int, Point]:
         """A new point and the number of its trial."""
         trial = self._study.ask()
-        point: dict[str, Any] = {}
-        for parameter in parameters:
-            if parameter.applies(point):
-                point[parameter.key] = _suggest(trial, parameter)
-        trial.set_user_attr("asked", True)
-        return trial.number, point
+        return trial.number, _suggest_all(trial, parameters)
 
-    def interrupted(self) -> list[tuple[int, Point]]:
-        """Trials that were going on when the parent ended."""
-        running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
-        return [(trial.number, dict(trial.params)) for trial in running if "asked" in trial.user_attrs]
-
-    def forget_half_asked(self) -> None:
-        """Trials whose point was not complete when the parent was killed never began."""
-        for trial in self.trials():
-            if trial.state == TrialState.RUNNING and "asked" not in trial.user_attrs:
-                self.note(trial.number, "error", "the sweep was killed before the point was complete")
-                self.finish(trial.number, None)
+    def interrupted(self, parameters: tuple[SearchParameter, ...]) -> list[tuple[int, Point]]:
+        """Trials that were going on when the parent ended; what it had not asked for yet is asked for now."""
+        running = [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]
+        return [(number, _suggest_all(self._live(number), parameters)) for number in running]
 
     def seconds_spent(self) -> float:
         """By the trials that are over."""
@@ -123,6 +111,15 @@ class SearchStudy(Study):
             return {}
         evaluator = FanovaImportanceEvaluator(seed=_IMPORTANCE_SEED)
         return get_param_importances(self._study, evaluator=evaluator, params=varied)
+
+
+def _suggest_all(trial: Trial, parameters: tuple[SearchParameter, ...]) -> Point:
+    """The point of a trial; values that it has already stay."""
+    point: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.applies(point):
+            point[parameter.key] = _suggest(trial, parameter)
+    return point
 
 
 def _suggest(trial: Trial, parameter: SearchParameter) -> Any:

@@ -91,14 +91,14 @@ class _Points:
 
     def perform(self) -> bool:
         """False if a signal stopped it."""
-        self.study.forget_half_asked()
         over = sum(trial.state.is_finished() for trial in self.study.trials())
         queue = self.workshop.queue(self.study)
         queue.observe = self._observe
-        return queue.perform(self._trials(), over, max(over, self.search.budget.trials or 0))
+        planned = self.search.budget.trials
+        return queue.perform(self._trials(), over, None if planned is None else max(over, planned))
 
     def _trials(self) -> Iterator[Trial]:
-        for number, point in self.study.interrupted():
+        for number, point in self.study.interrupted(self.search.parameters):
             trial = self._trial(number, point)
             if trial is not None:
                 yield trial

@@ -9,8 +9,31 @@ from typing import Any
 from optuna.storages import BaseStorage
 from optuna.study import get_all_study_names, load_study
 
+from jepa_lab.errors import RunFolderError
+from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.search_study import SearchStudy
-from jepa_lab.sweeps.study import Study, TableStudy
+from jepa_lab.sweeps.study import Study, TableStudy, enqueued_params, open_storage
+
+
+def open_studies(folder: SweepFolder, url: str | None) -> Studies:
+    """The studies of a sweep that has begun, perhaps of one that is going on, to be read.
+
+    Args:
+        url: Optuna URL, where the sweep was given one.
+    Raises:
+        RunFolderError: they are not there.
+    """
+    plan, place = folder.read_plan(), f"in {folder.journal}" if url is None else "in the storage"
+    missing = RunFolderError(
+        f"the trials of {folder.path} are not {place}; give the --storage that its `jepa-lab sweep` was given"
+    )
+    if url is None and not folder.journal.exists():
+        raise missing
+    with folder.lock() as lock:
+        storage = open_storage(folder.journal, url, mend=lock.try_acquire())
+        if plan["name"] not in get_all_study_names(storage=storage):
+            raise missing
+        return Studies(storage, plan)
 
 
 class Studies:
@@ -64,7 +87,7 @@ class Studies:
     def after_any(self, role: str) -> TableStudy:
         """A table after a search that has begun, to be read."""
         loaded = load_study(study_name=self._name_after(role), storage=self._storage)
-        params = [trial.params or trial.system_attrs["fixed_params"] for trial in loaded.trials]
+        params = [enqueued_params(trial) for trial in loaded.trials]
         arms, seeds = (list(dict.fromkeys(each[key] for each in params)) for key in ("arm", "seed"))
         return self.after(role, arms, seeds)
 

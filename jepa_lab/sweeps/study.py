@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -39,16 +39,17 @@ class PlannedTrial:
     role: str = "arm"
 
 
-def open_storage(journal: Path, url: str | None) -> BaseStorage:
+def open_storage(journal: Path, url: str | None, mend: bool = True) -> BaseStorage:
     """Optuna's storage: the sweep's journal, or any database that Optuna knows.
 
-    The caller holds the sweep's lock: a lock file or a torn last line was left by a process that was killed.
-
+    Args:
+        mend: the caller holds the sweep's lock: a lock file or a torn last line was left by a process that was killed.
     Raises:
         ConfigError: if the URL cannot be opened.
     """
     if url is None:
-        _mend_journal(journal)
+        if mend:
+            _mend_journal(journal)
         return JournalStorage(JournalFileBackend(str(journal)))
     try:
         return optuna.storages.get_storage(url)
@@ -75,6 +76,14 @@ def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+def enqueued_params(trial: FrozenTrial) -> dict[str, Any]:
+    """Arm and seed that a trial of a table was enqueued with.
+
+    `trial.params` has only those that were asked for, which a kill may have come between.
+    """
+    return dict(trial.system_attrs["fixed_params"])
+
+
 class Study:
     """What the parent tells Optuna about trials, of tables and of searches alike."""
 
@@ -90,6 +99,10 @@ class Study:
         trial = self._live(number)
         if trial.user_attrs.get(key) != value:
             trial.set_user_attr(key, value)
+
+    def failures(self, number: int) -> int:
+        """Attempts of a trial that have failed."""
+        return int(self._frozen(number).user_attrs.get("failures", 0))
 
     def report(self, number: int, value: float, step: int) -> None:
         """Keep an intermediate value; one that is there already stays."""
@@ -112,6 +125,20 @@ class Study:
     def record_plan(self, plan: dict[str, Any]) -> None:
         """Keep the plan (JSON values)."""
         self._study.set_user_attr("plan", plan)
+
+    def recorded_folder(self) -> str | None:
+        """The sweep folder that has the run folders of the trials; None for a new study."""
+        return self._study.user_attrs.get("sweep_folder")
+
+    def record_folder(self, folder: str) -> None:
+        """Keep the sweep folder."""
+        if self.recorded_folder() != folder:
+            self._study.set_user_attr("sweep_folder", folder)
+
+    def run_folders(self) -> list[str]:
+        """Of the trials that have a value: their run folders, as seen from the sweep folder."""
+        done = (trial for trial in self.trials() if trial.state == TrialState.COMPLETE)
+        return [trial.user_attrs["run_folder"] for trial in done]
 
     def record_mlflow_runs(self, run_ids: Mapping[str, str]) -> None:
         """Keep the MLflow run id of each run folder that has one.
@@ -149,7 +176,7 @@ class TableStudy(Study):
                 storage=storage, study_name=name, direction=direction, load_if_exists=True, sampler=sampler
             )
         )
-        self._distributions: dict[str, BaseDistribution] = {
+        self._distributions = {
             "arm": CategoricalDistribution(tuple(arms)),
             "seed": CategoricalDistribution(tuple(seeds)),
         }
@@ -167,7 +194,7 @@ class TableStudy(Study):
 
     def planned(self, trial: FrozenTrial) -> PlannedTrial:
         """Arm, seed and role of a trial."""
-        params = trial.params or trial.system_attrs["fixed_params"]
+        params = enqueued_params(trial)
         return PlannedTrial(params["arm"], params["seed"], trial.user_attrs["role"])
 
     def to_run(self) -> list[tuple[int, PlannedTrial]]:
@@ -179,7 +206,10 @@ class TableStudy(Study):
     def begin(self, number: int) -> None:
         """Mark a trial as running; one that is running already (it was interrupted) stays so."""
         if self._frozen(number).state == TrialState.RUNNING:
+            interrupted = self._live(number)
+            for name, distribution in self._distributions.items():  # a kill may have come between two of them
+                interrupted.suggest_categorical(name, distribution.choices)
             return
-        trial = self._study.ask(self._distributions)  # enqueued trials come in the order of their numbers
+        trial = self._study.ask(dict(self._distributions))  # enqueued trials come in the order of their numbers
         if trial.number != number:
             raise AssertionError(f"Optuna gave trial {trial.number} instead of {number}")

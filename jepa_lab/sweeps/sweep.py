@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from jepa_lab.sweeps.progress import build_sweep_display
 from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.search_sweep import perform_search
 from jepa_lab.sweeps.studies import Studies
-from jepa_lab.sweeps.study import open_storage
+from jepa_lab.sweeps.study import Study, open_storage
 from jepa_lab.sweeps.workshop import Workshop
 from jepa_lab.tracking.base import MirrorState, Tracker
 from jepa_lab.tracking.description import RunDescription, RunStatus, flat_params
@@ -92,6 +93,30 @@ def refuse_other_plan(recorded: dict[str, Any], plan: Plan, where: str) -> None:
         )
 
 
+def refuse_other_folder(study: Study, folder: SweepFolder) -> None:
+    """The trials that a storage knows have their run folders in the sweep folder, which may have been moved.
+
+    Raises:
+        RunFolderError: naming where they are, or which one is missing.
+    """
+    recorded = study.recorded_folder()
+    if (
+        recorded is not None
+        and Path(recorded) != folder.path.resolve()
+        and (Path(recorded) / folder.plan.name).exists()
+    ):
+        raise RunFolderError(
+            f"the storage holds this sweep already, with its trials in {recorded}; go on there with "
+            f"--sweeps {shlex.quote(str(Path(recorded).parent))}, or give another storage"
+        )
+    missing = [name for name in study.run_folders() if not (folder.path / name).is_dir()]
+    if missing:
+        raise RunFolderError(
+            f"{len(missing)} of the trials that have finished have no run folder in {folder.path} any more, as "
+            f"{missing[0]}; put them back, or begin anew with another sweep folder and another storage"
+        )
+
+
 class Sweep:
     """A plan that is being carried out.
 
@@ -100,7 +125,7 @@ class Sweep:
     Args:
         stop: set by signals.
     Raises:
-        RunFolderError: the storage holds another plan under this name.
+        RunFolderError: the storage holds another plan under this name, or the trials of another folder.
     """
 
     def __init__(self, plan: Plan, folder: SweepFolder, settings: SweepSettings, stop: StopSignals) -> None:
@@ -111,6 +136,8 @@ class Sweep:
             self.studies.first.record_plan(plan.to_record())
         else:
             refuse_other_plan(recorded, plan, "the storage")
+        refuse_other_folder(self.studies.first, folder)
+        self.studies.first.record_folder(str(folder.path.resolve()))
 
     def perform(self) -> bool:
         """Run what is left of the plan; False if a signal stopped it."""
@@ -158,14 +185,17 @@ class SweepRecord:
         tags = {"sweep": plan.name, "role": "sweep", "sweep_folder": str(self.folder.path.resolve())}
         return RunDescription(flat_params(content, "plan."), tags, None, self.tracker.settings())
 
-    def end(self, status: RunStatus, metrics: Mapping[str, float], over: int) -> MirrorState:
+    def end(
+        self, status: RunStatus, metrics: Mapping[str, float], over: int, tracker_seconds: float | None = None
+    ) -> MirrorState:
         """Write how the sweep ended, and let the tracker catch up.
 
         Args:
             over: trials that are over, which is the step of the metrics: a sweep that goes on has later ones.
+            tracker_seconds: how long to wait for it; None is a minute.
         """
         self.folder.record.write_result(status, metrics, over)
-        return self.tracker.close(_TRACKER_SECONDS)
+        return self.tracker.close(_TRACKER_SECONDS if tracker_seconds is None else tracker_seconds)
 
 
 def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcome:
@@ -185,7 +215,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         try:
             complete = sweep.perform()
         except KeyboardInterrupt:
-            record.end("KILLED", {}, 0)
+            record.end("KILLED", {}, 0, tracker_seconds=0.0)  # at once: the mirror goes on by itself
             raise RunInterrupted(f"interrupted; the same command goes on with {folder.path}") from None
         report = report_input(folder, sweep.studies)
         counts = report.trials["status"].value_counts()

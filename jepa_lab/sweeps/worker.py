@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+from types import FrameType
 
 import torch
 
@@ -51,6 +52,26 @@ def perform(task: Task) -> Reply:
     return Reply(task.number, "finished", "")
 
 
+class StopBetweenRuns:
+    """Keeps a SIGTERM that comes while no run is there to stop: one task is then not begun."""
+
+    def __init__(self) -> None:
+        self._received = False
+
+    def listen(self) -> None:
+        """Between two runs."""
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def release(self) -> bool:
+        """Leave signals to a run, if it may begin."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        received, self._received = self._received, False
+        return not received
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
+
+
 def _read_tasks(tasks: queue.SimpleQueue[Task | None]) -> None:
     """Pass on tasks until the parent closes the pipe or is gone; then end the run that is going on."""
     for line in sys.stdin:
@@ -62,16 +83,17 @@ def _read_tasks(tasks: queue.SimpleQueue[Task | None]) -> None:
 def main() -> None:
     """Perform tasks until there are no more."""
     replies, threads = os.fdopen(int(sys.argv[1]), "w"), int(sys.argv[2])
-    # Between two runs, a SIGTERM means that there will be no other; Ctrl-C is the parent's to pass on.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = StopBetweenRuns()
+    stop.listen()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to pass on
     tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
     threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
     while (task := tasks.get()) is not None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        torch.set_num_threads(threads)  # the trial before may have asked for another number
-        reply = perform(task)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        reply = Reply(task.number, "interrupted", "")
+        if stop.release():
+            torch.set_num_threads(threads)  # the trial before may have asked for another number
+            reply = perform(task)
+        stop.listen()
         gc.collect()
         torch.cuda.empty_cache()
         replies.write(reply.to_json() + "\n")

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import click.testing
 import pandas as pd
 import pytest
 import torch
 
-from jepa_lab.errors import RunFolderError
+from jepa_lab.cli import main
+from jepa_lab.errors import RunFolderError, RunInterrupted
+from jepa_lab.interruption import StopRequested
 from jepa_lab.run import start_run
 from jepa_lab.sweeps.executors import EXECUTORS
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, load_plan
 from jepa_lab.sweeps.results import report_input
-from jepa_lab.sweeps.studies import Studies
+from jepa_lab.sweeps.studies import Studies, open_studies
 from jepa_lab.sweeps.study import open_storage
-from jepa_lab.sweeps.sweep import SweepOutcome, SweepSettings, run_sweep
+from jepa_lab.sweeps.sweep import Sweep, SweepOutcome, SweepSettings, run_sweep
+from jepa_lab.tracking.base import TRACKERS
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
@@ -69,7 +75,7 @@ def numbers(trials: pd.DataFrame) -> pd.DataFrame:
 def trials_in(folder: Path) -> pd.DataFrame:
     """The trials of a sweep folder."""
     opened = SweepFolder.open(folder)
-    return report_input(opened, Studies(open_storage(opened.journal, None), opened.read_plan())).trials
+    return report_input(opened, open_studies(opened, None)).trials
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +138,29 @@ def test_a_storage_that_holds_another_plan_is_refused_and_the_difference_named(t
     other = load_plan(write_ablation(tmp_path))
     with pytest.raises(RunFolderError, match=r"the storage holds another plan under the name 'loss_test'.*'l2'"):
         run_sweep(other, file.read_text(), settings(tmp_path / "sweeps", storage=storage))
+
+
+def test_a_report_needs_the_storage_of_its_sweep_and_one_sweep_has_one_folder(tmp_path: Path) -> None:
+    file = write_ablation(tmp_path, ABLATION.replace("[0, 1]", "[0]"))
+    plan, storage = load_plan(file, ["training.epochs=1"]), f"sqlite:///{tmp_path / 'optuna.db'}"
+    outcome = run_sweep(plan, file.read_text(), settings(tmp_path / "sweeps", storage=storage))
+    page = (outcome.folder.report / "table.md").read_text()
+    invoke = functools.partial(click.testing.CliRunner().invoke, main)
+    without = invoke(["report", str(outcome.folder.path)])
+    assert without.exit_code != 0
+    assert "give the --storage that its `jepa-lab sweep` was given" in without.output
+    assert not outcome.folder.journal.exists()
+    assert invoke(["report", str(outcome.folder.path), "--storage", storage]).exit_code == 0
+    assert (outcome.folder.report / "table.md").read_text() == page
+    with pytest.raises(RunFolderError, match=r"holds this sweep already, with its trials in .*sweeps.*--sweeps"):
+        run_sweep(plan, file.read_text(), settings(tmp_path / "elsewhere", storage=storage))
+    shutil.rmtree(tmp_path / "elsewhere")
+    (tmp_path / "sweeps").rename(tmp_path / "moved")
+    again = run_sweep(plan, file.read_text(), settings(tmp_path / "moved", storage=storage))
+    assert (again.report.trials["status"] == "FINISHED").all()
+    shutil.rmtree(tmp_path / "moved")
+    with pytest.raises(RunFolderError, match=r"2 of the trials that have finished have no run folder"):
+        run_sweep(plan, file.read_text(), settings(tmp_path / "moved", storage=storage))
 
 
 def test_a_trial_that_fails_is_tried_again_then_counted_and_shown(tmp_path: Path) -> None:
@@ -204,6 +233,20 @@ def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(tmp_path: Path) ->
     (folder,) = (tmp_path / "sweeps").iterdir()
     assert trials_in(folder)["status"].tolist() == ["FINISHED", "FINISHED"]
     assert len(list((folder / "trials").iterdir())) == 2
+
+
+def test_a_second_ctrl_c_waits_for_no_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def perform(sweep: Sweep) -> bool:
+        raise StopRequested(signal.SIGINT)
+
+    monkeypatch.setattr(Sweep, "perform", perform)
+    monkeypatch.setattr(TRACKERS.get("none").component, "close", lambda tracker, seconds: waits.append(seconds))
+    file = write_ablation(tmp_path)
+    with pytest.raises(RunInterrupted, match="the same command goes on with"):
+        sweep(file, tmp_path / "sweeps")
+    assert waits == [0.0]
 
 
 @pytest.mark.slow

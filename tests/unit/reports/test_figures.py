@@ -14,7 +14,7 @@ from jepa_lab.reports.arm_figures import cost_drawing, curves_drawing, means_dra
 from jepa_lab.reports.content import ReportInput, cleaned
 from jepa_lab.reports.monitor_figure import monitor_correlations, monitors_drawing, with_last_monitors
 from jepa_lab.reports.search_figures import search_drawings
-from jepa_lab.reports.style import DARK, LIGHT, Drawing, label, png
+from jepa_lab.reports.style import DARK, LIGHT, Drawing, for_phones, label, png
 from jepa_lab.reports.table import build_table
 from tests.unit.reports.frames import METRIC, NASTY_NAMES, make_content, make_search, set_trial
 
@@ -41,6 +41,40 @@ def test_no_label_is_cut_at_the_edge(arms: tuple[str, ...]) -> None:
     for drawing in drawings_of(make_content(arms, num_seeds=2)).values():
         with Image.open(io.BytesIO(png(drawing, LIGHT))) as picture:
             assert edges_are_paper(picture), drawing.name
+
+
+@pytest.mark.parametrize("content", [make_content(NASTY_NAMES, num_seeds=2), make_search()], ids=["arms", "search"])
+def test_a_figure_for_a_phone_is_narrow_and_cuts_no_label(content: ReportInput) -> None:
+    for drawing in drawings_of(content).values():
+        with Image.open(io.BytesIO(png(drawing, for_phones(LIGHT)))) as picture:
+            assert picture.width <= 900, drawing.name
+            assert edges_are_paper(picture), drawing.name
+
+
+def test_controls_far_away_do_not_press_the_arms_together() -> None:
+    table = build_table(cleaned(make_content()))  # arms near 80%, controls at 60% and 70%
+    drawing = means_drawing(table)
+    assert drawing is not None
+    figure = drawing.draw(LIGHT)
+    low, high = figure.axes[0].get_xlim()
+    assert 78 < low < high < 83
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "control: raw pixels, 70.00 (out to the left)" in words
+    near = means_drawing(build_table(cleaned(make_content(effects=(-0.09, -0.07, -0.1)))))
+    assert near is not None
+    near_figure = near.draw(LIGHT)
+    low, high = near_figure.axes[0].get_xlim()
+    assert low < 70 < high
+    assert "control: raw pixels, 70.00" in [text.get_text() for text in near_figure.legends[0].get_texts()]
+
+
+def test_what_no_arm_changes_has_a_panel_as_well() -> None:
+    content = make_content()
+    same = dataclasses.replace(content, trials=content.trials.assign(predictor_parameters=300_000.0))
+    drawing = cost_drawing(build_table(cleaned(same)))
+    assert drawing is not None
+    labels = [axes.get_xlabel() for axes in drawing.draw(LIGHT).axes]
+    assert labels == ["parameters of encoder and predictor", "training time, minutes"]
 
 
 def test_a_search_has_figures_of_its_own_in_both_themes() -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from jepa_lab.reports.cells import Cell, Column, TextTable, text_columns
 from jepa_lab.reports.content import cleaned
 from jepa_lab.reports.latex import escape_latex, render_latex
 from jepa_lab.reports.listings import top_points_table, trials_table
@@ -19,6 +20,7 @@ from jepa_lab.reports.long_form import csv_text
 from jepa_lab.reports.markdown import escape_markdown, render_markdown
 from jepa_lab.reports.report import print_table
 from jepa_lab.reports.table import build_table
+from jepa_lab.reports.terminal import print_text_table
 from tests.unit.reports.frames import METRIC, NASTY_NAMES, make_content, make_search, set_trial
 
 
@@ -121,6 +123,26 @@ def test_the_terminal_s_table_fits_and_cuts_no_name(width: int) -> None:
     assert name in first_cells
     assert "[bold]base[/bold]" in first_cells
     assert ("Not shown in" in out.getvalue()) == (width < 170)
+
+
+def test_a_narrow_terminal_leaves_out_columns_of_words_rather_than_tearing_words() -> None:
+    words = ("runs", "masker.num_targets", "masker.name", "masker.target_scale")
+    numbers = (*text_columns(*words), *(Column(name) for name in ("validation", "difference", "p")))
+    row = ("baseline: two blocks", "4", "multi_block", "[0.15, 0.2]", "39.2 [14.3, 64.1]", "-1.0 [-13.4, +11.5]", "1.0")
+    out = io.StringIO()
+    print_text_table(
+        TextTable("masker", numbers, (tuple(map(Cell, row)),)), (), Console(file=out, width=60, highlight=False)
+    )
+    shown = {cell.strip() for line in out.getvalue().splitlines() for cell in re.split("[│┃]", line)}
+    assert {"baseline:", "difference", "validation"} <= shown
+    assert "masker.target_scale" in out.getvalue().partition("Not shown")[2]
+
+
+def test_the_headings_of_a_narrow_terminal_break_between_words() -> None:
+    out = io.StringIO()
+    print_table(make_content(), Console(file=out, width=80))
+    words = {cell.strip() for line in out.getvalue().splitlines() for cell in line.split("┃")}
+    assert {"probe/", "validation_", "accuracy"} <= words
 
 
 def test_the_best_points_of_a_search_are_in_order_and_without_test_numbers() -> None:

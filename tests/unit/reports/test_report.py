@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -131,6 +133,7 @@ def test_the_page_can_be_read_on_a_phone_and_by_a_screen_reader(page: Page) -> N
     assert all(each["tabindex"] == "0" and each["role"] == "region" and each["aria-label"] for each in regions)
     assert all(len(each["alt"] or "") > 40 for each in page.attributes("img"))
     assert {each["scope"] for each in page.attributes("th")} == {"col", "row"}
+    assert {each["role"] for each in page.attributes("td")} == {"cell"}  # kept where a phone lays no table out
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert all((each["href"] or "")[1:] in ids for each in page.attributes("a"))
@@ -143,11 +146,17 @@ def test_every_figure_is_there_for_light_and_for_dark(page: Page) -> None:
         with Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))) as picture:
             return float(picture.convert("L").resize((1, 1)).getpixel((0, 0)))  # type: ignore[arg-type]
 
-    light, dark = page.attributes("img"), page.attributes("source")
-    assert len(light) == len(dark) == 4
-    assert all(each["media"] == "(prefers-color-scheme: dark)" for each in dark)
-    assert brightness(light[0]["src"]) > 200
-    assert brightness(dark[0]["srcset"]) < 80
+    light, sources = page.attributes("img"), page.attributes("source")
+    assert len(light) == 4
+    assert [each["media"] for each in sources[:3]] == [
+        "(max-width: 40rem) and (prefers-color-scheme: dark)",
+        "(max-width: 40rem)",
+        "(prefers-color-scheme: dark)",
+    ]
+    assert [len(sources), brightness(light[0]["src"]) > 200] == [12, True]
+    assert [brightness(each["srcset"]) > 128 for each in sources[:3]] == [False, True, False]
+    # Drawn for a phone, rather than made smaller: the letters stay as large.
+    assert [int(each["width"] or 0) < 450 for each in sources[:3]] == [True, True, False]
 
 
 def test_the_page_holds_table_footnotes_trials_plan_and_conditions(page: Page) -> None:
@@ -205,6 +214,35 @@ def test_a_click_on_a_heading_sorts_the_table_in_a_browser(tmp_path: Path) -> No
         check=True,
         timeout=120,
     )
-    names = re.findall(r'<th scope="row"[^>]*>(.*?)</th>', done.stdout)[:5]
+    names = re.findall(r'<th scope="row"[^>]*>.*?<span>(.*?)</span></th>', done.stdout)[:5]
     assert names == ["high", "baseline: base", "control: raw pixels", "low", "control: random encoder"]
     assert len(re.findall(r'<th [^>]*aria-sort="descending"', done.stdout)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_cut_off_at_the_width_of_a_phone_and_of_a_desktop(nasty: Path, tmp_path: Path, width: int) -> None:
+    # A window of chromium's has a smallest width, a frame has none.
+    text = (nasty / "report.html").read_text(encoding="utf-8")
+    measure = """<script>addEventListener("load", () => {
+      const wide = Array.from(document.querySelectorAll("body *:not(.skip):not(.said)"))
+        .filter((each) => each.getBoundingClientRect().right > innerWidth + 1 || each.scrollWidth > innerWidth);
+      parent.postMessage(JSON.stringify([innerWidth, wide.map((each) => each.outerHTML.slice(0, 60))]), "*");
+    });</script></body>"""
+    (tmp_path / "page.html").write_text(text.replace("</body>", measure), encoding="utf-8")
+    (tmp_path / "frame.html").write_text(
+        f"<iframe src='page.html' style='width:{width}px;height:800px;border:0'></iframe><pre></pre>"
+        "<script>onmessage = (said) => { document.querySelector('pre').textContent = said.data; }</script>"
+    )
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [*command, "--virtual-time-budget=8000", "--dump-dom", (tmp_path / "frame.html").as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = re.search(r"<pre>(.*?)</pre>", done.stdout, re.DOTALL)
+    assert found is not None
+    assert json.loads(html.unescape(found[1])) == [width, []]

@@ -45,6 +45,13 @@ def test_one_number_has_a_mean_and_no_interval() -> None:
     assert math.isnan(mean_interval([]).mean)
 
 
+def test_equal_numbers_have_a_mean_and_no_interval() -> None:
+    found = mean_interval([0.1 + 0.2, 0.3, 0.3])
+    assert (found.n, found.mean) == (3, pytest.approx(0.3))
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
 def test_the_comparison_is_paired_by_seed_and_uses_the_seeds_that_both_have() -> None:
     arm, baseline = {0: 1.0, 1: 2.0, 2: 4.0, 7: 100.0}, {2: 3.0, 1: 1.5, 0: 0.0, 5: -50.0}
     found = paired_comparison(arm, baseline)
@@ -56,14 +63,16 @@ def test_the_comparison_is_paired_by_seed_and_uses_the_seeds_that_both_have() ->
     assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high), abs=1e-12)
 
 
-def test_differences_without_spread_give_no_p_and_no_interval_unless_they_are_zero() -> None:
+def test_differences_without_spread_give_no_interval_and_no_p_unless_they_are_zero() -> None:
     assert paired_t_p([0.0, 0.0, 0.0]) == 1.0
     assert paired_t_p([0.1 + 0.2 - 0.3, 0.0]) == 1.0
     assert math.isnan(paired_t_p([0.5, 0.5]))
-    same = paired_comparison({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0})
-    assert same.difference.mean == 0.5
+    same, zero = (paired_comparison({0: 1 + more, 1: 2 + more}, {0: 1.0, 1: 2.0}) for more in (0.5, 0.0))
+    assert (same.difference.mean, zero.difference.mean) == (0.5, 0.0)
     assert math.isnan(same.p)
+    assert zero.p == 1.0
     assert math.isnan(same.difference.low)
+    assert math.isnan(zero.difference.low)
     assert math.isnan(paired_t_p([0.5]))
 
 

@@ -191,8 +191,26 @@ def test_equal_values_are_all_bold_and_have_no_detectable_effect() -> None:
     content = make_content()
     table = table_of(dataclasses.replace(content, trials=content.trials.assign(**{METRIC: 0.5})))
     assert [row.bold for row in table.rows if row.role != "control"] == [True] * 3
-    assert texts(table)[3][3:6] == ["50.00 [50.00, 50.00]", "0.00 [0.00, 0.00]", "1.00"]
+    assert texts(table)[3][3:6] == ["50.00", "0.00", "1.00"]
     assert "no minimum detectable effect" in "\n".join(table.footnotes)
+    assert "No arm has two trials" not in "\n".join(table.footnotes)
+
+
+def test_numbers_that_are_the_same_with_every_seed_have_no_interval() -> None:
+    # Raw pixels do not depend on the seed: an interval without width would be a claim.
+    assert texts(table_of(make_content()))[2][3] == "70.00"
+    assert "Numbers that are the same with every seed have no interval." in footnotes(make_content())
+
+
+def test_the_detectable_effect_is_judged_by_the_arms_whose_differences_spread() -> None:
+    content = make_content(("base", "same", "noisy", "equal"), 5)
+    of_base = content.trials[content.trials["arm"] == "base"].set_index("seed")[METRIC]
+    trials = content.trials.copy()
+    for arm in ("same", "equal"):
+        trials.loc[trials["arm"] == arm, METRIC] = of_base.to_numpy()
+    notes = footnotes(dataclasses.replace(content, trials=trials))
+    assert "Minimum detectable effect: a true difference of" in notes
+    assert "the same with every seed for same, equal" in notes
 
 
 def test_a_difference_without_spread_is_pointed_out() -> None:

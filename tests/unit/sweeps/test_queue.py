@@ -100,11 +100,14 @@ def perform(
     executor: ScriptedExecutor,
     retries: int = 1,
     stop: StopSignals | None = None,
+    seed: int | None = None,
 ) -> bool:
+    """Perform the trials of the study; with `seed` all of them are the same run."""
+
     def trials() -> Iterator[Trial]:
         for number, planned in study.to_run():
             study.begin(number)
-            loaded: LoadedPipeline = load_tiny(tmp_path, f"seed={planned.seed}")
+            loaded: LoadedPipeline = load_tiny(tmp_path, f"seed={planned.seed if seed is None else seed}")
             yield Trial(number, planned, loaded, {}, {})
 
     queue = TrialQueue(
@@ -196,6 +199,37 @@ def test_a_signal_leaves_what_ran_resumable_with_its_number(
     again = ScriptedExecutor(folder, {})
     assert perform(tmp_path, folder, study, again)
     assert again.started == [1, 2, 3]
+    assert states(study) == [TrialState.COMPLETE] * 4
+
+
+def test_trials_of_the_same_pipeline_are_one_run_and_never_run_at_once(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    executor = ScriptedExecutor(folder, {0: ["died"]})
+    assert perform(tmp_path, folder, study, executor, seed=7)
+    assert executor.started == [0, 0]
+    assert executor.most_at_once == 1
+    assert [trial.value for trial in study.trials()] == [0.0] * 4
+    assert len(list(folder.trials.iterdir())) == 1
+
+
+def test_attempts_are_counted_over_all_commands(tmp_path: Path, folder: SweepFolder, study: TableStudy) -> None:
+    study.begin(0)
+    study.note(0, "failures", 1)
+    perform(tmp_path, folder, study, ScriptedExecutor(folder, {0: ["failed"]}), retries=1)
+    assert states(study)[0] == TrialState.FAIL
+
+
+def test_a_trial_that_fails_while_the_sweep_stops_keeps_its_attempts(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    stop = StopSignals()
+    stop.received = signal.SIGINT
+    executor = ScriptedExecutor(folder, {0: ["finished"], 1: ["failed"]})
+    executor.stop = lambda: None  # type: ignore[method-assign]  # the failure comes before the worker is asked
+    assert not perform(tmp_path, folder, study, executor, retries=1, stop=stop)
+    assert states(study)[:2] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert perform(tmp_path, folder, study, ScriptedExecutor(folder, {}), retries=1)
     assert states(study) == [TrialState.COMPLETE] * 4
 
 

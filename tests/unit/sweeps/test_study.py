@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from jepa_lab.errors import ConfigError
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.studies import open_studies
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
 
 PLANNED = [PlannedTrial(arm, seed) for seed in (0, 1) for arm in ("a", "b")]
@@ -45,6 +50,31 @@ def test_interrupted_trials_come_first_and_keep_their_numbers(tmp_path: Path) ->
     assert [trial.value for trial in again.trials()] == [None, 0.5, 0.75, None]
 
 
+@pytest.mark.parametrize("written", ["nothing", "arm", "arm and seed"])
+def test_a_trial_whose_parent_was_killed_while_it_began_is_still_its_arm_and_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    study = open_study(tmp_path)
+    study.enqueue(PLANNED[:2])
+    kill_after = {"nothing": 0, "arm": 1, "arm and seed": 2}[written]
+    with monkeypatch.context() as patch:
+        real, calls = JournalStorage.set_trial_param, iter(range(9))
+
+        def set_trial_param(*given: Any) -> None:
+            if next(calls) == kill_after:
+                raise KeyboardInterrupt
+            real(*given)
+
+        patch.setattr(JournalStorage, "set_trial_param", set_trial_param)
+        with contextlib.suppress(KeyboardInterrupt):
+            study.begin(0)
+    again = open_study(tmp_path)
+    assert again.to_run() == [(0, PLANNED[0]), (1, PLANNED[1])]
+    again.begin(0)
+    again.finish(0, 1.0)
+    assert again.trials()[0].params == {"arm": "a", "seed": 0}
+
+
 def test_what_a_killed_parent_left_of_the_journal_is_mended(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     study.enqueue(PLANNED)
@@ -56,6 +86,19 @@ def test_what_a_killed_parent_left_of_the_journal_is_mended(tmp_path: Path) -> N
     again.begin(0)
     again.finish(0, 1.0)
     assert len(open_study(tmp_path).trials()) == 4
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_reading_the_studies_of_a_sweep_mends_its_journal_only_when_nobody_is_writing_it(
+    tmp_path: Path, alive: bool
+) -> None:
+    folder = SweepFolder.open_or_create(tmp_path, "s", "a: 1\n", {"name": "s"})
+    open_study(folder.path).enqueue(PLANNED)
+    (tmp_path / "s" / "journal.log.lock.left").write_text("of a process that is dead, or of one at work")
+    with folder.lock() as lock:
+        assert not alive or lock.try_acquire()
+        open_studies(folder, None)
+        assert (tmp_path / "s" / "journal.log.lock.left").exists() == alive
 
 
 def test_intermediate_values_and_notes_are_kept_once(tmp_path: Path) -> None:

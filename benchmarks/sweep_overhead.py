@@ -38,7 +38,7 @@ _SHORT = [
     "training.device=cpu",
     "data.max_images=512",
     "training.batch_size=64",
-    "probe.c_grid=[0.1]",
+    "probe.method.c_grid=[0.1]",
     "probe.every_epochs=2",
 ]
 

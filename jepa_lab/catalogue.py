@@ -72,6 +72,8 @@ def _type_in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return " | ".join(dict.fromkeys(_type_in_words(choice, definitions) for choice in _choices(schema)))
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
+    if "$ref" in schema:
+        return "section"
     if "const" in schema:
         return str(schema["const"])
     if schema.get("type") == "array":

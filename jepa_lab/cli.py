@@ -273,7 +273,7 @@ def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path)
     click.echo(f"wrote {out}")
 
 
-@main.command(epilog="Overrides are those of the probe and device: probe.encoder=context probe.data.dataset=cifar100")
+@main.command(epilog="Overrides are those of the probe and device: probe.encoder=context 'probe.additional=[finetune]'")
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 @click.option("--step", type=int, help="Checkpoint to probe; the last one by default.")

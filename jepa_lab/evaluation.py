@@ -22,7 +22,7 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
-from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome
+from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import extract_features, patch_features
 from jepa_lab.probes.monitors import CollapseDetector, feature_std, image_variance_ratio, rankme
 from jepa_lab.probes.online import online_probe
@@ -70,6 +70,15 @@ def build_probes(pipeline: Pipeline) -> list[ChosenProbe]:
     chosen |= {f"probe.additional.{number}": item for number, item in enumerate(pipeline.probe.additional)}
     entries = [(key, params, PROBES.entry_of(params)) for key, params in chosen.items()]
     return [ChosenProbe(key, entry.name, entry.component(params)) for key, params, entry in entries]
+
+
+def validation_metrics(pipeline: Pipeline) -> list[str]:
+    """The accuracies on the validation split that a run of this pipeline has in its result."""
+    depth = pipeline_geometry(pipeline).encoder.depth
+    method, *additional = build_probes(pipeline)
+    names = [("", key) for key in method.probe.score_keys(depth)]
+    names += [(f"{chosen.name}_", key) for chosen in additional for key in chosen.probe.score_keys(depth)]
+    return [f"probe/{name}{Score(None, None, key).prefix}validation_accuracy" for name, key in names]
 
 
 def check_probes(loaded: LoadedPipeline, splits: ProbeSplits) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 _ROWS = {
@@ -65,14 +66,15 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
         return
     rows, titles = result["probe"], result["probe_titles"]
     method, *others = titles
-    single = [name for name in others if not rows["trained"][name]["scores"][0]["key"]]
-    beside = single if len(single) == 1 and len(others) == 1 else []  # a second column does not fit into a terminal
+    single = len(others) == 1 and not rows["trained"][others[0]]["scores"][0]["key"]
+    beside = others if single and _fits(_method_table(rows, method, others), console) else []
     # Not the tables' own titles, which are folded to their width.
     console.print(f"Accuracy of {titles[method]}", style="italic", markup=False)
     console.print(_method_table(rows, method, beside))
     if others and not beside:
         split = _split_of(rows, others)
-        untested = "; v: validation" if split == "test" else ""
+        chosen_from = any(score["is_for_a_choice"] for name in others for score in rows["trained"][name]["scores"])
+        untested = "; v: validation" if split == "test" and chosen_from else ""
         console.print(f"Accuracy of the other probes ({split}{untested})", style="italic", markup=False)
         console.print(_others_table(rows, others, split))
     notes: dict[str, list[str]] = {}
@@ -120,6 +122,11 @@ def _others_table(rows: Mapping[str, Any], names: Sequence[str], split: str) -> 
     return table
 
 
+def _fits(table: Table, console: Console) -> bool:
+    unbounded = console.options.update(max_width=1000)
+    return Measurement.get(console, unbounded, table).maximum <= console.width
+
+
 def _split_of(rows: Mapping[str, Any], names: Sequence[str]) -> str:
     """The split whose accuracies of these probes are shown."""
     scores = [score for name in names for score in rows["trained"][name]["scores"]]
@@ -131,7 +138,7 @@ def _accuracy(score: Mapping[str, Any] | None, split: str) -> str:
     if score is None:
         return "-"
     mark = ""
-    if split == "test" and score["test_accuracy"] is None and score["validation_accuracy"] is not None:
+    if split == "test" and score["is_for_a_choice"]:
         mark, split = "v ", "validation"
     interval = score[f"{split}_interval"]
     spread = f" ±{50 * (interval[1] - interval[0]):.1f}" if interval is not None and score["key"] else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 import jepa_lab.data.augmentations
 import jepa_lab.data.datasets
@@ -214,15 +214,21 @@ class ProbePipelineSettings(ProbeSettings):
     )
     data: DataSource | None = Field(None, description="Labelled data to probe on; null probes on the run's own.")
 
+    @field_validator("method")
+    @classmethod
+    def _gives_one_accuracy(cls, method: ComponentParams) -> ComponentParams:
+        entry = PROBES.entry_of(method)
+        if not entry.component.gives_one_accuracy:
+            able = ", ".join(each.name for each in PROBES if each.component.gives_one_accuracy)
+            raise ValueError(
+                f"must be a probe that gives one accuracy ({able}), got {entry.name!r}; "
+                f"write additional: [{entry.name}]"
+            )
+        return method
+
     @model_validator(mode="after")
     def _check(self) -> ProbePipelineSettings:
         method = PROBES.entry_of(self.method)
-        if not method.component.gives_one_accuracy:
-            able = ", ".join(entry.name for entry in PROBES if entry.component.gives_one_accuracy)
-            raise ValueError(
-                f"method must be a probe that gives one accuracy ({able}), got {method.name!r}; "
-                f"write additional: [{method.name}]"
-            )
         if any(item.name == method.name for item in self.additional):  # type: ignore[attr-defined]
             raise ValueError(f"additional holds {method.name!r}, which is the method already; remove it there")
         return self

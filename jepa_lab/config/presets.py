@@ -63,6 +63,9 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
             and image_size % patch_size == 0
         ):
             overlay.update({"data.image_size": image_size // patch_size * 2, "encoder.patch_size": 2})
+            probed = _section(data, "probe").get("image_size")
+            if isinstance(probed, int) and probed % patch_size == 0:
+                overlay["probe.image_size"] = probed // patch_size * 2
     return overlay
 
 

@@ -20,6 +20,7 @@ class Score:
     Attributes:
         key: distinguishes it from the probe's other scores in the names of metrics; empty for the main one.
         label: the same for people.
+        is_for_a_choice: it is one of several that the validation split chose from, and has no test accuracy.
         validation_interval, test_interval: 95% intervals, where the probe gives them.
     """
 
@@ -29,14 +30,17 @@ class Score:
     label: str = ""
     validation_interval: tuple[float, float] | None = None
     test_interval: tuple[float, float] | None = None
+    is_for_a_choice: bool = False
 
     def metrics(self) -> dict[str, float | None]:
         """`validation_accuracy` and `test_accuracy`, after the key where there is one."""
-        prefix = f"{self.key}_" if self.key else ""
-        return {
-            f"{prefix}validation_accuracy": self.validation_accuracy,
-            f"{prefix}test_accuracy": self.test_accuracy,
-        }
+        found = {f"{self.prefix}validation_accuracy": self.validation_accuracy}
+        return found if self.is_for_a_choice else found | {f"{self.prefix}test_accuracy": self.test_accuracy}
+
+    @property
+    def prefix(self) -> str:
+        """What the key adds to the names of metrics."""
+        return f"{self.key}_" if self.key else ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,10 @@ class Probe(ABC):
     def check(self, splits: ProbeSplits) -> str | None:
         """The rule that the parameters break on these images, beginning with the parameter's name, or None."""
         return None
+
+    def score_keys(self, depth: int) -> tuple[str, ...]:
+        """The keys of the scores that `run` gives, for an encoder of so many blocks."""
+        return ("",)
 
     @abstractmethod
     def run(self, subject: Subject) -> ProbeOutcome:

@@ -33,8 +33,8 @@ from jepa_lab.registry import ComponentParams
 class FinetuneParams(ComponentParams):
     """The schedule, the optimizer and the augmentation."""
 
-    epochs: int = Field(30, ge=1, le=10_000, strict=True, description="Passes over the training images.")
-    batch_size: int = Field(128, ge=1, strict=True, description="Images in a step.")
+    epochs: int = Field(50, ge=1, le=10_000, strict=True, description="Passes over the training images.")
+    batch_size: int = Field(64, ge=1, strict=True, description="Images in a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak of AdamW's learning rate, that of the head.")
     layer_decay: float = Field(
         0.75, gt=0, le=1, description="Factor of the learning rate from each block to the one before it; 1 for none."

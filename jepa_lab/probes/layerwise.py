@@ -27,6 +27,9 @@ class Layerwise(Probe):
     title = "a logistic regression at the best depth"
     needs_encoder = True
 
+    def score_keys(self, depth: int) -> tuple[str, ...]:
+        return ("", *(f"depth_{block}" for block in range(1, depth + 1)))
+
     def run(self, subject: Subject) -> ProbeOutcome:
         names, depth = subject.splits.class_names, subject.depth
         splits = subject.layer_features(depth)  # `depth` times the memory of the logistic probe
@@ -48,7 +51,7 @@ class Layerwise(Probe):
             chosen.validation_accuracy, chosen.test_accuracy, label="best block", test_interval=chosen.test_interval
         )
         each = [
-            Score(result.validation_accuracy, None, f"depth_{block}", f"block {block}")
+            Score(result.validation_accuracy, None, f"depth_{block}", f"block {block}", is_for_a_choice=True)
             for block, result in enumerate(results, start=1)
         ]
         details = {

@@ -73,6 +73,9 @@ class LowShot(Probe):
     title = "a logistic regression on a few labels"
     gives_one_accuracy = False
 
+    def score_keys(self, depth: int) -> tuple[str, ...]:
+        return tuple(map(str, self.params.shots))
+
     def run(self, subject: Subject) -> ProbeOutcome:
         splits, names = subject.features, subject.splits.class_names
         smallest = int(splits.train[1].bincount(minlength=len(names)).min())

@@ -6,7 +6,7 @@ import re
 
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import ConfigError
-from jepa_lab.probes.base import PROBES
+from jepa_lab.evaluation import validation_metrics
 from jepa_lab.registry import did_you_mean
 from jepa_lab.sweeps.ablation import Direction
 
@@ -26,8 +26,9 @@ OBJECTIVES: dict[str, Direction] = {
 }
 """Name in result.json -> which way is better. tests/unit/sweeps/test_plan_objectives.py compares it with a run's."""
 
+_OF_A_PROBE = re.compile(r"probe/(?!online_)\w+_validation_accuracy")
+"""Whether a run has it depends on its probes; `missing_probe` looks at them."""
 _TEST = re.compile(r"(^|[/_])test_")
-_OF_A_PROBE = re.compile(r"probe/(.+_)validation_accuracy")
 _LESS_IS_BETTER = re.compile(r"loss|error|seconds|memory")
 _CONTROL = re.compile(r"(random_encoder|raw_pixels)/")
 
@@ -35,27 +36,20 @@ _CONTROL = re.compile(r"(random_encoder|raw_pixels)/")
 def refuse_objective(metric: str) -> str | None:
     """Why an ablation cannot be decided by this metric, or None where it can."""
     refused = _refuse_measure(metric)
-    if refused is None and metric not in OBJECTIVES and probe_of(metric) is None:
+    if refused is None and metric not in OBJECTIVES and not _OF_A_PROBE.fullmatch(metric):
         return f"no run has a metric {metric!r} in its result{did_you_mean(metric, OBJECTIVES)}"
     return refused
 
 
-def probe_of(metric: str) -> str | None:
-    """The registered probe whose metric this is when `probe.additional` has it, or None.
-
-    Such as low_shot for probe/low_shot_10_validation_accuracy; which keys a probe has is known after it has run.
-    """
-    found = _OF_A_PROBE.fullmatch(metric)
-    names = [] if found is None else [entry.name for entry in PROBES if found[1].startswith(f"{entry.name}_")]
-    return max(names, key=len, default=None)
-
-
-def refuse_probes(metric: str, pipeline: Pipeline) -> str | None:
-    """Why a run of this pipeline has no such metric of a probe, or None."""
-    name = probe_of(metric)
-    if name is None or any(item.name == name for item in pipeline.probe.additional):  # type: ignore[attr-defined]
+def missing_probe(metric: str, pipeline: Pipeline) -> str | None:
+    """Why the runs of a pipeline do not have a metric of a probe, or None where they have it."""
+    known = validation_metrics(pipeline)
+    if not metric.startswith("probe/") or metric in known:
         return None
-    return f"metric {metric!r} is of the probe {name}, which probe.additional has not; add it, or use another metric"
+    return (
+        f"metric {metric!r} is of no probe in probe.method and probe.additional, which give {', '.join(known)}; "
+        "add the probe to probe.additional, or use one of these"
+    )
 
 
 def direction_of(metric: str) -> Direction:

@@ -16,7 +16,7 @@ from jepa_lab.sweeps.ablation import AblationFile, Direction, Kind, load_ablatio
 from jepa_lab.sweeps.base import load_base, with_seed
 from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_sources
 from jepa_lab.sweeps.labels import Scalar, resolved_value
-from jepa_lab.sweeps.objectives import direction_of, refuse_probes
+from jepa_lab.sweeps.objectives import direction_of, missing_probe
 from jepa_lab.sweeps.presets import apply_ablation_preset
 from jepa_lab.sweeps.rules import fixed_key, kind_of, problems_of, refuse_overrides
 from jepa_lab.sweeps.search import Search, build_search
@@ -183,7 +183,7 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
     sound = [draft for draft in drafts if draft.name == baseline or _may_differ(draft)]
     pipelines, broken = validate_arms(sound, base)
     problems += broken
-    problems += _without_probe(file, pipelines)
+    problems += [] if problems else _unmeasured(file, pipelines)
     search = build_search(file, base) if kind == "search" and not problems else None
     problems += search_problems(search) if search is not None else []
     if problems:
@@ -191,12 +191,13 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
     return _plan(file, kind, drafts, pipelines, search)
 
 
-def _without_probe(file: AblationFile, pipelines: Mapping[str, LoadedPipeline]) -> list[str]:
-    """Arms whose runs would not have the metric, told once."""
-    told = {name: refuse_probes(file.ablation.metric, loaded.pipeline) for name, loaded in pipelines.items()}
-    lacking = [name for name, problem in told.items() if problem is not None]
-    where = "" if len(lacking) == len(told) else f" [arm {lacking[0]!r}]" if lacking else ""
-    return [f"{file.place('metric')}: {told[lacking[0]]}{where}"] if lacking else []
+def _unmeasured(file: AblationFile, pipelines: Mapping[str, LoadedPipeline]) -> list[str]:
+    """The problem that some arm's runs do not have the metric."""
+    for name, loaded in pipelines.items():
+        missing = missing_probe(file.ablation.metric, loaded.pipeline)
+        if missing is not None:
+            return [f"{file.place('metric')}: in arm {name!r}, {missing}"]
+    return []
 
 
 def _may_differ(draft: Draft) -> bool:

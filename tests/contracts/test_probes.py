@@ -76,6 +76,7 @@ def test_accuracies_are_shares_and_an_outcome_is_json(entry: Entry[Probe]) -> No
         assert accuracies(outcome, "test")
         assert all(math.isfinite(value) and 0 <= value <= 1 for value in found)
         keys = [score.key for score in outcome.scores]
+        assert tuple(keys) == probe.score_keys(2)
         assert len(set(keys)) == len(keys)
         assert (keys[0] == "") == entry.component.gives_one_accuracy
         assert json.loads(json.dumps(outcome.to_dict(), allow_nan=False))["scores"]

@@ -171,6 +171,22 @@ def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
     assert f"override '{too_many}'" in refused("probe", finished, too_many)
 
 
+def test_a_finished_run_is_probed_by_more_probes_and_at_another_resolution(finished: Path) -> None:
+    few = "{name: finetune, epochs: 1}, {name: low_shot, shots: [1, all], draws: 2, c_grid: [0.1]}"
+    result = invoke("probe", finished, f"probe.additional=[{few}]", "probe.image_size=12")
+    assert result.exit_code == 0, result.output
+    for text in ("finetune", "low_shot, 1 label a class", "low_shot, all labels", "random encoder"):
+        assert text in result.output
+    newest = max((finished / "probes").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    content = json.loads(newest.read_text())
+    assert content["metrics"]["probe/finetune_test_accuracy"] is not None
+    assert content["settings"]["image_size"] == 12
+    assert (newest.with_name(f"{newest.stem}-figures") / "finetune_confusion.png").exists()
+    refusal = refused("probe", finished, "probe.method=low_shot", "probe.additional=[]")
+    assert "override 'probe.method=low_shot': probe.method: must be a probe that gives one accuracy" in refusal
+    assert "write additional: [low_shot]" in refusal
+
+
 def test_the_probe_of_the_same_settings_gives_the_run_s_own_numbers(finished: Path) -> None:
     assert invoke("probe", finished).exit_code == 0
     newest = max((finished / "probes").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from jepa_lab.build import PreparedData, build_model
+from jepa_lab.build import PreparedData, build_model, prepare_data, prepare_probe_data
 from jepa_lab.data.base import ImageSplit
-from jepa_lab.evaluation import OnlineEvaluation
+from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probed_encoder
+from jepa_lab.grid import Grid
 from jepa_lab.training.devices import Compute
 from tests.integration.pipelines import load_tiny
 
@@ -60,3 +62,83 @@ def test_the_validation_loss_does_not_depend_on_how_it_is_cut_into_batches(tmp_p
     evaluation.masks = [masks[start : start + 128] for start in range(0, 512, 128)]
     evaluation._parts = lambda: evaluation.images.split(128)  # type: ignore[method-assign]
     assert abs(evaluation._validation_loss() - whole) < 1e-6
+
+
+@pytest.mark.parametrize("position", ["sincos", "learned", "rope"])
+def test_the_encoder_is_probed_at_another_resolution_on_larger_images_of_the_same_splits(
+    tmp_path: Path, position: str
+) -> None:
+    pipeline = load_tiny(tmp_path, "probe.image_size=12", f"encoder.position={position}").pipeline
+    data = prepare_data(pipeline)
+    probe_data = prepare_probe_data(pipeline, data)
+    assert data.train.images.shape[2:] == (8, 8)
+    assert probe_data.train.images.shape[2:] == (12, 12)
+    for split in ("train", "validation", "test"):
+        assert torch.equal(getattr(data, split).labels, getattr(probe_data, split).labels)
+    assert torch.equal(data.mean, probe_data.mean)
+    assert torch.equal(data.std, probe_data.std)
+    model = build_model(pipeline, 1)
+    encoder = probed_encoder(model, pipeline)
+    assert encoder.grid == Grid(6, 6)
+    assert model.target_encoder.grid == Grid(4, 4)
+    assert encoder.patch_embed.proj.weight is model.target_encoder.patch_embed.proj.weight
+    summary, details = final_evaluation(pipeline, model, probe_data, COMPUTE, tmp_path)
+    plain, _ = final_evaluation(
+        load_tiny(tmp_path, f"encoder.position={position}").pipeline, model, data, COMPUTE, tmp_path
+    )
+    assert summary.keys() == plain.keys()
+    assert summary["raw_pixels/test_accuracy"] != plain["raw_pixels/test_accuracy"]
+    trained = [details["probe"]["trained"]["logistic"]["num_train"], len(data.train)]
+    assert trained[0] == trained[1]
+
+
+def test_the_online_probe_works_at_another_resolution_and_the_monitors_stay_at_that_of_pretraining(
+    tmp_path: Path,
+) -> None:
+    found = []
+    for overrides in ((), ("probe.image_size=12",)):
+        pipeline = load_tiny(tmp_path, *overrides).pipeline
+        data = prepare_data(pipeline)
+        model = build_model(pipeline, 1)
+        evaluation = OnlineEvaluation(pipeline, model, data, prepare_probe_data(pipeline, data), COMPUTE)
+        found.append(evaluation.evaluate().metrics)
+    assert found[0].pop("probe/online_validation_accuracy") != found[1].pop("probe/online_validation_accuracy")
+    assert found[0] == found[1]
+
+
+def test_every_row_is_measured_by_the_same_probes_and_only_encoders_by_those_that_need_one(tmp_path: Path) -> None:
+    pipeline = load_tiny(tmp_path, "probe.additional=[{name: layerwise, c_grid: [0.1]}, knn]").pipeline
+    data = prepare_data(pipeline)
+    summary, details = final_evaluation(pipeline, build_model(pipeline, 1), data, COMPUTE, tmp_path / "figures")
+    rows = details["probe"]
+    assert list(details["probe_titles"]) == ["logistic", "layerwise", "knn"]
+    assert list(rows["trained"]) == list(rows["random_encoder"]) == ["logistic", "layerwise", "knn"]
+    assert list(rows["raw_pixels"]) == ["logistic", "knn"]
+    assert rows["trained"] == rows["random_encoder"], "an untrained model is the control"
+    assert summary["probe/validation_accuracy"] == rows["trained"]["logistic"]["validation_accuracy"]
+    assert summary["raw_pixels/knn_test_accuracy"] == rows["raw_pixels"]["knn"]["test_accuracy"]
+    assert "probe/layerwise_depth_1_validation_accuracy" in summary
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["confusion.png", "layerwise.png"]
+
+
+def test_a_method_that_pixels_cannot_have_leaves_their_headline_empty(tmp_path: Path) -> None:
+    overrides = ["probe.method={name: finetune, epochs: 1}", "probe.additional=[]"]
+    pipeline = load_tiny(tmp_path, *overrides).pipeline
+    data = prepare_data(pipeline)
+    summary, details = final_evaluation(pipeline, build_model(pipeline, 1), data, COMPUTE, tmp_path)
+    assert summary["raw_pixels/validation_accuracy"] is None
+    assert summary["raw_pixels/test_accuracy"] is None
+    assert summary["probe/validation_accuracy"] is not None
+    assert details["probe"]["raw_pixels"] == {}
+
+
+def test_without_scoring_the_test_split_every_test_number_is_empty(tmp_path: Path) -> None:
+    probes = "probe.additional=[{name: low_shot, shots: [1], draws: 1, c_grid: [0.1]}, knn]"
+    pipeline = load_tiny(tmp_path, "probe.score_test=false", probes).pipeline
+    data = prepare_data(pipeline)
+    assert data.test is not None
+    summary, _ = final_evaluation(pipeline, build_model(pipeline, 1), data, COMPUTE, tmp_path)
+    tested = {name: value for name, value in summary.items() if "test_" in name}
+    assert len(tested) == 9
+    assert set(tested.values()) == {None}
+    assert all(value is not None for name, value in summary.items() if name not in tested)

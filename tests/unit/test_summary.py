@@ -14,7 +14,7 @@ TITLES = {"logistic": "a logistic regression on frozen features", "knn": "a vote
 
 def outcome(validation: float | None, test: float | None, **more: Any) -> dict[str, Any]:
     score = {"validation_accuracy": validation, "test_accuracy": test, "key": "", "label": ""}
-    score |= {"validation_interval": None, "test_interval": None} | more
+    score |= {"validation_interval": None, "test_interval": None, "is_for_a_choice": False} | more
     return {"scores": [score], "notes": []}
 
 
@@ -39,6 +39,15 @@ def test_one_more_probe_stands_in_the_table_of_the_method() -> None:
     assert text.count("│     90.00% │ 80.00% │ 75.00 - 85.00 │   60.00% │") == 3
 
 
+def test_one_more_probe_whose_column_does_not_fit_has_a_table_of_its_own() -> None:
+    row = {"logistic": outcome(0.9, 0.8, test_interval=(0.75, 0.85)), "layer_wise_x": outcome(0.7, 0.6)}
+    rows = {"trained": row, "random_encoder": row}
+    text = printed(rows, {"logistic": "a regression", "layer_wise_x": "x"})
+    assert "│ control: random encoder │" in text
+    assert "Accuracy of the other probes (test)" in text
+    assert "│ layer_wise_x │   60.00% │         60.00% │" in text
+
+
 def test_several_more_probes_have_a_table_of_their_own_within_80_columns() -> None:
     titles = TITLES | {"low_shot": "few", "layerwise": "depth", "finetune": "fine"}
     shots = [
@@ -47,7 +56,7 @@ def test_several_more_probes_have_a_table_of_their_own_within_80_columns() -> No
     ]
     depths = [
         {"label": "best block", "test_accuracy": 0.6},
-        {"key": "d", "label": "block 12", "validation_accuracy": 0.4},
+        {"key": "d", "label": "block 12", "validation_accuracy": 0.4, "is_for_a_choice": True},
     ]
     row = {
         "logistic": outcome(0.9, 0.8, test_interval=(0.75, 0.85)),

@@ -10,6 +10,7 @@ import pytest
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import config_digest, dump_pipeline, load_pipeline, load_resolved
 from jepa_lab.errors import ConfigError, DataError, DeviceError, RunStopped
+from jepa_lab.probes.base import PROBES
 from jepa_lab.registry import FAMILIES
 
 ROOT = Path(__file__).parents[3]
@@ -119,6 +120,39 @@ def test_the_smoke_preset_leaves_layers_and_images_enough_for_every_probe(write)
     check_pipeline(load_pipeline(write(BASE), ["probe.layers=last_four"], "smoke"))
     classes = 100  # cifar100 has the most of the shipped data sets; each needs an image to train and one to validate
     assert load_pipeline(write(BASE), preset="smoke").pipeline.data.max_images >= 2 * classes
+
+
+def test_the_smoke_preset_shortens_the_probes_that_it_knows_and_keeps_their_other_parameters(write) -> None:
+    probes = "  additional: [knn, {name: low_shot, shots: [2, 3]}, {name: finetune, learning_rate: 0.5}]\n"
+    file = write(BASE + "probe:\n" + probes)
+    full, smoke = load_pipeline(file).pipeline.probe, load_pipeline(file, preset="smoke").pipeline.probe
+    assert smoke.method.c_grid == (0.01, 1.0)
+    assert smoke.additional[0] == full.additional[0]
+    assert (smoke.additional[1].shots, smoke.additional[1].draws) == ((2, 3), 2)
+    assert (smoke.additional[2].epochs, smoke.additional[2].learning_rate) == (1, 0.5)
+    for probe in PROBES:
+        entry = write(BASE + f"probe: {{method: {{name: logistic, c_grid: [0.5]}}, additional: [{probe.name}]}}\n")
+        if probe.name != "logistic":
+            assert load_pipeline(entry, preset="smoke").pipeline.probe.additional[0].name == probe.name
+
+
+def test_the_smoke_preset_keeps_the_grid_that_is_probed_on(write) -> None:
+    text = BASE.replace("image_size: 16", "image_size: 32").replace("patch_size: 2", "patch_size: 8")
+    file = write(text + "probe: {image_size: 48}\n")
+    smoke = load_pipeline(file, preset="smoke").pipeline
+    assert (smoke.data.image_size, smoke.encoder.patch_size, smoke.probe.image_size) == (8, 2, 12)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [(15, "multiple of encoder.patch_size, got 15 and 2; use 14"), (2048, "at most 16,384 are possible")],
+)
+def test_a_resolution_that_the_encoder_cannot_be_probed_at_is_refused_with_its_line(
+    write, size: int, told: str
+) -> None:
+    text = message(write(BASE + f"probe:\n  image_size: {size}\n"))
+    assert told in text
+    assert f"example.yaml:{len(BASE.splitlines()) + 2}: probe.image_size" in text
 
 
 def test_an_override_wins_over_a_preset() -> None:

@@ -52,11 +52,6 @@ SEARCH = "search: {loss: {type: categorical, choices: [l2, smooth_l1]}}\nbudget:
         (ARMS + "seeds: []\n", ["example.yaml:4", "seeds is empty"]),
         (ARMS + "seeds: [-1]\n", ["example.yaml:4", "seeds.0", "got -1"]),
         (ARMS + "metric: probe/validation_acuracy\n", ["example.yaml:4", "did you mean 'probe/validation_accuracy'?"]),
-        (
-            ARMS + "metric: probe/low_shot_10_validation_accuracy\n",
-            ["example.yaml:4", "is of the probe low_shot, which probe.additional has not; add it"],
-        ),
-        (ARMS + "metric: probe/low_shot_10_test_accuracy\n", ["test split"]),
         (ARMS + "metric: probe/test_accuracy\n", ["example.yaml:4", "test split", "scored once"]),
         (ARMS + "metric: probe/knn_test_accuracy\n", ["test split"]),
         (ARMS + "metric: random_encoder/validation_accuracy\n", ["that of a control"]),

@@ -44,7 +44,7 @@ class MultiContext(Masker):
         num_context_blocks: int = Field(4, ge=1, le=64, description="Context blocks of an image, before their union.")
         context_scale: ScaleRange = Field((0.15, 0.2), description="Area of a context block / area of the grid.")
         context_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Height / width of a context block.")
-        num_targets: int = Field(2, ge=1, le=256, description="M, target blocks of an image.")
+        num_targets: int = Field(2, ge=1, le=64, description="M, target blocks of an image.")
         target_scale: ScaleRange = Field((0.1, 0.15), description="Area of a target block / area of the grid.")
         target_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Height / width of a target block.")
 

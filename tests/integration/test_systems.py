@@ -40,7 +40,12 @@ SYSTEMS = {
     "hjepa_cifar10",
 }
 ON_CPU = ("tracking=none", "training.device=cpu", "training.num_threads=1")
-SHORT = ("data.max_images=80", "training.epochs=1", "training.log_every_steps=1")
+SHORT = (
+    "data.max_images=80",
+    "encoder.size={name: custom, embed_dim: 24, depth: 2, num_heads: 3}",
+    "training.epochs=1",
+    "training.log_every_steps=1",
+)
 
 
 def load(name: str, *overrides: str) -> Pipeline:
@@ -241,7 +246,8 @@ def test_nexus_runs_clips_accumulates_watches_and_probes_with_few_labels_and_fin
     monkeypatch.setattr(IJepa, "forward", note_part)
     monkeypatch.setattr(step_module, "gated_step", note_norm)
     # Summed over features, so that the gradients of so small an encoder are above the norm that they are clipped to.
-    outcome = smoke_run("nexus_cifar10", tmp_path, *SHORT, "loss.over_features=sum")
+    given = ("loss.over_features=sum", "encoder.size.embed_dim=48")
+    outcome = smoke_run("nexus_cifar10", tmp_path, *SHORT, *given)
     metrics, rows = outcome.result["metrics"], training_rows(outcome)
     assert set(parts) == {16}  # of 32 images, in two parts
     assert max(row["train/encoder_gradient_norm"] for row in rows) > 1
@@ -262,7 +268,7 @@ def test_toy_learns_by_squared_distance(tmp_path: Path) -> None:
     assert (pipeline.data.image_size, pipeline.encoder.patch_size) == (224, 16)
     assert (pipeline.loss.name, str(pipeline_geometry(pipeline).grid)) == ("l2", "14x14")
     losses = [
-        row["train/loss"] for row in training_rows(smoke_run("toy_cifar10", tmp_path, *SHORT, "data.max_images=120"))
+        row["train/loss"] for row in training_rows(smoke_run("toy_cifar10", tmp_path, *SHORT, "training.epochs=2"))
     ]
     assert losses[-1] < losses[0]
 

@@ -72,10 +72,8 @@ def _type_in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return " | ".join(dict.fromkeys(_type_in_words(choice, definitions) for choice in _choices(schema)))
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
-    if "$ref" in schema:
-        return "section"
-    if "const" in schema:
-        return str(schema["const"])
+    if "$ref" in schema or "const" in schema:
+        return str(schema.get("const", "section"))
     if schema.get("type") == "array":
         items = ", ".join(_type_in_words(item, definitions) for item in _items(schema))
         return f"[{items}]" if "prefixItems" in schema else f"[{items}, ...]"

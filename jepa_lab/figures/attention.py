@@ -83,7 +83,8 @@ def _draw_row(figure: Any, axes: Any, image: Tensor, maps: Tensor, view: Attenti
     from matplotlib.patches import Rectangle
 
     pixels = image.float().div(255).expand(3, -1, -1).permute(1, 2, 0)  # [H, W, 3]
-    scale = TwoSlopeNorm(vmin=0, vcenter=1, vmax=max(float(maps.max()), LEAST_TOP))
+    top = max(float(maps.max()), LEAST_TOP)
+    scale = TwoSlopeNorm(vmin=0, vcenter=1, vmax=top)
     where = {"extent": (0, view.grid.width, view.grid.height, 0), "interpolation": "nearest"}
     for axis in axes:
         axis.set_axis_off()
@@ -95,7 +96,7 @@ def _draw_row(figure: Any, axes: Any, image: Tensor, maps: Tensor, view: Attenti
             corner = (view.query[1], view.query[0])
             axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=QUERY_COLOUR, linewidth=1.8))
     bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axes[-1], fraction=0.08, pad=0.04)
-    bar.set_ticks([0, 0.5, 1, (1 + scale.vmax) / 2, scale.vmax], labels=_labels(scale.vmax))
+    bar.set_ticks([0, 0.5, 1, (1 + top) / 2, top], labels=_labels(top))
     bar.ax.tick_params(labelsize=7)
 
 

@@ -27,6 +27,7 @@ from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.optimizer import build_optimizer, gated_step, set_schedule
 from jepa_lab.training.parameter_groups import Decay
+from tests.unit.data.files import write_tree
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 SHIPPED = sorted(PIPELINES.glob("*.yaml"))
@@ -99,6 +100,16 @@ def test_a_shipped_pipeline_runs_end_to_end_with_the_smoke_preset(file: Path, tm
     assert outcome.result["status"] == "FINISHED"
     assert outcome.result["metrics"]["probe/validation_accuracy"] is not None
     assert all(row["train/skipped_steps"] == 0 for row in training_rows(outcome))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(name for name in SYSTEMS if name.endswith("cifar10")))
+def test_a_cifar10_pipeline_runs_on_colour_images_at_its_own_size(name: str, tmp_path: Path) -> None:
+    write_tree(tmp_path / "cifar", {"train": 12, "test": 4}, [f"class_{number}" for number in range(10)])
+    outcome = smoke_run(name, tmp_path / "runs", *SHORT, f"data.root={tmp_path / 'cifar'}")
+    data = load_pipeline(outcome.folder.config).pipeline.data
+    assert (data.dataset.name, data.image_size) == ("cifar10", load(name).data.image_size)
+    assert outcome.result["status"] == "FINISHED"
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ def test_every_need_is_a_lower_bound_that_the_shipped_pipelines_keep_far_below_a
         pipeline = load_pipeline(file).pipeline
         geometry = pipeline_geometry(pipeline)
         needs = memory_needs(pipeline, geometry.grid, geometry.encoder, geometry.predictor)
-        assert sum(need.num_bytes for need in needs) < 2**29
+        small = 2**32 if pipeline.data.dataset.name == "imagenet" else 2**29  # those of ImageNet are for a GPU
+        assert sum(need.num_bytes for need in needs) < small, file
 
 
 def test_memory_is_that_of_the_container_where_it_has_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules, build_target
+from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules
 from jepa_lab.config.checks import Geometry, pipeline_geometry
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.memory import check_images_fit
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageDataset
 from jepa_lab.data.loading import check_cache
+from jepa_lab.downsampling.base import Downsampling
+from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
-from jepa_lab.models.flops import step_flops
+from jepa_lab.models.flops import predictor_flops, step_flops
+from jepa_lab.models.hierarchy import Hierarchy
 from jepa_lab.training.devices import memory_errors
 
 _SAMPLED_BATCHES = 8
@@ -96,8 +99,10 @@ def flops_per_image(pipeline: Pipeline, num_channels: int, masks: MaskStatistics
     joint = sampler.joint_targets
     num_blocks = 1 if joint else sampler.masker.num_target_blocks
     block_patches = masks.target_union_mean if joint else masks.target.mean
-    target = build_target(pipeline, geometry, num_channels)
-    return step_flops(
+    with torch.device("meta"):
+        model = build_model(pipeline, num_channels)
+    target = model.target
+    at_patches = step_flops(
         geometry.encoder,
         geometry.predictor,
         num_channels * pipeline.encoder.patch_size**2,
@@ -109,6 +114,28 @@ def flops_per_image(pipeline: Pipeline, num_channels: int, masks: MaskStatistics
         target.encoder_sequences(geometry.grid.num_patches, num_blocks, block_patches),
         target.num_features,
     )
+    return at_patches + (0.0 if model.hierarchy is None else _flops_above(model.hierarchy, sampler, pipeline))
+
+
+def _flops_above(hierarchy: Hierarchy, sampler: MaskSampler, pipeline: Pipeline) -> float:
+    """Operations of a step for one image at the levels above the patches, at the average number of cells."""
+    geometry = pipeline_geometry(pipeline)
+    width = geometry.encoder.embed_dim
+    drawn = sampler.sample(pipeline.training.batch_size, torch.Generator().manual_seed(pipeline.seed))
+    total = 0.0
+    for masks, grid, downsampling in zip(
+        hierarchy.masks(drawn)[1:],
+        hierarchy.context_pyramid.grids[1:],
+        hierarchy.context_pyramid.downsamplings,
+        strict=True,
+    ):
+        assert isinstance(downsampling, Downsampling)
+        views, blocks = masks.context.shape[1], masks.target.shape[1]
+        context, target = (float(counts.float().mean()) for counts in (masks.context_counts(), masks.target_counts()))
+        forward = predictor_flops(geometry.predictor, width, width, context, target, views, blocks)
+        cells = downsampling.flops() * grid.num_patches  # on the target side forward alone
+        total += cells + 3 * (forward + views * cells)
+    return total
 
 
 def _num_train_images(pipeline: Pipeline, dataset: ImageDataset) -> int:

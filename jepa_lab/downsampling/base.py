@@ -24,6 +24,10 @@ class Downsampling(nn.Module, ABC):
         self.params = params
         self.embed_dim = embed_dim
 
+    def flops(self) -> float:
+        """Operations of the matrix products of a forward pass for one coarse cell; a multiply-add counts as 2."""
+        return 0.0
+
     @abstractmethod
     def forward(self, children: Tensor, seen: Tensor) -> Tensor:
         """Features of coarse cells.

@@ -26,6 +26,9 @@ class Conv(Downsampling):
         self.conv = nn.Conv2d(embed_dim, embed_dim, kernel_size=2, stride=2)
         self.missing = nn.Parameter(torch.zeros(1, embed_dim))
 
+    def flops(self) -> float:
+        return 2.0 * 4 * self.embed_dim**2
+
     def forward(self, children: Tensor, seen: Tensor) -> Tensor:
         given = torch.where(seen.unsqueeze(-1), children, self.missing.to(children.dtype))  # [S, N', 4, D]
         return nn.functional.linear(given.transpose(-1, -2).flatten(-2), self.conv.weight.flatten(1), self.conv.bias)

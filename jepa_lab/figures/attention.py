@@ -14,8 +14,8 @@ from jepa_lab.grid import Grid
 
 COLOURS = "coolwarm"
 """Grey where attention is even: an image beneath the map would show its own shapes where attention has none."""
-LEAST_TOP = 2.0
-"""Least end of the scale: nearly even attention must not look like a pattern."""
+LEAST_TOP = 1.1
+"""Least end of the scale: even attention must not look like a pattern."""
 QUERY_COLOUR = "#00c020"
 
 
@@ -79,12 +79,12 @@ def draw_attention(images: Tensor, weights: Tensor, view: AttentionView, out: Pa
 def _draw_row(figure: Any, axes: Any, image: Tensor, maps: Tensor, view: AttentionView) -> None:
     """An image and its heat maps [H + 1, Gh, Gw], with a colour bar at the end."""
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import TwoSlopeNorm
+    from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
 
     pixels = image.float().div(255).expand(3, -1, -1).permute(1, 2, 0)  # [H, W, 3]
     top = max(float(maps.max()), LEAST_TOP)
-    scale = TwoSlopeNorm(vmin=0, vcenter=1, vmax=top)
+    scale = LogNorm(vmin=1 / top, vmax=top, clip=True)  # half as much is as blue as twice as much is red
     where = {"extent": (0, view.grid.width, view.grid.height, 0), "interpolation": "nearest"}
     for axis in axes:
         axis.set_axis_off()
@@ -96,9 +96,6 @@ def _draw_row(figure: Any, axes: Any, image: Tensor, maps: Tensor, view: Attenti
             corner = (view.query[1], view.query[0])
             axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=QUERY_COLOUR, linewidth=1.8))
     bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axes[-1], fraction=0.08, pad=0.04)
-    bar.set_ticks([0, 0.5, 1, (1 + top) / 2, top], labels=_labels(top))
-    bar.ax.tick_params(labelsize=7)
-
-
-def _labels(top: float) -> list[str]:
-    return [f"{number:.2g}" for number in (0, 0.5, 1, (1 + top) / 2, top)]
+    bar.set_ticks([1 / top, 1, top], labels=[f"{number:.2g}" for number in (1 / top, 1, top)], minor=False)
+    bar.set_ticks([], minor=True)
+    bar.ax.tick_params(labelsize=8)

@@ -42,10 +42,22 @@ def step_flops(
     count, length = (1, float(num_patches)) if target_sequences is None else target_sequences
     target_pass = count * (transformer_flops(encoder, length) + embed * length)
     context_pass = num_views * (transformer_flops(encoder, context_patches) + embed * context_patches)
-    project_in = 2 * width * predictor.embed_dim
-    project_out = 2 * (width if target_dim is None else target_dim) * predictor.embed_dim
-    sequences = num_views * num_blocks
-    predictor_pass = project_in * num_views * context_patches + sequences * (
+    out = width if target_dim is None else target_dim
+    predictor_pass = predictor_flops(predictor, width, out, context_patches, target_patches, num_views, num_blocks)
+    return target_pass + 3 * (context_pass + predictor_pass)
+
+
+def predictor_flops(
+    predictor: ModelSize,
+    encoder_dim: int,
+    target_dim: int,
+    context_patches: float,
+    target_patches: float,
+    num_views: int,
+    num_blocks: int,
+) -> float:
+    """Operations of a forward pass of a predictor for one image; see `step_flops`."""
+    project_in, project_out = 2 * encoder_dim * predictor.embed_dim, 2 * target_dim * predictor.embed_dim
+    return project_in * num_views * context_patches + num_views * num_blocks * (
         transformer_flops(predictor, context_patches + target_patches) + project_out * target_patches
     )
-    return target_pass + 3 * (context_pass + predictor_pass)

@@ -32,6 +32,12 @@ RUNS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "clipped": ("masker=random", "context_batching=pad", *CLIPPED, "augmentation=none"),
     "dropping": ("encoder.size.depth=2", "encoder.drop_path_rate=0.5", *CLIPPED),
+    "hierarchy": (
+        FINE,
+        "hierarchy={num_levels: 3, downsampling: conv, skip_connections: true, loss_weights: [1.0, 0.7, 0.5]}",
+        "training.accumulation_steps=3",
+    ),
+    "pca": ("target={name: pca, num_components: 3}",),
     "streaming": (FINE, "masker=reference_multi_block", "context_batching=prefix", "data.residency=streaming"),
     "joint": ("masker=single_block", "context_batching=subset", "predictor.target_sequences=joint"),
 }

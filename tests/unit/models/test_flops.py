@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from jepa_lab.build import build_model, build_sampler
 from jepa_lab.grid import Grid
+from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.losses.l2 import L2Loss, L2Params
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.flops import step_flops
@@ -18,6 +22,7 @@ from jepa_lab.positions.sincos import SinCosPosition
 from jepa_lab.registry import ComponentParams
 from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.features import FeaturesParams, FeaturesTarget
+from tests.integration.pipelines import load_tiny
 
 
 def test_step_flops_equal_the_count_of_torch() -> None:
@@ -32,3 +37,20 @@ def test_step_flops_equal_the_count_of_torch() -> None:
     ours = step_flops(size, narrow, 12, 16, 5, 4, 1, 3)
     # The first layer needs no gradient of its input, so the exact count is a little below three forward passes.
     assert counter.get_total_flops() / 2 == pytest.approx(ours, rel=0.02)
+
+
+@pytest.mark.parametrize("downsampling", ["conv", "pooling"])
+def test_operations_of_a_hierarchy_equal_the_count_of_torch(tmp_path: Path, downsampling: str) -> None:
+    overrides = ("data.image_size=16", "context_batching=prefix", "masker=random", "training.batch_size=4")
+    levels = f"hierarchy={{num_levels: 3, downsampling: {downsampling}}}"
+    pipeline = load_tiny(tmp_path, *overrides, levels).pipeline
+    model = build_model(pipeline, 1)
+    masks = build_sampler(pipeline).sample(4, torch.Generator().manual_seed(pipeline.seed))
+    counter = FlopCounterMode(display=False)
+    with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        model(torch.rand(4, 1, 16, 16), masks).loss.backward()
+    # Torch computes the padding of coarse cells, too; the random masker's fine patches have none here.
+    ours = flops_per_image(pipeline, 1, sample_statistics(pipeline))
+    assert counter.get_total_flops() / 4 == pytest.approx(ours, rel=0.25)
+    flat = load_tiny(tmp_path, *overrides).pipeline
+    assert ours > flops_per_image(flat, 1, sample_statistics(flat))

@@ -52,7 +52,7 @@ def features_target(**params: object) -> FeaturesTarget:
 
 def build_model(target: Target) -> IJepa:
     narrow = ModelSize(24, 2, 3)
-    predictor = Predictor(24, narrow, SinCosPosition(ComponentParams(), GRID, 24, 3), target.num_features)
+    predictor = Predictor(24, narrow, SinCosPosition(ComponentParams(), GRID, 24, 3), target_dim=target.num_features)
     encoder = build_encoder().requires_grad_(True)
     initialize_weights(predictor, torch.Generator().manual_seed(1))
     return IJepa(encoder, predictor, target, L2Loss(L2Params(over_features="mean")))

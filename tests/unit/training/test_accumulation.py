@@ -7,34 +7,43 @@ from typing import get_args
 import pytest
 import torch
 
+from jepa_lab.downsampling.conv import Conv
 from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS, Masks
 from jepa_lab.maskers.batching import ContextBatching
 from jepa_lab.maskers.sampling import MaskSampler
+from jepa_lab.models.hierarchy import Hierarchy, Pyramid, level_grids
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.sincos import SinCosPosition
 from jepa_lab.registry import ComponentParams
-from jepa_lab.targets.base import TARGETS
+from jepa_lab.targets.base import TARGETS, TargetInputs
 from tests.golden.reference import build_reference_step
 
 GRID = Grid(8, 8)
 BATCH = 12
 
 
-def build_model(target: str, loss: str) -> IJepa:
-    def position(width: int) -> SinCosPosition:
-        return SinCosPosition(ComponentParams(), GRID, width, 2)
+def build_model(target: str, loss: str, num_levels: int = 1) -> IJepa:
+    def position(width: int, grid: Grid = GRID) -> SinCosPosition:
+        return SinCosPosition(ComponentParams(), grid, width, 2)
 
-    encoder = VisionTransformer(GRID, 2, 1, ModelSize(16, 1, 2), position(16))
-    predictor = Predictor(16, ModelSize(8, 1, 2), position(8))
-    for module in (encoder, predictor):
+    of_target, of_loss = TARGETS.get(target), LOSSES.get(loss)
+    kind = of_target.component(of_target.params_type(), TargetInputs(16, 1, 2, 3))
+    kind.fit(lambda count: iter([torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(3))]))
+    encoder = VisionTransformer(GRID, 2, 3, ModelSize(16, 1, 2), position(16))
+    grids = level_grids(GRID, num_levels)
+    predictor, *coarser = (
+        Predictor(16, ModelSize(8, 1, 2), position(8, grid), target_dim=kind.num_features) for grid in grids
+    )
+    pyramid = Pyramid(grids, [Conv(ComponentParams(), 16) for _ in grids[1:]], True)
+    for module in (encoder, predictor, pyramid, *coarser):
         initialize_weights(module, torch.Generator().manual_seed(0))
-    targets, losses = TARGETS.get(target), LOSSES.get(loss)
-    model = IJepa(encoder, predictor, targets.component(targets.params_type()), losses.component(losses.params_type()))
+    hierarchy = Hierarchy(pyramid, coarser, (1.0, 0.7, 0.5)[:num_levels]) if coarser else None
+    model = IJepa(encoder, predictor, kind, of_loss.component(of_loss.params_type()), hierarchy=hierarchy)
     return model.double()
 
 
@@ -44,9 +53,11 @@ def draw_masks(masker: str, batching: ContextBatching = "pad", *, joint: bool = 
     return sampler.sample(BATCH, torch.Generator().manual_seed(1))
 
 
-def assert_parts_equal_the_whole(masks: Masks, target: str = "features", loss: str = "smooth_l1") -> None:
-    images = torch.randn(BATCH, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    whole, parts = (build_reference_step(build_model(target, loss)) for _ in range(2))
+def assert_parts_equal_the_whole(
+    masks: Masks, target: str = "features", loss: str = "smooth_l1", num_levels: int = 1
+) -> None:
+    images = torch.randn(BATCH, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    whole, parts = (build_reference_step(build_model(target, loss, num_levels)) for _ in range(2))
     start = {name: tensor.clone() for name, tensor in whole.model.state_dict().items()}
     parts.parts = 4
     for step in range(1, 3):
@@ -78,3 +89,8 @@ def test_parts_with_unequal_counts_of_target_patches_equal_the_whole_batch() -> 
 @pytest.mark.parametrize("loss", LOSSES.names())
 def test_accumulated_parts_equal_the_whole_batch_for_every_target_and_loss(target: str, loss: str) -> None:
     assert_parts_equal_the_whole(draw_masks("multi_block"), target, loss)
+
+
+@pytest.mark.parametrize("masker", MASKERS.names())
+def test_accumulated_parts_equal_the_whole_batch_at_every_level_of_a_hierarchy(masker: str) -> None:
+    assert_parts_equal_the_whole(draw_masks(masker), num_levels=3)

@@ -1,0 +1,69 @@
+"""Runs with coarser levels: what they log, how they go on, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from jepa_lab.config.checks import check_pipeline
+from jepa_lab.errors import ConfigError
+from jepa_lab.resume import resume_run
+from jepa_lab.run import start_run
+from jepa_lab.tracking.metrics import read_metrics
+from tests.integration.pipelines import load_tiny
+from tests.integration.runs import assert_same_run, final_weights, killed_run
+
+FINE = "encoder.patch_size=1"  # an 8x8 grid: levels of 8x8, 4x4 and 2x2 cells
+LEVELS = "hierarchy={num_levels: 3, loss_weights: [1.0, 0.7, 0.5], downsampling: conv, skip_connections: true}"
+
+
+def test_every_level_is_logged_and_their_weighted_sum_is_the_loss(tmp_path: Path) -> None:
+    overrides = (FINE, LEVELS, "training.log_every_steps=1", "training.epochs=1")
+    run = start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", ["test"])
+    rows = [row.metrics for row in read_metrics(run.folder.metrics) if "train/loss" in row.metrics]
+    for row in rows:
+        levels = [row[f"train/loss_level_{level}"] for level in (1, 2, 3)]
+        assert row["train/loss"] == pytest.approx(levels[0] + 0.7 * levels[1] + 0.5 * levels[2], rel=1e-5)
+    assert run.result["metrics"]["encoder_parameters"] > 2 * 4 * 16 * 16  # the pyramid's are among them
+
+
+def test_a_hierarchy_that_was_killed_goes_on_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = start_run(load_tiny(tmp_path, FINE, LEVELS), tmp_path / "whole", ["test"]).folder
+    killed = killed_run(tmp_path, monkeypatch, 7, FINE, LEVELS)
+    resume_run(killed, None, ["test"])
+    assert_same_run(killed, whole)
+    assert any(name.startswith("hierarchy.target_pyramid.") for name in final_weights(whole))
+
+
+def test_one_level_is_the_run_without_a_hierarchy(tmp_path: Path) -> None:
+    first, second = (
+        final_weights(start_run(load_tiny(tmp_path, FINE, *given), tmp_path / name, ["test"]).folder)
+        for name, given in {"plain": (), "one": ("hierarchy.num_levels=1", "hierarchy.downsampling=conv")}.items()
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            (FINE, "hierarchy.num_levels=4"),
+            r"num_levels=4 makes the coarsest level 1x1 cells of the 8x8.*lower it",
+        ),
+        ((FINE, "hierarchy.num_levels=2", "target=pixels"), r"'pixels' cannot be predicted at hierarchy\.num_levels=2"),
+        ((FINE, "hierarchy.num_levels=2", "target.encode=target_patches_only"), "use whole_image"),
+    ],
+)
+def test_levels_that_cannot_be_predicted_are_refused(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_pipeline(load_tiny(tmp_path, *overrides))
+
+
+def test_a_weight_for_each_level_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"loss_weights must have a number for each of the 2 level\(s\)"):
+        load_tiny(tmp_path, "hierarchy={num_levels: 2, loss_weights: [1.0]}")
+    with pytest.raises(ConfigError, match="must not all be 0"):
+        load_tiny(tmp_path, "hierarchy={num_levels: 2, loss_weights: [0, 0]}")

@@ -136,6 +136,7 @@ class IJepa(nn.Module):
         )
         return context.unflatten(0, (batch, views))
 
+    @torch.no_grad()
     def _target_side(self, images: Tensor, masks: Masks) -> Tensor:
         """The targets [B, M, T, D], or below a hierarchy the features [B, N, D] that all its levels are made of."""
         if self.hierarchy is None:

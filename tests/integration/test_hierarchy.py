@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from jepa_lab.build import build_model, build_sampler
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.errors import ConfigError
 from jepa_lab.resume import resume_run
@@ -27,6 +28,25 @@ def test_every_level_is_logged_and_their_weighted_sum_is_the_loss(tmp_path: Path
         levels = [row[f"train/loss_level_{level}"] for level in (1, 2, 3)]
         assert row["train/loss"] == pytest.approx(levels[0] + 0.7 * levels[1] + 0.5 * levels[2], rel=1e-5)
     assert run.result["metrics"]["encoder_parameters"] > 2 * 4 * 16 * 16  # the pyramid's are among them
+
+
+@pytest.mark.parametrize(
+    ("override", "level"),
+    [("hierarchy.skip_connections=true", "loss_level_1"), ("hierarchy.downsampling=conv", "loss_level_2")],
+)
+def test_what_is_chosen_of_the_pyramid_changes_the_level_that_it_makes(
+    tmp_path: Path, override: str, level: str
+) -> None:
+    """Skip connections change the finer of two levels, downsampling the coarser one."""
+    losses = []
+    for overrides in ((), (override,)):
+        pipeline = load_tiny(tmp_path, FINE, "hierarchy.num_levels=2", *overrides).pipeline
+        masks = build_sampler(pipeline).sample(4, torch.Generator().manual_seed(0))
+        images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+        terms = build_model(pipeline, 1)(images, masks).terms
+        losses.append({name: term.item() for name, term in terms.items()})
+    assert losses[0][level] != losses[1][level]
+    assert {name for name in losses[0] if losses[0][name] != losses[1][name]} == {level}
 
 
 def test_a_hierarchy_that_was_killed_goes_on_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

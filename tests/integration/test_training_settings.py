@@ -29,10 +29,10 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "checkpoint_every_steps": (2, {"saved"}),
 }
 ELSEWHERE = {
-    "device": "test_unusable_data_and_devices_are_told_with_the_place_that_chose_them",
-    "stop_on_collapse": "test_a_forced_collapse_is_marked_and_can_stop_the_run",
+    "device": ("integration/test_run.py", "test_unusable_data_and_devices_are_told_with_the_place_that_chose_them"),
+    "stop_on_collapse": ("integration/test_run.py", "test_a_forced_collapse_is_marked_and_can_stop_the_run"),
+    "activation_checkpointing": ("unit/models/test_recompute.py", "test_a_block_keeps_its_input_alone"),
 }
-"""Of test_run.py."""
 
 
 class Trained(BaseException):
@@ -95,8 +95,8 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_training_setting_is_tested() -> None:
     assert set(CHANGES) | set(ELSEWHERE) == set(TrainingSettings.model_fields)
-    text = (Path(__file__).parent / "test_run.py").read_text()
-    assert all(f"def {name}(" in text for name in ELSEWHERE.values())
+    tests = Path(__file__).parents[1]
+    assert all(f"def {name}(" in (tests / file).read_text() for file, name in ELSEWHERE.values())
 
 
 @pytest.mark.parametrize("field", CHANGES)

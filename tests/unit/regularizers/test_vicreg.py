@@ -87,6 +87,15 @@ def test_each_choice_of_representation_gives_other_terms(reference: Reference) -
     assert first["vicreg_invariance"] == second["vicreg_invariance"]
 
 
+def test_the_least_standard_deviation_is_that_which_is_asked_for(reference: Reference) -> None:
+    one, two, far = (
+        regularized(reference, min_std=min_std)(reference.images(0), reference.masks(0)).terms["vicreg_variance"]
+        for min_std in (100.0, 101.0, 1e-6)
+    )
+    assert two.item() - one.item() == pytest.approx(1.0)
+    assert far.item() == 0
+
+
 def test_without_weights_training_is_that_of_the_prediction_loss_alone(reference: Reference) -> None:
     model = regularized(reference, variance_weight=0, invariance_weight=0, covariance_weight=0)
     steps = [build_reference_step(each) for each in (model, build_reference_model(reference))]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -11,14 +13,37 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from jepa_lab.cli import main
+from jepa_lab.config.loading import config_digest
 from jepa_lab.sweeps.plan import load_plan
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "ablations").glob("*.yaml"))
-EXPECTED = {
-    "context_batching", "ema_momentum", "learning_rate_search", "loss", "mask_geometry", "masker",
-    "position_embedding", "predictor_size",
+TABLES = {
+    "augmentation_strength", "ema_momentum", "hierarchy", "low_shot", "masking_strategy", "position_embedding",
+    "predictor_size", "prediction_target", "regularizer",
 }  # fmt: skip
+"""Those that answer a table or a claim of one of the documents."""
+EXPECTED = TABLES | {"context_batching", "learning_rate_search", "loss", "mask_geometry", "masker"}
+ARMS: dict[str, list[dict[str, Any]]] = {
+    "augmentation_strength": [{"augmentation": name} for name in ("none", "minimal", "moderate", "strong")],
+    "ema_momentum": [{"ema_momentum": name} for name in ("constant", "cosine", "linear")],
+    "hierarchy": [
+        *({"hierarchy.num_levels": levels} for levels in (1, 2, 3)),
+        *({"hierarchy.downsampling": name} for name in ("pooling", "conv")),
+        *({"hierarchy.skip_connections": value} for value in (True, False)),
+    ],
+    "low_shot": [{"target": name} for name in ("features", "normalized_pixels")],
+    "masking_strategy": [{"masker": name} for name in ("random", "single_block", "multi_block", "multi_context")],
+    "position_embedding": [
+        {f"{network}.position": name} for network in ("encoder", "predictor") for name in ("sincos", "learned", "rope")
+    ],
+    "predictor_size": [{"predictor.size": name} for name in ("192x3", "384x6", "768x12", "1024x12")],
+    "prediction_target": [
+        {"target": name} for name in ("pixels", "normalized_pixels", "pca", "pooled_features", "features")
+    ],
+    "regularizer": [{"regularizer": name} for name in ("none", "vicreg")],
+}
+"""For every table, what some arm of its ablation must be."""
 
 
 def test_all_of_them_are_there() -> None:
@@ -35,6 +60,46 @@ def test_a_shipped_ablation_is_valid_has_five_seeds_and_a_smoke_preset(file: Pat
     assert [arm.name for arm in smoke.arms] == [arm.name for arm in plan.arms]
     assert [smoke.flat_values(arm) for arm in smoke.arms] == [plan.flat_values(arm) for arm in plan.arms]
     assert len(smoke.seeds) == 2
+
+
+def is_value(found: object, wanted: object) -> bool:
+    """Whether a label is this value, or this component with some parameters."""
+    return str(found) == str(wanted) or str(found).startswith(f"{wanted}(")
+
+
+def test_momenta_of_the_table_are_fixed_ones_and_a_cosine() -> None:
+    plan = load_plan(ROOT / "ablations" / "ema_momentum.yaml")
+    schedules = [plan.pipelines[arm.name].pipeline.ema_momentum for arm in plan.arms]
+    assert {0.99, 0.996, 0.999} <= {each.value for each in schedules if each.name == "constant"}
+    assert (0.996, 1.0) in {(each.start, each.end) for each in schedules if each.name == "cosine"}
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_the_ablation_of_a_table_has_an_arm_for_each_of_its_lines_and_says_that_claims_are_no_results(
+    name: str,
+) -> None:
+    file = ROOT / "ablations" / f"{name}.yaml"
+    comments = " ".join(line.removeprefix("# ") for line in file.read_text().splitlines() if line.startswith("#"))
+    assert re.search(r"claim is not a result", comments)
+    assert re.search(r"guide|document|notes", comments)
+    plan = load_plan(file)
+    values = [plan.flat_values(arm) for arm in plan.arms]
+    for wanted in ARMS[name]:
+        assert any(all(is_value(found[key], value) for key, value in wanted.items()) for found in values), wanted
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_the_arms_of_a_shipped_ablation_are_different_experiments(file: Path) -> None:
+    for preset in (None, "smoke"):
+        plan = load_plan(file, preset=preset)
+        assert len({config_digest(plan.pipelines[arm.name].pipeline) for arm in plan.arms}) == len(plan.arms)
+
+
+def test_low_shot_is_probed_at_the_labels_of_the_table() -> None:
+    plan = load_plan(ROOT / "ablations" / "low_shot.yaml")
+    probes = plan.pipelines[plan.baseline].pipeline.probe.additional
+    assert [each.shots for each in probes if each.name == "low_shot"] == [(1, 5, 10, 100)]
+    assert plan.metric == "probe/low_shot_10_validation_accuracy"
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

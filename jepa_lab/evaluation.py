@@ -42,9 +42,18 @@ def chosen_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
     return {"target": model.target_encoder, "context": model.context_encoder}[pipeline.probe.encoder]
 
 
+def other_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
+    """The encoder that `probe.encoder` does not choose."""
+    return {"target": model.context_encoder, "context": model.target_encoder}[pipeline.probe.encoder]
+
+
 def probed_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
     """The chosen encoder for the patch grid of `probe.image_size`, with the model's very weights."""
-    encoder, image_size = chosen_encoder(model, pipeline), probe_image_size(pipeline)
+    return _at_probed_grid(chosen_encoder(model, pipeline), pipeline)
+
+
+def _at_probed_grid(encoder: VisionTransformer, pipeline: Pipeline) -> VisionTransformer:
+    image_size = probe_image_size(pipeline)
     if image_size == pipeline.data.image_size:
         return encoder
     side = image_size // pipeline.encoder.patch_size
@@ -228,11 +237,10 @@ def final_evaluation(
     if not pipeline.probe.score_test:
         splits = replace(splits, test=None)
     untrained = build_model(pipeline, probe_data.train.images.shape[1]).to(compute.device)
-    encoders = {
-        "trained": probed_encoder(model, pipeline),
-        "random_encoder": probed_encoder(untrained, pipeline),
-        "raw_pixels": None,
-    }
+    encoders: dict[str, VisionTransformer | None] = {"trained": probed_encoder(model, pipeline)}
+    if pipeline.probe.both_encoders:
+        encoders["other_encoder"] = _at_probed_grid(other_encoder(model, pipeline), pipeline)
+    encoders |= {"random_encoder": probed_encoder(untrained, pipeline), "raw_pixels": None}
     probes = build_probes(pipeline)
     summary: dict[str, float | None] = {}
     rows: dict[str, dict[str, Any]] = {}

@@ -31,7 +31,7 @@ from jepa_lab.build import (
     skipped_record,
     surveys_of,
 )
-from jepa_lab.config.checks import check_pipeline
+from jepa_lab.config.checks import check_pipeline, check_regularizer
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.order import Batches
@@ -242,6 +242,7 @@ def check_team(loaded: LoadedPipeline, team: Team) -> None:
             f"training.accumulation_steps={training.accumulation_steps} part(s); change one of the three",
             "training.accumulation_steps",
         )
+    check_regularizer(loaded, team.size)
 
 
 def check_batch(loaded: LoadedPipeline, data: PreparedData) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 _ROWS = {
     "trained": "this run",
+    "other_encoder": "its other encoder",
     "random_encoder": "control: random encoder",
     "raw_pixels": "control: raw pixels",
 }

@@ -61,7 +61,7 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
     _check_target(loaded, geometry)
     _check_loss(loaded, geometry)
     _check_hierarchy(loaded, geometry)
-    _check_regularizer(loaded)
+    check_regularizer(loaded)
     _check_drop_path(loaded, geometry.encoder)
     _check_channels(loaded)
     _check_warmup(loaded)
@@ -198,13 +198,21 @@ def _check_levels(loaded: LoadedPipeline, masker: Masker) -> None:
             )
 
 
-def _check_regularizer(loaded: LoadedPipeline) -> None:
+def check_regularizer(loaded: LoadedPipeline, processes: int = 1) -> None:
+    """Refuse statistics of too few images.
+
+    Args:
+        processes: that divide a batch.
+    Raises:
+        ConfigError: with the numbers.
+    """
     training, needed = loaded.pipeline.training, REGULARIZERS.entry_of(loaded.pipeline.regularizer).component.min_images
-    if training.batch_size // training.accumulation_steps < needed:
+    if training.batch_size // (processes * training.accumulation_steps) < needed:
+        among = "" if processes == 1 else f" by each of {processes} processes"
         raise loaded.error(
             "regularizer",
             f"regularizer: its statistics need at least {needed} images at once, got training.batch_size="
-            f"{training.batch_size} in training.accumulation_steps={training.accumulation_steps} part(s); "
+            f"{training.batch_size} in training.accumulation_steps={training.accumulation_steps} part(s){among}; "
             "raise the first or lower the second",
             "training.batch_size",
             "training.accumulation_steps",

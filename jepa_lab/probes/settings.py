@@ -15,6 +15,11 @@ class ProbeSettings(ComponentParams):
     encoder: Literal["target", "context"] = Field(
         "target", description="Which encoder is probed: the moving average (target) or the trained one (context)."
     )
+    both_encoders: bool = Field(
+        False,
+        strict=True,
+        description="At the end measure the encoder that is not chosen, too; its metrics begin with other_encoder/.",
+    )
     layers: Literal["last", "last_four"] = Field(
         "last", description="Features of the last block, or of the last four side by side."
     )

@@ -30,6 +30,7 @@ from jepa_lab.maskers.base import MASKERS, Masker, Masks
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
 from jepa_lab.run import RunOutcome, start_run
+from jepa_lab.summary import print_probe
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
@@ -341,6 +342,23 @@ def test_target_and_context_encoder_are_told_apart_by_the_probe(tmp_path: Path) 
     assert accuracies[0] != accuracies[1]
     file, _ = probe_again(runs[0].folder, ["probe.encoder=context"], None)
     assert json.loads(file.read_text())["probe"]["trained"] == runs[1].result["probe"]["trained"]
+    assert "other_encoder" not in runs[0].result["probe"]
+
+
+@pytest.mark.parametrize("chosen", ["target", "context"])
+def test_a_result_holds_both_encoders_where_both_are_asked_for(
+    tmp_path: Path, chosen: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["optimizer.learning_rate=1e-2", f"probe.encoder={chosen}", "probe.both_encoders=true"]
+    run = start_run(load_tiny(tmp_path, *overrides), tmp_path, ["both"])
+    rows, other = run.result["probe"], {"target": "context", "context": "target"}[chosen]
+    file, _ = probe_again(run.folder, [f"probe.encoder={other}", "probe.both_encoders=false"], None)
+    assert rows["other_encoder"] == json.loads(file.read_text())["probe"]["trained"]
+    assert rows["other_encoder"] != rows["trained"]
+    accuracy = run.result["metrics"]["other_encoder/validation_accuracy"]
+    assert accuracy == rows["other_encoder"]["logistic"]["scores"][0]["validation_accuracy"]
+    print_probe(run.result)
+    assert "its other encoder" in capsys.readouterr().out
 
 
 def test_a_run_in_bf16_ends_with_finite_weights_that_are_kept_in_single_precision(

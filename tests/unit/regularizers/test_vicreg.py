@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor
 
+from jepa_lab.config.checks import check_pipeline
+from jepa_lab.errors import ConfigError
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.regularizers.base import Representations
 from jepa_lab.regularizers.vicreg import VicReg, VicRegParams, covariance_term, variance_term
+from jepa_lab.run import check_team
+from jepa_lab.training.team import Team
 from tests.golden.reference import Reference, build_reference_model, build_reference_step, load_reference
+from tests.integration.pipelines import load_tiny
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +142,13 @@ def test_the_variance_term_keeps_features_apart_that_would_collapse() -> None:
 
 
 def test_one_image_at_once_is_refused_before_anything_is_built(tmp_path) -> None:
-    from jepa_lab.config.checks import check_pipeline
-    from jepa_lab.errors import ConfigError
-    from tests.integration.pipelines import load_tiny
-
     check_pipeline(load_tiny(tmp_path, "regularizer=vicreg"))
     with pytest.raises(ConfigError, match="regularizer: its statistics need at least 2 images at once"):
         check_pipeline(load_tiny(tmp_path, "regularizer=vicreg", "training.accumulation_steps=24"))
+
+
+def test_one_image_in_each_of_several_processes_is_refused(tmp_path) -> None:
+    team = cast(Team, SimpleNamespace(size=12))
+    check_team(load_tiny(tmp_path, "regularizer=vicreg"), team)
+    with pytest.raises(ConfigError, match=r"in training\.accumulation_steps=2 part\(s\) by each of 12 processes"):
+        check_team(load_tiny(tmp_path, "regularizer=vicreg", "training.accumulation_steps=2"), team)

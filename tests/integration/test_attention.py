@@ -17,7 +17,7 @@ from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import load_tiny
 from tests.integration.test_cli import invoke, refused
 
-SHORT = ("encoder.size.depth=2", "training.epochs=1", "probe.c_grid=[0.1]", "training.checkpoint_every_steps=3")
+SHORT = ("encoder.size.depth=2", "training.epochs=1", "probe.method.c_grid=[0.1]", "training.checkpoint_every_steps=3")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import load_tiny
 from tests.integration.runs import assert_same_run, killed_run, timeless_rows
 
-DEEP = ("encoder.size.depth=2", "probe.c_grid=[0.1]", "training.log_every_steps=1")
+DEEP = ("encoder.size.depth=2", "probe.method.c_grid=[0.1]", "training.log_every_steps=1")
 DROPPING = (*DEEP, "encoder.drop_path_rate=0.5")
 
 

@@ -86,7 +86,8 @@ class Pyramid(nn.Module):
         for grid, downsampling in zip(self.grids, self.downsamplings, strict=False):
             children, exists = grid.children(features.device)
             seen_children = seen[:, children] & exists  # [S, N', 4]
-            levels.append(downsampling(levels[-1][:, children], seen_children))
+            coarser = downsampling(levels[-1][:, children], seen_children)
+            levels.append(coarser.to(features.dtype))  # not half precision, in which products may be
             seen = seen_children.any(dim=-1)
         return self._with_skips(levels) if self.skip_connections else levels
 
@@ -94,7 +95,7 @@ class Pyramid(nn.Module):
         above = levels[-1]
         result = [above]
         for grid, features in zip(reversed(self.grids[:-1]), reversed(levels[:-1]), strict=True):
-            above = features + above[:, grid.parents(features.device)].to(features.dtype)
+            above = features + above[:, grid.parents(features.device)]
             result.append(above)
         return result[::-1]
 

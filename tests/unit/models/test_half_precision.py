@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from jepa_lab.downsampling.base import DOWNSAMPLINGS
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
+from jepa_lab.models.hierarchy import Pyramid, level_grids
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
+from jepa_lab.registry import Entry
 
 GRID, SIZE = Grid(4, 4), ModelSize(16, 3, 2)
 
@@ -48,3 +51,12 @@ def test_blocks_add_to_tokens_in_single_precision_whatever_their_positions(name:
         predictor(features[:, :3].unsqueeze(1), masks)
     assert seen == ({torch.float32}, {torch.float32})
     assert features.dtype == torch.float32
+
+
+@pytest.mark.parametrize("entry", list(DOWNSAMPLINGS), ids=lambda entry: entry.name)
+def test_every_level_of_a_pyramid_is_in_the_precision_of_its_features(entry: Entry) -> None:
+    grids = level_grids(GRID, 3)
+    pyramid = Pyramid(grids, [entry.component(entry.params_type(), 16) for _ in grids[1:]], skip_connections=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        levels = pyramid(torch.randn(2, 16, 16), torch.ones(2, 16, dtype=torch.bool))
+    assert [level.dtype for level in levels] == [torch.float32] * 3

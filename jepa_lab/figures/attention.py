@@ -13,7 +13,9 @@ from jepa_lab.figures.png import write_png
 from jepa_lab.grid import Grid
 
 COLOURS = "coolwarm"
-"""Grey where attention is even: an image beneath the map would show its own shapes where attention has none."""
+"""Grey where attention is even. The image beneath is grey as well, so that whatever has a colour is attention."""
+OPACITY = 0.7
+"""Of the map over its image."""
 LEAST_TOP = 1.1
 """Least end of the scale: even attention must not look like a pattern."""
 QUERY_COLOUR = "#00c020"
@@ -49,7 +51,7 @@ class AttentionView:
 
 
 def draw_attention(images: Tensor, weights: Tensor, view: AttentionView, out: Path) -> None:
-    """Write a PNG: each image, its heat map for each head, and their mean; a row has one scale of colours.
+    """Write a PNG: each image, and over it the heat map of each head and their mean; a row has one scale of colours.
 
     Args:
         images: [B, C, H, W] uint8 with one or three channels.
@@ -90,12 +92,13 @@ def _draw_row(figure: Any, axes: Any, image: Tensor, maps: Tensor, view: Attenti
         axis.set_axis_off()
     axes[0].imshow(pixels.numpy(), **where)
     for axis, heat in zip(axes[1:], maps, strict=True):
-        axis.imshow(heat.numpy(), cmap=COLOURS, norm=scale, **where)
+        axis.imshow(pixels.mean(dim=-1).numpy(), cmap="gray", vmin=0, vmax=1, **where)
+        axis.imshow(heat.numpy(), cmap=COLOURS, norm=scale, alpha=OPACITY, **where)
     if view.query is not None:
         for axis in axes:
             corner = (view.query[1], view.query[0])
             axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=QUERY_COLOUR, linewidth=1.8))
-    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axes[-1], fraction=0.08, pad=0.04)
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axes[-1], alpha=OPACITY, fraction=0.08, pad=0.04)
     bar.set_ticks([1 / top, 1, top], labels=[f"{number:.2g}" for number in (1 / top, 1, top)], minor=False)
     bar.set_ticks([], minor=True)
     bar.ax.tick_params(labelsize=8)

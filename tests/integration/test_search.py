@@ -99,19 +99,3 @@ def test_every_sampler_proposes_new_points_after_a_restart(tmp_path: Path, sampl
             study.finish(number, float(number))
             rates.append(point["optimizer.learning_rate"])
     assert len(set(rates)) == 6
-
-
-def test_a_point_that_was_not_complete_when_the_parent_died_is_no_trial(tmp_path: Path) -> None:
-    plan = load_plan(write_ablation(tmp_path, SEARCH))
-    assert plan.search is not None
-
-    def open_study() -> SearchStudy:
-        storage = open_storage(tmp_path / "journal.log", None)
-        return SearchStudy(storage, "s", "maximize", sampler="random", seed=0, pruner=None, epochs=1)
-
-    study = open_study()
-    study._study.ask()
-    study.ask(plan.search.parameters)
-    again = open_study()
-    again.forget_half_asked()
-    assert [number for number, _ in again.interrupted()] == [1]

@@ -206,6 +206,7 @@ def test_the_result_says_how_the_run_ended_and_where_its_weights_are(tmp_path: P
     assert result.pop("ended") > 0
     assert result == {
         "table": [1],
+        "run_uid": "",
         "status": "FINISHED",
         "last_step": 10,
         "final_checkpoint": "checkpoints/step-00000010",

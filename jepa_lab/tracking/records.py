@@ -72,11 +72,21 @@ def record_as(kind: type[T], content: Mapping[str, Any], path: Path) -> T:
     if unknown:
         raise RunFolderError(f"{path} is damaged: unknown fields {sorted(unknown)}; restore it from a copy")
     try:
-        return TypeAdapter(kind).validate_python(content)
+        return _adapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
         raise RunFolderError(f"{path} is damaged: {field}: {first['msg']}; restore it from a copy") from error
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """What checks the types; it takes a hundred times as long to build as to use."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def _refuse_constant(name: str) -> float:

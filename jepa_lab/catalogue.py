@@ -108,7 +108,8 @@ def print_catalogue(families: dict[str, list[dict[str, Any]]]) -> None:
     for family, components in families.items():
         console.print(Text(family, style="bold underline"))
         for component in components:
-            console.print(Text(f"  {component['name']}", style="bold"), Text(component["summary"]))
+            title = Text.assemble((component["name"], "bold"), " ", component["summary"])
+            console.print(Padding(title, (0, 0, 0, 2)))
             console.print(Padding(Text(f"source: {component['source']}", style="dim"), (0, 0, 0, 4)))
             for field in component["fields"]:
                 kind = " ".join(filter(None, (field["type"], field["range"])))

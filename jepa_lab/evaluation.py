@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -220,12 +220,18 @@ class OnlineEvaluation:
 
 
 def final_evaluation(
-    pipeline: Pipeline, model: IJepa, probe_data: PreparedData, compute: Compute, folder: Path
+    pipeline: Pipeline,
+    model: IJepa,
+    probe_data: PreparedData,
+    compute: Compute,
+    folder: Path,
+    announce: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Probe the trained encoder and the controls; the test split is scored once each, or not at all.
 
     Args:
         folder: where the figures go; files that are too large for memory pass through it.
+        announce: is told what is about to be probed, as some probes take minutes.
     Returns:
         Flat summary numbers, and the details for result.json: `probe` by row and probe, or `probe_skipped`.
     """
@@ -247,11 +253,11 @@ def final_evaluation(
     for row, encoder in encoders.items():
         # One subject at a time: its features can be large.
         subject = build_subject(pipeline, splits, encoder, compute, folder)
-        outcomes = {
-            chosen.name: chosen.probe.run(subject)
-            for chosen in probes
-            if encoder is not None or not chosen.probe.needs_encoder
-        }
+        apt = [chosen for chosen in probes if encoder is not None or not chosen.probe.needs_encoder]
+        if announce is not None:
+            what = "trained encoder" if row == "trained" else row.replace("_", " ")
+            announce(f"probing {what}: {', '.join(chosen.name for chosen in apt)}")
+        outcomes = {chosen.name: chosen.probe.run(subject) for chosen in apt}
         summary |= _flat(row, probes[0].name, outcomes)
         rows[row] = {name: outcome.to_dict() for name, outcome in outcomes.items()}
         if row == "trained":

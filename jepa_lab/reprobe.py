@@ -90,7 +90,9 @@ def _probe(
         check_probes(loaded, splits)
     model = build_model(pipeline, data.train.images.shape[1])
     model.load_state_dict(checkpoint.model)
-    summary, details = final_evaluation(pipeline, model.to(compute.device), probe_data, compute, figures)
+    summary, details = final_evaluation(
+        pipeline, model.to(compute.device), probe_data, compute, figures, announce=lambda text: print(text, flush=True)
+    )
     return summary, details | skipped_record(data, probe_data)
 
 

@@ -134,7 +134,8 @@ def _check_target(loaded: LoadedPipeline, geometry: Geometry) -> None:
     inputs = target_inputs(pipeline, geometry, num_channels)
     broken = TARGETS.entry_of(pipeline.target).component.check(pipeline.target, inputs)
     if broken is not None:
-        raise loaded.error("target", f"target.{broken}", "encoder.patch_size", "encoder.size")
+        with loaded.located("target", "encoder.patch_size", "encoder.size"):
+            raise ConfigError(f"target.{broken}")
 
 
 def _check_loss(loaded: LoadedPipeline, geometry: Geometry) -> None:
@@ -151,6 +152,7 @@ def _check_loss(loaded: LoadedPipeline, geometry: Geometry) -> None:
             f"loss: {pipeline.loss.name!r} compares targets of at least {needed} numbers, and this "  # type: ignore[attr-defined]
             f"target has {target.num_features}; use another loss, or a target of more",
             "target",
+            *(f"target.{key}" for key in type(pipeline.target).model_fields),
         )
 
 

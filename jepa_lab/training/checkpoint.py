@@ -140,6 +140,9 @@ class CheckpointStore:
         steps = self.steps()
         if not steps:
             raise RunFolderError(f"{self.folder} holds no checkpoint; start the run anew")
+        if step is not None and step not in steps:
+            known = ", ".join(map(str, steps))
+            raise RunFolderError(f"{self.folder} holds no checkpoint of step {step}; it holds those of step {known}")
         return load_checkpoint(self.path(steps[-1] if step is None else step))
 
     def load_last_good(self, fits: Callable[[Checkpoint], str | None]) -> tuple[Checkpoint | None, list[str]]:

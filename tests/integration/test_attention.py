@@ -70,6 +70,8 @@ def test_what_is_not_there_is_refused(finished: RunFolder, tmp_path: Path) -> No
     out = ("--out", tmp_path / "x.png")
     assert "blocks, 1 to 2, got 3" in refused("attention", finished.path, *out, "--layer", "3")
     assert "4x4 grid" in refused("attention", finished.path, *out, "--query", "0", "4")
-    assert "step-00000099" in refused("attention", finished.path, *out, "--step", "99")
+    assert "holds no checkpoint of step 99; it holds those of step 0, 3, 5" in refused(
+        "attention", finished.path, *out, "--step", "99"
+    )
     assert "run folder" in refused("attention", tmp_path, *out)
     assert not (tmp_path / "x.png").exists()

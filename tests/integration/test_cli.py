@@ -177,6 +177,12 @@ def test_a_finished_run_is_probed_by_more_probes_and_at_another_resolution(finis
     assert result.exit_code == 0, result.output
     for text in ("finetune", "low_shot, 1 label a class", "low_shot, all labels", "random encoder"):
         assert text in result.output
+    announced = [line for line in result.output.splitlines() if line.startswith("probing ")]
+    assert announced == [
+        "probing trained encoder: logistic, finetune, low_shot",
+        "probing random encoder: logistic, finetune, low_shot",
+        "probing raw pixels: logistic, low_shot",
+    ]
     newest = max((finished / "probes").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
     content = json.loads(newest.read_text())
     assert content["metrics"]["probe/finetune_test_accuracy"] is not None

@@ -84,7 +84,7 @@ def invoke(*arguments: str | Path) -> click.testing.Result:
 def test_no_file_of_a_run_folder_executes_code(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file in turn is replaced, in an unfinished run, which is then resumed and probed as far as reading goes."""
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise RunStopped("everything was read")
 
     monkeypatch.setattr(Pretraining, "run", stop)

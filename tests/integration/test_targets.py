@@ -61,6 +61,13 @@ def test_a_target_that_does_not_fit_is_refused_with_its_place(tmp_path: Path) ->
             check_pipeline(load_tiny(tmp_path, override))
 
 
+def test_a_refused_size_of_a_target_has_the_place_of_its_own_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^override 'target\.num_components=5': target\.num_components must be"):
+        check_pipeline(load_tiny(tmp_path, "target=pca", "target.num_components=5"))
+    with pytest.raises(ConfigError, match=r"^override 'target\.num_components=1': loss: 'cosine' compares"):
+        check_pipeline(load_tiny(tmp_path, "loss=cosine", "target=pca", "target.num_components=1"))
+
+
 def test_an_angle_between_single_numbers_is_refused(tmp_path: Path) -> None:
     one, two = ("target={name: pca, num_components: 1}", "target={name: pca, num_components: 2}")
     check_pipeline(load_tiny(tmp_path, two, "loss=cosine"))

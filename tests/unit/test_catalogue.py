@@ -114,3 +114,9 @@ def test_the_list_for_people_tells_type_range_and_default(capsys: pytest.Capture
     text = " ".join(capsys.readouterr().out.split())
     assert "count: integer >= 1, < 2147483648, required. Needed, a|b." in text
     assert "share: number | null > 0, <= 0.5, default null. May be null." in text
+
+
+def test_a_long_summary_stays_under_its_component(capsys: pytest.CaptureFixture[str]) -> None:
+    print_catalogue(catalogue("masker"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.strip() and not line.startswith("  ")] == ["masker"]

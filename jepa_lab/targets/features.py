@@ -33,16 +33,6 @@ class FeaturesParams(EncodedParams):
     )
 
 
-def check_num_layers(params: EncodedParams, inputs: TargetInputs) -> str | None:
-    """The rule that `num_layers` breaks, if it does."""
-    if params.num_layers > inputs.depth:
-        return (
-            f"num_layers must be at most the number of blocks of the encoder ({inputs.depth}), got "
-            f"{params.num_layers}; lower it"
-        )
-    return None
-
-
 def mean_of_last_layers(
     encoder: nn.Module, images: Tensor, num_layers: int, indices: Tensor | None = None, valid: Tensor | None = None
 ) -> Tensor:
@@ -57,21 +47,36 @@ def mean_of_last_layers(
     return features.unflatten(-1, (num_layers, -1)).mean(dim=-2)
 
 
+class EncodedTarget(FeatureGridTarget):
+    """A target that is made of the target encoder's features of the whole image."""
+
+    Params: type[ComponentParams] = EncodedParams
+    params: EncodedParams
+
+    @classmethod
+    def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
+        assert isinstance(params, EncodedParams)
+        if params.num_layers > inputs.depth:
+            return (
+                f"num_layers must be at most the number of blocks of the encoder ({inputs.depth}), got "
+                f"{params.num_layers}; lower it"
+            )
+        return None
+
+    def encode(self, target_encoder: nn.Module, images: Tensor) -> Tensor:
+        return mean_of_last_layers(target_encoder, images, self.params.num_layers)
+
+
 @TARGETS.register(
     "features",
     summary="Features of the target patches by the target encoder.",
     source="Assran et al. 2023, arXiv:2301.08243, sec. 3; layer norm: released code",
 )
-class FeaturesTarget(FeatureGridTarget):
+class FeaturesTarget(EncodedTarget):
     """Encodes, normalises each patch, selects the target patches."""
 
     Params = FeaturesParams
     params: FeaturesParams
-
-    @classmethod
-    def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
-        assert isinstance(params, FeaturesParams)
-        return check_num_layers(params, inputs)
 
     @classmethod
     def check_levels(cls, params: ComponentParams) -> str | None:
@@ -83,9 +88,6 @@ class FeaturesTarget(FeatureGridTarget):
     def encoder_sequences(self, num_patches: float, num_blocks: int, block_patches: float) -> tuple[int, float]:
         choices = {"whole_image": (1, num_patches), "target_patches_only": (num_blocks, block_patches)}
         return choices[self.params.encode]
-
-    def encode(self, target_encoder: nn.Module, images: Tensor) -> Tensor:
-        return mean_of_last_layers(target_encoder, images, self.params.num_layers)
 
     @torch.no_grad()
     def of_features(self, features: Tensor, masks: Masks) -> Tensor:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa_lab.maskers.base import Masks
-from jepa_lab.registry import ComponentParams
-from jepa_lab.targets.base import TARGETS, FeatureGridTarget, TargetInputs, at_targets
-from jepa_lab.targets.features import EncodedParams, check_num_layers, mean_of_last_layers
+from jepa_lab.targets.base import TARGETS, at_targets
+from jepa_lab.targets.features import EncodedTarget
 from jepa_lab.targets.normalization import normalize_features
 
 
@@ -17,23 +16,12 @@ from jepa_lab.targets.normalization import normalize_features
     summary="The average of a target block's features, which every patch of the block has to predict.",
     source="the row 'average pool features' of an ablation of prediction targets; jepa-lab's reading of it",
 )
-class PooledFeaturesTarget(FeatureGridTarget):
+class PooledFeaturesTarget(EncodedTarget):
     """Encodes the whole image, normalises each patch, averages over the valid patches of each block.
 
     Each patch of a block predicts the block's average: what is left to predict is what the block shows, not where in
     it. The average is taken after the normalisation, so no patch counts more by its scale.
     """
-
-    Params = EncodedParams
-    params: EncodedParams
-
-    @classmethod
-    def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
-        assert isinstance(params, EncodedParams)
-        return check_num_layers(params, inputs)
-
-    def encode(self, target_encoder: nn.Module, images: Tensor) -> Tensor:
-        return mean_of_last_layers(target_encoder, images, self.params.num_layers)
 
     @torch.no_grad()
     def of_features(self, features: Tensor, masks: Masks) -> Tensor:

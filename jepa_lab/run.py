@@ -5,6 +5,7 @@ This is the composition root: the one place that knows how the parts fit togethe
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 import signal
@@ -35,6 +36,7 @@ from jepa_lab.config.checks import check_pipeline, check_regularizer
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.order import Batches
+from jepa_lab.data.resident import channel_record
 from jepa_lab.data.survey import Survey, load_surveys, save_surveys
 from jepa_lab.errors import DataError, JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated
 from jepa_lab.evaluation import OnlineEvaluation, check_probes, final_evaluation, probe_splits
@@ -349,6 +351,7 @@ class Run:
             "config_digest": config_digest(pipeline),
             "run_folder": str(self.folder.path.resolve()),
         }
+        tags |= {key: json.dumps(values) for key, values in channel_record(self.data.mean, self.data.std).items()}
         dataset = DatasetRecord(tags["dataset"], self.data.source, self.data.digest)
         params = flat_params(config)
         if self.member is not None:
@@ -399,6 +402,7 @@ class Run:
         more |= {
             "best_online_probe": {"step": pretraining.best_step, "accuracy": pretraining.best_online_probe},
             "collapsed": online.collapsed,
+            **channel_record(self.data.mean, self.data.std),
             **skipped_record(self.data, self.probe_data),
             "total_seconds": time.monotonic() - self.started,
         }

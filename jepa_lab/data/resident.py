@@ -59,3 +59,12 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         mean: [C]. std: [C]; both on the images' device.
     """
     return (images - mean[:, None, None]) / std[:, None, None]
+
+
+def channel_record(mean: Tensor, std: Tensor) -> dict[str, list[float]]:
+    """What everybody who uses the encoder must know to `normalize` images for it, as JSON values.
+
+    Args:
+        mean: [C]. std: [C]; both of pixels in [0, 1].
+    """
+    return {"channel_mean": mean.tolist(), "channel_std": std.tolist()}

@@ -27,7 +27,8 @@ def write_png(figure: Any, out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
-            figure.savefig(part, format="png")
+            # Without matplotlib's version in it, two figures of the same pixels are the same bytes.
+            figure.savefig(part, format="png", metadata={"Software": None})
             os.replace(part, out)
         finally:
             part.unlink(missing_ok=True)

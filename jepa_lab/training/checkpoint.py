@@ -1,10 +1,13 @@
 """Checkpoints: all state of a run, written atomically, never executable.
 
     checkpoints/step-00000500/
-        model.safetensors      context encoder, target encoder, predictor
+        model.safetensors      context encoder, target encoder, predictor; its metadata: `channel_mean`, `channel_std`
         optimizer.safetensors  AdamW's moments and step counts, by parameter name
         state.safetensors      random generators, finite gate, running sums
         state.json             step, position in the data order, cursors, configuration, digests of the other files
+
+The tensor files of two runs with equal tensors are the same bytes, so `sha256sum` tells whether a run was reproduced;
+state.json differs, because it holds the run's identity and its times.
 
 Kept: the last two, and the best by online probe. A damaged one that `load_last_good` passed over is kept as
 `damaged-step-00000500`.
@@ -12,28 +15,25 @@ Kept: the last two, and the best by online probe. A damaged one that `load_last_
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.atomic import explained_writes, sync_folder
 from jepa_lab.tracking.records import read_record, record_as, write_record
+from jepa_lab.training.tensor_file import read_tensors, write_tensors
 
 FORMAT_VERSION = 2
 _METADATA = {"format": "jepa-lab tensors", "format_version": str(FORMAT_VERSION)}
 _KEPT = 2
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FOLDER_NAME = re.compile(r"step-(\d{8,})")
 _TENSOR_FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors")
 
@@ -77,12 +77,17 @@ class RunState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory."""
+    """A checkpoint in memory.
+
+    Attributes:
+        model_metadata: what a user of the weights must know beside them, as text for the header of their file.
+    """
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Tensor]
     run: RunState
+    model_metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class CheckpointStore:
@@ -106,10 +111,12 @@ class CheckpointStore:
             self._delete_leftovers()
             partial.mkdir()
             try:
-                tensors = (checkpoint.model, checkpoint.optimizer, checkpoint.state)
-                digests = {}
-                for file, part in zip(_TENSOR_FILES, tensors, strict=True):
-                    digests[file] = _write_tensors(partial / file, part)
+                parts = (checkpoint.model, checkpoint.optimizer, checkpoint.state)
+                more: tuple[Mapping[str, str], ...] = (checkpoint.model_metadata, {}, {})
+                digests = {
+                    file: write_tensors(partial / file, tensors, {**_METADATA, **metadata})
+                    for file, tensors, metadata in zip(_TENSOR_FILES, parts, more, strict=True)
+                }
                 content = {**asdict(checkpoint.run), "files": digests}
                 write_record(partial / "state.json", "checkpoint", FORMAT_VERSION, content)
                 if final.exists():  # written before, by the run that this one resumes
@@ -210,34 +217,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         run = record_as(RunState, document, folder / "state.json")
         if _FOLDER_NAME.fullmatch(folder.name) and folder.name != f"step-{run.step:08d}":
             raise RunFolderError(f"{folder} holds the checkpoint of step {run.step}: it was renamed; rename it back")
-        model, optimizer, state = (_read_tensors(folder / file, digests[file]) for file in _TENSOR_FILES)
-        return Checkpoint(model, optimizer, state, run)
+        parts = [read_tensors(folder / file, digests[file]) for file in _TENSOR_FILES]
+        (model, metadata), (optimizer, _), (state, _) = parts
+        own = {key: value for key, value in metadata.items() if key not in _METADATA}
+        return Checkpoint(model, optimizer, state, run, own)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{folder} is damaged ({error})") from error
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write a file to the disk and return its SHA-256."""
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, _METADATA)
-    except SafetensorError as error:  # it wraps the operating system's error in words
-        number = _OS_ERROR.search(str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
-    content = path.read_bytes()  # safetensors opens no path that is not UTF-8
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise RunFolderError(f"{path} is damaged: its SHA-256 is not the one recorded")
-    try:
-        return load(content)
-    except SafetensorError as error:
-        raise RunFolderError(f"{path} is damaged ({error})") from error
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from jepa_lab.data.augmentations.base import Augmentation
 from jepa_lab.data.order import Batches, BatchPosition
-from jepa_lab.data.resident import normalize, to_float
+from jepa_lab.data.resident import channel_record, normalize, to_float
 from jepa_lab.errors import RunPruned, RunStopped
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.maskers.base import Masks
@@ -388,8 +389,9 @@ class Pretraining:
         )
         model = self.step.model
         optimizer = optimizer_tensors(model, self.step.optimizer)
+        channels = {key: json.dumps(values) for key, values in channel_record(self.mean, self.std).items()}
         self._saved_step = step
-        return self.checkpoints.save(Checkpoint(model.state_dict(), optimizer, states, run))
+        return self.checkpoints.save(Checkpoint(model.state_dict(), optimizer, states, run, channels))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint: the next step is the one that an uninterrupted run would take.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ TOTAL_STEPS = 15  # 120 training images, batches of 24, 3 epochs
 
 def final_weights(folder: RunFolder) -> dict[str, torch.Tensor]:
     return CheckpointStore(folder.checkpoints).load().model
+
+
+def tensor_files(folder: RunFolder) -> dict[str, str]:
+    """SHA-256 of each tensor file of the last checkpoint."""
+    store = CheckpointStore(folder.checkpoints)
+    files = sorted(store.path(store.steps()[-1]).glob("*.safetensors"))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def copy_of(outcome: RunOutcome, folder: Path) -> RunFolder:

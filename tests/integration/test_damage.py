@@ -17,7 +17,6 @@ import torch
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
-import jepa_lab.training.checkpoint as checkpoint_module
 from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
 from jepa_lab.figures.png import write_png
 from jepa_lab.reprobe import probe_again
@@ -26,6 +25,7 @@ from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.none import NoTracker
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.training import tensor_file
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import load_tiny
 from tests.integration.runs import TOTAL_STEPS, assert_same_run, killed_run
@@ -222,7 +222,7 @@ def test_a_run_folder_whose_path_is_not_utf_8_goes_on(whole: RunFolder, stopped:
 def test_what_the_system_refuses_stops_the_run_with_3_and_a_remedy(
     whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
 ) -> None:
-    save, calls = checkpoint_module.save_file, []
+    save, calls = tensor_file.save_file, []
 
     def fail(*arguments: object) -> None:
         calls.append(1)
@@ -231,7 +231,7 @@ def test_what_the_system_refuses_stops_the_run_with_3_and_a_remedy(
         save(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_module, "save_file", fail)
+        patch.setattr(tensor_file, "save_file", fail)
         with pytest.raises(RunStopped, match=remedy) as caught:
             start_run(load_tiny(tmp_path), tmp_path / "runs", [])
     assert caught.value.exit_code == 3

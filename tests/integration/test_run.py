@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import jepa_lab.run as run_module
 import jepa_lab.training.checkpoint as checkpoint_module
+from jepa_lab.build import prepare_data
 from jepa_lab.config.loading import load_pipeline, load_resolved
 from jepa_lab.config.pipeline import rebuild_schema
 from jepa_lab.errors import (
@@ -37,7 +39,7 @@ from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.pretrain import Evaluation, Pretraining
 from tests.integration.pipelines import TINY, load_tiny, write_tiny
-from tests.integration.runs import copy_of, final_weights, killed_run, timeless_rows
+from tests.integration.runs import copy_of, final_weights, killed_run, tensor_files, timeless_rows
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,27 @@ def test_a_run_leaves_its_whole_record(finished: RunOutcome) -> None:
     assert (folder.figures / "confusion.png").stat().st_size > 10_000
     assert folder.environment.exists()
     assert "training from step 0" in folder.log.read_text()
+
+
+def test_mean_and_std_of_the_channels_are_in_the_result_and_in_the_model_file(finished: RunOutcome) -> None:
+    result = json.loads(finished.folder.result.read_text())
+    images = prepare_data(load_pipeline(finished.folder.config).pipeline).train.images
+    pixels = images[list(range(len(images)))].double() / 255
+    assert result["channel_mean"] == pytest.approx([pixels.mean().item()])
+    assert result["channel_std"] == pytest.approx([pixels.std(unbiased=False).item()], rel=1e-4)
+    with safe_open(finished.folder.path / result["final_checkpoint"] / "model.safetensors", "pt") as file:
+        metadata = file.metadata()
+    for key in ("channel_mean", "channel_std"):
+        assert json.loads(metadata[key]) == result[key]
+        assert finished.folder.read_description().tags[key] == metadata[key]
+
+
+def test_mean_and_std_that_the_pipeline_chooses_are_recorded(tmp_path: Path) -> None:
+    loaded = load_tiny(tmp_path, "data.channel_mean=[0.25]", "data.channel_std=[0.5]", "training.epochs=1")
+    outcome = start_run(loaded, tmp_path / "runs", [])
+    assert (outcome.result["channel_mean"], outcome.result["channel_std"]) == ([0.25], [0.5])
+    metadata = CheckpointStore(outcome.folder.checkpoints).load().model_metadata
+    assert metadata == {"channel_mean": "[0.25]", "channel_std": "[0.5]"}
 
 
 def test_metrics_hold_every_monitor_at_the_promised_steps(finished: RunOutcome) -> None:
@@ -90,6 +113,7 @@ def test_the_resolved_config_runs_again_to_the_same_weights(finished: RunOutcome
     again = start_run(load_pipeline(finished.folder.config), tmp_path, ["again"])
     first, second = final_weights(finished.folder), final_weights(again.folder)
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert tensor_files(finished.folder) == tensor_files(again.folder)
     assert again.folder.path.name == finished.folder.path.name
 
 
@@ -113,6 +137,7 @@ def test_a_resumed_run_ends_bitwise_as_an_uninterrupted_one(
     assert outcome.result["status"] == "FINISHED"
     first, second = final_weights(finished.folder), final_weights(folder)
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert tensor_files(folder) == tensor_files(finished.folder)
     assert timeless_rows(folder) == timeless_rows(finished.folder)
     for part in ("probe", "best_online_probe"):
         assert outcome.result[part] == finished.result[part]

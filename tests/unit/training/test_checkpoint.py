@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-import jepa_lab.training.checkpoint as checkpoint_module
 from jepa_lab.errors import RunFolderError, RunStopped
 from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.training import tensor_file
 from jepa_lab.training.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointStore, RunState
 
 
@@ -31,6 +33,19 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(loaded.state["loss_sum"], torch.tensor(2.0))
 
 
+def test_a_checkpoint_whose_files_the_library_wrote_with_shuffled_metadata_loads(tmp_path: Path) -> None:
+    folder = CheckpointStore(tmp_path).save(build_checkpoint(7))
+    old = {"format_version": "2", "format": "jepa-lab tensors"}
+    content = read_record(folder / "state.json", "checkpoint", FORMAT_VERSION)
+    for name in content["files"]:
+        save_file(load_file(folder / name), folder / name, old)
+        content["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    write_record(folder / "state.json", "checkpoint", FORMAT_VERSION, content)
+    loaded = CheckpointStore(tmp_path).load()
+    assert torch.equal(loaded.model["weight"], torch.full((3,), 7.0))
+    assert loaded.model_metadata == {}
+
+
 def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     for step in (10, 20, 30, 40):
@@ -49,7 +64,7 @@ def test_a_failed_write_leaves_the_earlier_checkpoints_and_nothing_half_written(
     def full(*arguments: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint_module, "save_file", full)
+    monkeypatch.setattr(tensor_file, "save_file", full)
     with pytest.raises(RunStopped, match="space"):
         store.save(build_checkpoint(20))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000010"]

@@ -5,6 +5,7 @@ Source: mlflow/utils/validation.py of MLflow 3.17; the integration test sends na
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
 import re
@@ -24,16 +25,37 @@ _ILLEGAL = re.compile(r"[^/\w.\- ]")
 
 
 def legal_name(name: str) -> str:
-    """`name` as a param, metric or tag may be called: other characters become "_", paths are normalised."""
-    plain = posixpath.normpath(_ILLEGAL.sub("_", name)[:MAX_NAME])
-    return plain.lstrip("./") or "_"
+    """`name` as a param, metric or tag may be called: other characters become "_", paths are normalised.
+
+    A name that is too long ends with a part of its digest, so that two long names stay two.
+    """
+    plain = _ILLEGAL.sub("_", name)
+    if len(plain) > MAX_NAME:
+        ending = f"_{_digest(name)[:16]}"
+        plain = plain[: MAX_NAME - len(ending)] + ending
+    return posixpath.normpath(plain).lstrip("./") or "_"
+
+
+def cut_value(value: str, max_length: int) -> str:
+    """`value`, or its beginning and the SHA-256 of all of it in `max_length` characters.
+
+    Without the digest two values that differ only after the cut would look equal wherever they are compared.
+    """
+    if len(value) <= max_length:
+        return value
+    ending = f"... sha256:{_digest(value)}"
+    return value[: max_length - len(ending)] + ending
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def legal_params(params: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Params within MLflow's limits, and the names of those whose value had to be cut.
 
-    MLflow would cut as well, with a warning that nobody sees; the caller puts the names into a tag. Two names
-    that become the same legal name are told apart by a number.
+    MLflow would cut as well, with a warning that nobody sees and without a trace of the rest; the caller puts the
+    names into a tag. Two names that become the same legal name are told apart by a number.
     """
     legal: dict[str, str] = {}
     cut = []
@@ -42,18 +64,15 @@ def legal_params(params: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         while key in legal:
             number += 1
             key = f"{legal_name(name)[: MAX_NAME - 10]}_{number}"
-        legal[key] = value[:MAX_PARAM_VALUE]
+        legal[key] = cut_value(value, MAX_PARAM_VALUE)
         if len(value) > MAX_PARAM_VALUE:
             cut.append(key)
     return legal, cut
 
 
 def legal_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags within MLflow's limits; a cut value ends in "..."."""
-    return {
-        legal_name(name): value if len(value) <= MAX_TAG_VALUE else value[: MAX_TAG_VALUE - 3] + "..."
-        for name, value in tags.items()
-    }
+    """Tags within MLflow's limits; a cut value ends with the digest of the whole."""
+    return {legal_name(name): cut_value(value, MAX_TAG_VALUE) for name, value in tags.items()}
 
 
 def batches(entries: Mapping[str, str], max_entries: int) -> Iterator[dict[str, str]]:

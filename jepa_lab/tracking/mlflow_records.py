@@ -36,6 +36,8 @@ WEIGHTS = "model.safetensors"
 def log_params_and_tags(client: MlflowClient, run_id: str, description: RunDescription, folder: Path) -> set[str]:
     """The flat config as params, the parts chosen as tags; the names of params that were cut in a tag.
 
+    Params that are there stay as they are: MLflow refuses another value, and the record would never be complete.
+
     Returns:
         The names of all params and tags.
     """
@@ -47,7 +49,9 @@ def log_params_and_tags(client: MlflowClient, run_id: str, description: RunDescr
     if cut:
         tags[CUT_PARAMS_TAG] = ", ".join(cut)
     tags = legal_tags(tags)
-    for batch in batches(params, MAX_PARAMS_PER_BATCH):
+    there = client.get_run(run_id).data.params
+    missing = {key: value for key, value in params.items() if key not in there}
+    for batch in batches(missing, MAX_PARAMS_PER_BATCH):
         client.log_batch(run_id, params=[Param(key, value) for key, value in batch.items()])
     for batch in batches(tags, MAX_TAGS_PER_BATCH):
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in batch.items()])

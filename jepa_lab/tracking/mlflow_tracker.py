@@ -52,7 +52,7 @@ class MlflowParams(ComponentParams):
     )
     experiment: str = Field("jepa-lab", min_length=1, max_length=500, description="MLflow experiment.")
     run_name: str | None = Field(
-        None, min_length=1, description="Run name in MLflow; null is the name of the run folder."
+        None, min_length=1, max_length=250, description="Run name in MLflow; null is the name of the run folder."
     )
     flush_seconds: float = Field(
         5.0, gt=0, le=3600, description="Seconds between two looks at metrics.jsonl by the mirror process."

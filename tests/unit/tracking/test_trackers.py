@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,7 +33,15 @@ from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter
 from jepa_lab.tracking.mirror import pause_seconds
 from jepa_lab.tracking.mirror_cursor import MirrorCursor, artifact_digests, load_cursor, mirror_state, new_cursor
-from jepa_lab.tracking.mlflow_names import MAX_PARAM_VALUE, batches, legal_name, legal_params, legal_tags
+from jepa_lab.tracking.mlflow_names import (
+    MAX_NAME,
+    MAX_PARAM_VALUE,
+    MAX_TAG_VALUE,
+    batches,
+    legal_name,
+    legal_params,
+    legal_tags,
+)
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.ui import serve_ui
@@ -351,10 +361,36 @@ def test_names_and_values_keep_mlflows_limits() -> None:
     assert legal_name("a@b+c[0]") == "a_b_c_0_"
     assert legal_name("../x//y") == "x/y"
     assert legal_name("") == "_"
-    params, cut = legal_params({"a@": "1", "a+": "2", "long": "x" * (MAX_PARAM_VALUE + 1)})
-    assert params == {"a_": "1", "a__2": "2", "long": "x" * MAX_PARAM_VALUE}
+    params, cut = legal_params({"a@": "1", "a+": "2", "fits": "x" * MAX_PARAM_VALUE})
+    assert params == {"a_": "1", "a__2": "2", "fits": "x" * MAX_PARAM_VALUE}
+    assert cut == []
+
+
+def test_a_value_that_is_too_long_ends_with_the_digest_of_the_whole() -> None:
+    value = "x" * MAX_PARAM_VALUE + "é"
+    params, cut = legal_params({"long": value})
     assert cut == ["long"]
-    assert legal_tags({"t": "y" * 9000})["t"].endswith("y...")
+    assert len(params["long"]) == MAX_PARAM_VALUE
+    beginning, _, digest = params["long"].partition("... sha256:")
+    assert value.startswith(beginning)
+    assert len(beginning) > MAX_PARAM_VALUE - 100
+    assert digest == hashlib.sha256(value.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("cut", "limit"),
+    [
+        (lambda text: legal_params({"key": text})[0]["key"], MAX_PARAM_VALUE),
+        (lambda text: legal_tags({"key": text})["key"], MAX_TAG_VALUE),
+        (legal_name, MAX_NAME),
+    ],
+    ids=["param", "tag", "name"],
+)
+def test_texts_that_differ_only_after_mlflows_limit_stay_different(cut: Callable[[str], str], limit: int) -> None:
+    first, second = cut("x" * limit + "1"), cut("x" * limit + "2")
+    assert first != second
+    assert len(first) == len(second) == limit
+    assert cut("x" * limit) == "x" * limit
 
 
 def test_a_cursor_survives_and_a_damaged_one_is_started_anew(folder: RunFolder) -> None:

@@ -47,6 +47,19 @@ class ImageFiles:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What a user should know about the files of a data set.
+
+    Attributes:
+        notes: sentences for the run's log: how the folders were understood, and what was left alone.
+        unread: how many files have an ending that no reader here knows, by ending (".heic").
+    """
+
+    notes: tuple[str, ...] = ()
+    unread: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class ImageFileSet:
     """A data set of image files, before anything is decoded.
 
@@ -57,6 +70,9 @@ class ImageFileSet:
         native_size: height and width that files are decoded at and then resized from; None decodes at the size
             that is asked for.
         root: folder that names of files are told relative to; None for the deepest folder that holds all.
+        validation: the data set's own validation images, where they were asked for; None leaves it to be cut from
+            the training images.
+        findings: what was found about the files beyond these.
     """
 
     train: ImageFiles
@@ -65,6 +81,12 @@ class ImageFileSet:
     source: str
     native_size: int | None = None
     root: Path | None = None
+    validation: ImageFiles | None = None
+    findings: Findings = Findings()
+
+    def parts(self) -> tuple[ImageFiles, ...]:
+        """Training, test and validation images, those that there are, in the order in which pixels are held."""
+        return tuple(part for part in (self.train, self.test, self.validation) if part is not None)
 
 
 class SkippedImage(NamedTuple):
@@ -88,6 +110,7 @@ class ImageData:
         digest: hexadecimal digest (at most 36 characters) that changes when images or labels change.
         source: where the data came from, in words or as a path.
         skipped: files that `on_bad_image=skip` left out.
+        validation: the data set's own validation images; None leaves it to be cut from the training images.
     """
 
     train: ImageSplit
@@ -96,6 +119,7 @@ class ImageData:
     digest: str
     source: str
     skipped: tuple[SkippedImage, ...] = ()
+    validation: ImageSplit | None = None
 
     @property
     def num_classes(self) -> int:

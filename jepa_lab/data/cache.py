@@ -1,7 +1,7 @@
 """Decoded images in one file on disk: files are decoded once, and mapped into memory by every later run.
 
 ```
-<cache>/<key>/pixels.bin     [n, 3, S, S] uint8: training images, then test images
+<cache>/<key>/pixels.bin     [n, 3, S, S] uint8: training, test, then validation images
 <cache>/<key>/cache.json     what they are of, with their SHA-256
 <cache>/<key>.lock           held while the entry is written or opened
 <cache>/<key>.tmp, .old      left by a writer that was killed; removed by the next one
@@ -28,16 +28,15 @@ import torch
 from jepa_lab.data.base import ImageFileSet, SkippedImage
 from jepa_lab.data.image_files import (
     OnBadImage,
+    digest_of,
     file_pixels,
     raise_first,
     skipped_images,
-    split_images,
     without_images,
 )
 from jepa_lab.data.images import READ_AT_ONCE, BadImage, LazyImages
 from jepa_lab.data.long_work import LongWork
 from jepa_lab.data.mapped import MappedPixels
-from jepa_lab.data.pixels import data_digest
 from jepa_lab.data.survey import DECODE_RULES_VERSION, fingerprint_of, without_skipped
 from jepa_lab.data.workers import Workers, in_order
 from jepa_lab.errors import ConfigError, DataError, RunFolderError, RunStopped
@@ -75,7 +74,7 @@ class CachedImages:
     """An entry of the cache, verified.
 
     Attributes:
-        pixels: training images, then test images.
+        pixels: training, test, then validation images.
         files: the data set without the files that were left out.
         digest: as `data_digest` of the decoded images.
         skipped: files that were left out.
@@ -226,13 +225,13 @@ class ImageCache:
         left = without_images(self.files, bad)
         shape = (source.shape[0] - len(bad), *source.shape[1:])
         pixels = MappedPixels(path, shape)
-        train, test = split_images(left, LazyImages(pixels, Workers(0), torch.arange(shape[0])))
+        images = LazyImages(pixels, Workers(0), torch.arange(shape[0]))
         return {
             "source": self.files.source,
             "shape": shape,
             "class_names": self.files.class_names,
             "pixels_sha256": sha.hexdigest(),
-            "digest": data_digest(train, test, self.files.class_names),
+            "digest": digest_of(left, images),
             "skipped": [list(image) for image in skipped_images(self.files, bad)],
         }
 

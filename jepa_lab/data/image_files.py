@@ -1,4 +1,4 @@
-"""The files of a data set as one source of pixels: training images first, then test images."""
+"""The files of a data set as one source of pixels: training images, test images, then its own validation images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -76,17 +76,42 @@ class FilePixels:
 
 
 def file_pixels(files: ImageFileSet, image_size: int) -> FilePixels:
-    """All files of a data set: the training images, then the test images."""
-    return FilePixels((*files.train.files, *_test_files(files)), image_size, files.native_size)
+    """All files of a data set, in the order of its parts."""
+    return FilePixels(_every_file(files), image_size, files.native_size)
 
 
-def split_images(files: ImageFileSet, images: Images) -> tuple[ImageSplit, ImageSplit | None]:
-    """The two splits of images that are in the order of `file_pixels`."""
-    num_train, num_test = len(files.train.files), len(_test_files(files))
-    train = ImageSplit(images[torch.arange(num_train)], label_tensor(files.train))
-    if files.test is None:
-        return train, None
-    return train, ImageSplit(images[torch.arange(num_train, num_train + num_test)], label_tensor(files.test))
+def _every_file(files: ImageFileSet) -> list[Path]:
+    return [file for part in files.parts() for file in part.files]
+
+
+class ImageSplits(NamedTuple):
+    """The splits of a data set; test and validation are None where it has none of its own."""
+
+    train: ImageSplit
+    test: ImageSplit | None
+    validation: ImageSplit | None
+
+
+def split_images(files: ImageFileSet, images: Images) -> ImageSplits:
+    """The splits of images that are in the order of `file_pixels`."""
+    start = 0
+
+    def following(part: ImageFiles | None) -> ImageSplit | None:
+        nonlocal start
+        if part is None:
+            return None
+        first, start = start, start + len(part.files)
+        return ImageSplit(images[torch.arange(first, start)], label_tensor(part))
+
+    train = following(files.train)
+    assert train is not None
+    return ImageSplits(train, following(files.test), following(files.validation))
+
+
+def image_data(files: ImageFileSet, images: Images, digest: str, skipped: Sequence[SkippedImage]) -> ImageData:
+    """The data set of images that are in the order of `file_pixels`."""
+    train, test, validation = split_images(files, images)
+    return ImageData(train, test, files.class_names, digest, files.source, tuple(skipped), validation)
 
 
 def label_tensor(part: ImageFiles) -> Tensor | None:
@@ -119,9 +144,13 @@ def load_files(files: ImageFileSet, image_size: int, on_bad_image: OnBadImage = 
         good[[image.place for image in bad]] = False
         images = images[good]
     left = without_images(files, bad)
-    train, test = split_images(left, images)
-    digest = data_digest(train, test, files.class_names)
-    return ImageData(train, test, files.class_names, digest, files.source, skipped_images(files, bad))
+    return image_data(left, images, digest_of(left, images), skipped_images(files, bad))
+
+
+def digest_of(files: ImageFileSet, images: Images) -> str:
+    """`data_digest` of images that are in the order of `file_pixels`."""
+    train, test, validation = split_images(files, images)
+    return data_digest(train, test, files.class_names, validation)
 
 
 def raise_first(bad: Sequence[BadImage], on_bad_image: OnBadImage) -> None:
@@ -144,37 +173,50 @@ def without_images(files: ImageFileSet, bad: Sequence[BadImage]) -> ImageFileSet
     """The data set as if the bad files were not there.
 
     Raises:
-        DataError: if a class of a split, or a split without labels, has no other files.
+        DataError: if a class of the training images, or any part without labels, has no other files.
     """
     if not bad:
         return files
-    indices, num_train = {image.place for image in bad}, len(files.train.files)
-    train = _part_without(files.train, indices, 0, ("training", bad[0].problem), files.class_names)
-    if files.test is None:
-        return replace(files, train=train)
-    test = _part_without(files.test, indices, num_train, ("test", bad[0].problem), files.class_names)
-    return replace(files, train=train, test=test)
+    indices, start, left = {image.place for image in bad}, 0, []
+    for part in files.parts():
+        left.append(_part_without(part, indices, start))
+        start += len(part.files)
+    rest = iter(left)
+    train = next(rest)
+    _check_something_is_left(files, train, bad[0].problem)
+    test = None if files.test is None else next(rest)
+    validation = None if files.validation is None else next(rest)
+    for name, other in (("test", test), ("validation", validation)):
+        if other is not None and not other.files:
+            raise _nothing_left(f"the {name} images", bad[0].problem)
+    return replace(files, train=train, test=test, validation=validation)
 
 
-def _part_without(
-    part: ImageFiles, bad: set[int], offset: int, words: tuple[str, str], class_names: tuple[str, ...]
-) -> ImageFiles:
+def _part_without(part: ImageFiles, bad: set[int], offset: int) -> ImageFiles:
     kept = [position for position in range(len(part.files)) if position + offset not in bad]
     files = tuple(part.files[position] for position in kept)
-    labels = None if part.labels is None else tuple(part.labels[position] for position in kept)
-    lost = {*(part.labels or ())} - {*(labels or ())}
-    if lost or not files:
-        what = f"class {class_names[min(lost)]!r} of the {words[0]} images" if lost else f"the {words[0]} images"
-        raise DataError(
-            f"data.on_bad_image=skip leaves nothing of {what}: no file can be decoded (such as: {words[1]}); "
-            "mend the files, or remove the class"
-        )
-    return ImageFiles(files, labels)
+    return ImageFiles(files, None if part.labels is None else tuple(part.labels[position] for position in kept))
+
+
+def _check_something_is_left(files: ImageFileSet, train: ImageFiles, problem: str) -> None:
+    """Training needs images, and images of every class; the other parts may lack some, which is told."""
+    lost = {*(files.train.labels or ())} - {*(train.labels or ())}
+    if lost:
+        raise _nothing_left(f"class {files.class_names[min(lost)]!r} of the training images", problem)
+    if not train.files:
+        raise _nothing_left("the training images", problem)
+
+
+def _nothing_left(what: str, problem: str) -> DataError:
+    return DataError(
+        f"data.on_bad_image=skip leaves nothing of {what}: no file can be decoded (such as: {problem}); "
+        "fix the files, or remove the class"
+    )
 
 
 def relative_names(files: ImageFileSet) -> list[str]:
-    """Names of all files, training images first, relative to the data set's folder, with slashes."""
-    every = (*files.train.files, *_test_files(files))
+    """Names of all files, in the order of the parts, relative to the data set's folder, with slashes."""
+    every = _every_file(files)
     root = files.root or Path(os.path.commonpath([file.parent for file in every]))
     return [_as_text(file.relative_to(root).as_posix()) for file in every]
 
@@ -184,7 +226,3 @@ def _as_text(name: str) -> str:
     if name.isascii() and name.isprintable() and "\\" not in name:
         return name
     return printable(os.fsencode(name.replace("\\", r"\\")).decode("utf-8", "backslashreplace"))
-
-
-def _test_files(files: ImageFileSet) -> tuple[Path, ...]:
-    return () if files.test is None else files.test.files

@@ -9,7 +9,7 @@ import torch
 
 from jepa_lab.data.base import ImageData, ImageDataset, ImageFileSet, ImageSplit
 from jepa_lab.data.cache import ImageCache, cache_folder
-from jepa_lab.data.image_files import CHANNELS, OnBadImage, file_pixels, load_files, split_images
+from jepa_lab.data.image_files import CHANNELS, OnBadImage, file_pixels, image_data, load_files
 from jepa_lab.data.images import HostPixels, LazyImages, PixelSource, to_tensor
 from jepa_lab.data.residency import Loading
 from jepa_lab.data.survey import Survey, TrainingPart, fingerprint_of, survey_files, without_skipped
@@ -53,8 +53,8 @@ def load_images(
     if files is None:
         return Loaded(_in_one_piece(dataset.load(), loading))
     bytes_an_image = CHANNELS * dataset.image_size**2
-    num_train, num_test = len(files.train.files), 0 if files.test is None else len(files.test.files)
-    resident = loading.keeps_resident(num_train * bytes_an_image, (num_train + num_test) * bytes_an_image)
+    num_images = sum(len(part.files) for part in files.parts())
+    resident = loading.keeps_resident(len(files.train.files) * bytes_an_image, num_images * bytes_an_image)
     if cache:
         name = f"{type(dataset).__name__} {dataset.params.model_dump_json()}"
         entry = ImageCache(cache_folder(), name, files, dataset.image_size, loading.workers, on_bad_image)
@@ -86,7 +86,8 @@ def _in_one_piece(data: ImageData, loading: Loading) -> ImageData:
         return data
     train = _streamed_from_memory(data.train, loading.workers)
     test = None if data.test is None else _streamed_from_memory(data.test, loading.workers)
-    return replace(data, train=train, test=test)
+    validation = None if data.validation is None else _streamed_from_memory(data.validation, loading.workers)
+    return replace(data, train=train, test=test, validation=validation)
 
 
 def _streamed_from_memory(split: ImageSplit, workers: Workers) -> ImageSplit:
@@ -99,9 +100,8 @@ def _from_cache(cache: ImageCache, workers: Workers, resident: bool) -> Loaded:
     cached = cache.open()
     notes = () if cached.note is None else (cached.note,)
     images = _lazy(cached.pixels, Workers(0) if resident else workers)
-    train, test = split_images(cached.files, to_tensor(images) if resident else images)
-    files = cached.files
-    return Loaded(ImageData(train, test, files.class_names, cached.digest, files.source, cached.skipped), None, notes)
+    data = image_data(cached.files, to_tensor(images) if resident else images, cached.digest, cached.skipped)
+    return Loaded(data, None, notes)
 
 
 def _from_files(
@@ -116,8 +116,8 @@ def _from_files(
     if survey is None or survey.fingerprint != fingerprint_of(files, image_size):
         survey = survey_files(files, image_size, workers, on_bad_image, training_part)
     files = without_skipped(files, survey.skipped)
-    train, test = split_images(files, _lazy(file_pixels(files, image_size), workers))
-    return Loaded(ImageData(train, test, files.class_names, survey.digest, files.source, survey.skipped), survey)
+    images = _lazy(file_pixels(files, image_size), workers)
+    return Loaded(image_data(files, images, survey.digest, survey.skipped), survey)
 
 
 def _lazy(source: PixelSource, workers: Workers) -> LazyImages:

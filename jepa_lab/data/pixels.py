@@ -15,6 +15,7 @@ from jepa_lab.data.base import ImageSplit
 RESIZE_CHUNK_PIXELS = 1 << 24
 DIGEST_DIGITS = 32  # MLflow stores at most 36
 DIGEST_IMAGES = 1024
+VALIDATION = "validation"
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:
@@ -39,17 +40,23 @@ def resize_images(images: Tensor, size: int) -> Tensor:
     return resized
 
 
-def data_digest(train: ImageSplit, test: ImageSplit | None, class_names: tuple[str, ...] = ()) -> str:
+def data_digest(
+    train: ImageSplit,
+    test: ImageSplit | None,
+    class_names: tuple[str, ...] = (),
+    validation: ImageSplit | None = None,
+) -> str:
     """Name the content: SHA-256 over shapes, pixels and labels as delivered, cut to 32 hexadecimal digits.
 
     Args:
         class_names: where they come from the user's files, too; renaming a class is a change.
+        validation: the data set's own, where it is used.
     """
     digest = ContentDigest()
-    for split in (train, test):
+    for name, split in (("", train), ("", test), (VALIDATION, validation)):
         if split is None:
             continue
-        digest.begin(split.images.shape)
+        digest.begin(split.images.shape, name)
         for part in split.images.split(DIGEST_IMAGES):
             digest.pixels(part)
         digest.labels(split.labels)
@@ -62,9 +69,9 @@ class ContentDigest:
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
 
-    def begin(self, shape: Sequence[int]) -> None:
-        """A split of this shape follows, [n, C, H, W]."""
-        self._sha.update(f"{tuple(shape)}".encode())
+    def begin(self, shape: Sequence[int], name: str = "") -> None:
+        """A split of this shape follows, [n, C, H, W]; `VALIDATION` tells one from a test split of the same images."""
+        self._sha.update(f"{name}{tuple(shape)}".encode())
 
     def pixels(self, images: Tensor) -> None:
         """The next images of the split, [m, C, H, W] uint8 on the CPU."""

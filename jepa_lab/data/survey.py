@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from jepa_lab.data.base import ImageFileSet, SkippedImage
+from jepa_lab.data.base import ImageFiles, ImageFileSet, SkippedImage
 from jepa_lab.data.image_files import (
     FilePixels,
     OnBadImage,
@@ -27,9 +27,9 @@ from jepa_lab.data.image_files import (
     skipped_images,
     without_images,
 )
-from jepa_lab.data.images import READ_AT_ONCE, BadImage, Block
+from jepa_lab.data.images import READ_AT_ONCE, BadImage
 from jepa_lab.data.long_work import LongWork
-from jepa_lab.data.pixels import ContentDigest
+from jepa_lab.data.pixels import VALIDATION, ContentDigest
 from jepa_lab.data.splits import add_to_histogram
 from jepa_lab.data.workers import Workers, in_order
 from jepa_lab.errors import RunFolderError
@@ -88,11 +88,11 @@ def fingerprint_of(files: ImageFileSet, image_size: int) -> str:
     """
     sha = hashlib.sha256()
     settings = [DECODE_RULES_VERSION, image_size, files.native_size, files.class_names, len(files.train.files)]
+    if files.validation is not None:
+        settings.append(len(files.validation.files))
     sha.update(json.dumps(settings).encode())
     names = iter(relative_names(files))
-    for part in (files.train, files.test):
-        if part is None:
-            continue
+    for part in files.parts():
         for position, file in enumerate(part.files):
             try:
                 status = file.stat()
@@ -163,28 +163,43 @@ def _look_at_all(
         seen[training_part(label_tensor(files.train), num_train)] = True
     histogram = torch.zeros(channels, 256, dtype=torch.int64)
     digest, bad = ContentDigest(), list[BadImage]()
-    digest.begin((num_train, channels, *size))
     work = LongWork("looking at every image once", num_images)
-    for indices, block in _blocks(num_train, num_images, pixels, workers):
-        work.add(len(indices))
+    pieces = _pieces(files)
+    blocks = in_order(pixels.read, [piece.indices for piece in pieces], replace(workers, pin_memory=False))
+    for piece, block in zip(pieces, blocks, strict=True):
+        work.add(len(piece.indices))
         raise_first(block.bad, on_bad_image)
         bad += block.bad
         if bad:
             continue  # only to find the other bad ones
-        if indices[0] == num_train and files.test is not None:
-            digest.labels(label_tensor(files.train))
-            digest.begin((num_images - num_train, channels, *size))
+        if piece.is_first:
+            name = VALIDATION if piece.part is files.validation else ""
+            digest.begin((len(piece.part.files), channels, *size), name)
         digest.pixels(block.images)
-        add_to_histogram(histogram, block.images[seen[indices]])
-    digest.labels(label_tensor(files.train if files.test is None else files.test))
+        add_to_histogram(histogram, block.images[seen[piece.indices]])
+        if piece.is_last:
+            digest.labels(label_tensor(piece.part))
     return _Look(bad, digest.hex(files.class_names), None if training_part is None else histogram)
 
 
-def _blocks(num_train: int, num_images: int, pixels: FilePixels, workers: Workers) -> Iterator[tuple[Tensor, Block]]:
-    """Blocks of indices that do not cross from training to test images, with what was read at them."""
-    parts = (torch.arange(num_train), torch.arange(num_train, num_images))
-    blocks = [block for part in parts if len(part) for block in part.split(READ_AT_ONCE)]
-    return zip(blocks, in_order(pixels.read, blocks, replace(workers, pin_memory=False)), strict=True)
+class _Piece(NamedTuple):
+    """Images of one part that are read at once; `is_first` and `is_last` of that part."""
+
+    part: ImageFiles
+    indices: Tensor
+    is_first: bool
+    is_last: bool
+
+
+def _pieces(files: ImageFileSet) -> list[_Piece]:
+    """All images in order, in pieces that do not cross from one part to the next."""
+    start, pieces = 0, []
+    for part in files.parts():
+        indices = torch.arange(start, start + len(part.files)).split(READ_AT_ONCE)
+        start += len(part.files)
+        last = len(indices) - 1
+        pieces += [_Piece(part, each, number == 0, number == last) for number, each in enumerate(indices)]
+    return pieces
 
 
 def save_surveys(path: Path, surveys: dict[str, Survey]) -> None:

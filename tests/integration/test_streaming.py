@@ -366,12 +366,12 @@ def test_other_bad_files_than_at_the_start_are_refused(
 
 
 @pytest.mark.parametrize("residency", ["resident", "streaming"])
-def test_skipping_a_whole_class_is_refused(photos: Path, tmp_path: Path, residency: str) -> None:
+def test_skipping_a_whole_training_class_is_refused(photos: Path, tmp_path: Path, residency: str) -> None:
     root = copied(photos, tmp_path / "photos")
-    for file in (root / "test/bee").iterdir():
+    for file in (root / "train/bee").iterdir():
         file.write_bytes(b"no image")
     settings = (f"data.residency={residency}", "data.on_bad_image=skip")
-    with pytest.raises(DataError, match=r"leaves nothing of class 'bee' of the test images"):
+    with pytest.raises(DataError, match=r"leaves nothing of class 'bee' of the training images"):
         start_run(load_photos(tmp_path, root, *settings), tmp_path / "runs", COMMAND)
 
 

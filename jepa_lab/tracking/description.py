@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jepa_lab.tracking.records import read_record, record_as, write_record
+from jepa_lab.tracking.records import read_versioned_record, record_as, write_record
+from jepa_lab.tracking.unescaped_uris import with_escaped_uri
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]  # how a run ended, in MLflow's words
 
 KIND = "run"
-VERSION = 1
+VERSION = 2
+_UNESCAPED_VERSION = 1  # its SQLite URIs held paths as they were
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class TrackerSettings:
     """Where the mirror sends a run.
 
     Attributes:
-        uri: tracking URI without credentials, SQLite paths absolute.
+        uri: tracking URI without credentials; the path of a SQLite file is absolute and percent-encoded.
         artifact_location: URI of the artifact folder of a new experiment; None lets the server choose.
         run_name: None for the name of the run folder.
         flush_seconds: pause between two looks at `metrics.jsonl`.
@@ -104,4 +106,9 @@ def load_description(path: Path) -> RunDescription:
     Raises:
         RunFolderError: if it is missing or damaged.
     """
-    return record_as(RunDescription, read_record(path, KIND, VERSION), path)
+    version, content = read_versioned_record(path, KIND, (_UNESCAPED_VERSION, VERSION))
+    description = record_as(RunDescription, content, path)
+    if version == VERSION or description.tracker is None:
+        return description
+    given = description.params.get("tracking.uri")
+    return dataclasses.replace(description, tracker=with_escaped_uri(description.tracker, given))

@@ -21,6 +21,7 @@ from jepa_lab.tracking.metrics import MetricsRow, iter_lines, parse_row
 from jepa_lab.tracking.mlflow_names import legal_name
 from jepa_lab.tracking.records import read_record, write_record
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.tracking.uris import absolute_uri
 
 KIND = "mirror"
 VERSION = 1
@@ -122,6 +123,8 @@ def load_cursor(folder: RunFolder, description: RunDescription) -> MirrorCursor:
     except (RunFolderError, TypeError) as error:
         _log.warning("asking the tracker what it has, because of: %s", error)
         return new
+    if cursor.uri != new.uri:  # it may have been written before URIs were percent-encoded
+        cursor.uri = absolute_uri(cursor.uri)
     return cursor if (cursor.uri, cursor.experiment, cursor.run_uid) == (new.uri, new.experiment, new.run_uid) else new
 
 

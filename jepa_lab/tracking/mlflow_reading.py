@@ -19,7 +19,7 @@ from jepa_lab.tracking.mlflow_calls import RunUnknown, TrackerAway, tracker_call
 from jepa_lab.tracking.mlflow_mirror import PARENT_TAG
 from jepa_lab.tracking.mlflow_store import RUN_UID_TAG, quiet_mlflow
 from jepa_lab.tracking.run_folder import RunFolder
-from jepa_lab.tracking.uris import check_uri, default_uri, sqlite_path
+from jepa_lab.tracking.uris import check_uri, default_uri, sqlite_path, uri_for_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,7 +58,7 @@ def read_runs(names: Sequence[str], uri: str | None) -> ReadRuns:
         RunFolderError: if a folder that was named is damaged.
     """
     folders = {name: RunFolder.open(Path(name)).read_description() for name in names if _is_folder(name)}
-    store = _store_of(folders) if uri is None else uri
+    store = _store_of(folders) if uri is None else _checked(uri)
     try:
         finder = _Finder(_client(store), folders)
         found = [run for name in names or (DEFAULT_EXPERIMENT,) for run in finder.find(name)]
@@ -93,16 +93,25 @@ def _store_of(folders: dict[str, RunDescription]) -> str:
     return next(iter(stores), default_uri())
 
 
-def _client(uri: str) -> MlflowClient:
-    """A client for reading; credentials go through the environment.
+def _checked(uri: str) -> str:
+    """The URI that the user gave.
 
     Raises:
-        ConfigError: if the URI is wrong or there is no such database.
+        ConfigError: if it is wrong.
     """
     try:
         check_uri(uri)
     except ValueError as error:
         raise ConfigError(f"--uri: {error}") from None
+    return uri
+
+
+def _client(uri: str) -> MlflowClient:
+    """A client for reading; credentials go through the environment.
+
+    Raises:
+        ConfigError: if there is no such database.
+    """
     database = sqlite_path(uri)
     if database is not None and not database.is_file():
         raise ConfigError(
@@ -115,7 +124,8 @@ def _client(uri: str) -> MlflowClient:
 
     with tracker_calls():
         bare = without_credentials(uri)
-        return MlflowClient(tracking_uri=with_credentials(bare), registry_uri=with_credentials(bare))
+        full = uri_for_mlflow(with_credentials(bare))
+        return MlflowClient(tracking_uri=full, registry_uri=full)
 
 
 class _Finder:

@@ -18,7 +18,7 @@ from jepa_lab.tracking.credentials import with_credentials
 from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.mlflow_calls import RunDeleted, TrackerAway, tracker_calls
-from jepa_lab.tracking.uris import sqlite_path
+from jepa_lab.tracking.uris import sqlite_path, uri_for_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,7 +60,7 @@ def connect(settings: TrackerSettings) -> MlflowClient:
     quiet_mlflow()
     from mlflow import MlflowClient
 
-    uri = with_credentials(settings.uri)
+    uri = uri_for_mlflow(with_credentials(settings.uri))
     with tracker_calls():
         database = sqlite_path(settings.uri)
         if database is None:

@@ -26,6 +26,8 @@ from jepa_lab.tracking.description import TrackerSettings
 from jepa_lab.tracking.mirror_cursor import mirror_state
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.uris import (
+    absolute_uri,
+    artifact_uri,
     check_artifact_location,
     check_uri,
     default_artifact_location,
@@ -43,11 +45,11 @@ class MlflowParams(ComponentParams):
         None,
         repr=False,
         description="Tracking URI: sqlite:///FILE, http(s)://SERVER, postgresql://... ; null is mlflow.db in "
-        "the current folder. Credentials in it are used, but written nowhere.",
+        "the current folder. In FILE write '%' as %25 and '?' as %3F. Credentials in it are used, but written nowhere.",
     )
     artifact_location: str | None = Field(
         None,
-        description="Artifact folder (URI) of a new experiment; null is mlflow-artifacts beside a SQLite "
+        description="Artifact folder of a new experiment, a path or a URI; null is mlflow-artifacts beside a SQLite "
         "file, and the server's own choice otherwise.",
     )
     experiment: str = Field("jepa-lab", min_length=1, max_length=500, description="MLflow experiment.")
@@ -87,15 +89,14 @@ class MlflowTracker(Tracker):
         assert isinstance(params, MlflowParams)
         super().__init__(params)
         self._uri_given = params.uri is not None
-        given = params.uri or default_uri()
-        database = sqlite_path(given)
-        if database is not None:  # a later `sync` may run in another folder
-            given = given.replace(f":///{database}", f":///{database.absolute()}", 1)
+        given = default_uri() if params.uri is None else absolute_uri(params.uri)  # for a `sync` in another folder
         self._credentials = credential_environment(given)
         uri = without_credentials(given)
         self._settings = TrackerSettings(
             uri=uri,
-            artifact_location=params.artifact_location or default_artifact_location(uri),
+            artifact_location=default_artifact_location(uri)
+            if params.artifact_location is None
+            else artifact_uri(params.artifact_location),
             experiment=params.experiment,
             run_name=params.run_name,
             flush_seconds=params.flush_seconds,

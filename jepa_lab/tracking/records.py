@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,18 @@ def read_record(path: Path, kind: str, version: int) -> dict[str, Any]:
     """The content that `write_record` wrote, without the envelope.
 
     Raises:
-        RunFolderError: if the file is missing, damaged, of another format or of a newer version.
+        RunFolderError: if the file is missing, damaged, of another format or of another version.
+    """
+    return read_versioned_record(path, kind, (version,))[1]
+
+
+def read_versioned_record(path: Path, kind: str, versions: Sequence[int]) -> tuple[int, dict[str, Any]]:
+    """The version of a record, and the content that `write_record` wrote, without the envelope.
+
+    Args:
+        versions: those that the caller can read.
+    Raises:
+        RunFolderError: if the file is missing, damaged, of another format or of another version.
     """
     try:
         record = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
@@ -54,12 +65,13 @@ def read_record(path: Path, kind: str, version: int) -> dict[str, Any]:
         raise RunFolderError(f"{path} is not a {kind!r} file of jepa-lab; restore it from a copy")
     if record.get("sha256") != checksum:
         raise RunFolderError(f"{path} is damaged: its checksum does not match; restore it from a copy")
-    if record.get("format_version") != version:
+    version = record.get("format_version")
+    if version not in versions:
         raise RunFolderError(
-            f"{path} has format version {record.get('format_version')}, this jepa-lab reads {version}; "
+            f"{path} has format version {version}, this jepa-lab reads {' and '.join(map(str, versions))}; "
             "use the version of jepa-lab that wrote it"
         )
-    return {key: value for key, value in record.items() if key not in _ENVELOPE}
+    return version, {key: value for key, value in record.items() if key not in _ENVELOPE}
 
 
 def record_as(kind: type[T], content: Mapping[str, Any], path: Path) -> T:

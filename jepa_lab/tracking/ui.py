@@ -16,7 +16,7 @@ from typing import IO
 
 from jepa_lab.errors import ConfigError, JepaLabError
 from jepa_lab.tracking.credentials import scrub, without_credentials
-from jepa_lab.tracking.uris import check_uri, default_artifact_location, default_uri, sqlite_path
+from jepa_lab.tracking.uris import check_uri, default_artifact_location, default_uri, sqlite_path, uri_for_mlflow
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
@@ -89,7 +89,7 @@ def _start(store: str, host: str, port: int, output: IO[bytes]) -> subprocess.Po
     """Start the server; the store goes through the environment, where `ps` does not show its password."""
     environment = {
         **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": store,
+        "MLFLOW_BACKEND_STORE_URI": uri_for_mlflow(store),
         "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
     }
     location = default_artifact_location(store)

@@ -168,7 +168,7 @@ def test_the_layout_of_run_json(tmp_path: Path) -> None:
     assert len(checksum) == 64
     assert held == {
         "format": "jepa-lab run",
-        "format_version": 1,
+        "format_version": 2,
         "params": {"masker.num_targets": "4"},
         "tags": {"masker": "multi_block", "seed": "3"},
         "dataset": {"name": "digits", "source": "scikit-learn", "digest": "abc"},

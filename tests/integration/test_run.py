@@ -103,6 +103,31 @@ def test_metrics_hold_every_monitor_at_the_promised_steps(finished: RunOutcome) 
         assert all(f"train/{name}" in row.metrics for row in logged)
 
 
+def test_the_model_is_evaluated_after_the_last_epoch_whatever_the_interval(tmp_path: Path) -> None:
+    outcome = start_run(load_tiny(tmp_path, "probe.every_epochs=2"), tmp_path / "runs", [])
+    rows = [row for row in read_metrics(outcome.folder.metrics) if "validation/loss" in row.metrics]
+    assert [(row.step, row.epoch) for row in rows] == [(0, 0), (10, 2), (15, 3)]
+    assert outcome.result["metrics"]["rankme_end"] == rows[-1].metrics["monitor/rankme"]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [([0.5, 0.7, 0.7, 0.6], (5, 0.7)), ([0.7, 0.7, 0.7, 0.7], (0, 0.7)), ([0.1, 0.2, 0.3, 0.4], (15, 0.4))],
+)
+def test_the_best_checkpoint_is_the_first_that_reaches_the_highest_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accuracies: list[float], best: tuple[int, float]
+) -> None:
+    remaining = iter(accuracies)
+    evaluate = OnlineEvaluation.evaluate
+    monkeypatch.setattr(
+        OnlineEvaluation, "evaluate", lambda self: replace(evaluate(self), online_probe=next(remaining))
+    )
+    outcome = start_run(load_tiny(tmp_path), tmp_path / "runs", [])
+    step, accuracy = best
+    assert outcome.result["best_online_probe"] == {"step": step, "accuracy": accuracy}
+    assert step in CheckpointStore(outcome.folder.checkpoints).steps()
+
+
 def test_the_last_two_checkpoints_and_the_best_are_kept(finished: RunOutcome) -> None:
     steps = CheckpointStore(finished.folder.checkpoints).steps()
     best = finished.result["best_online_probe"]["step"]

@@ -6,17 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from jepa_lab.downsampling.base import DOWNSAMPLINGS
 from jepa_lab.grid import Grid
+from jepa_lab.losses.base import Loss
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.hierarchy import Pyramid, level_grids
+from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
-from jepa_lab.registry import Entry
+from jepa_lab.registry import ComponentParams, Entry
+from jepa_lab.targets.base import TargetInputs
+from jepa_lab.targets.pixels import PixelsTarget
 
 GRID, SIZE = Grid(4, 4), ModelSize(16, 3, 2)
 
@@ -60,3 +64,29 @@ def test_every_level_of_a_pyramid_is_in_the_precision_of_its_features(entry: Ent
     with torch.autocast("cpu", dtype=torch.bfloat16):
         levels = pyramid(torch.randn(2, 16, 16), torch.ones(2, 16, dtype=torch.bool))
     assert [level.dtype for level in levels] == [torch.float32] * 3
+
+
+class Recording(Loss):
+    """Keeps what it is given."""
+
+    def per_patch(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        self.predictions, self.targets = predictions, targets
+        return (predictions - targets).square().mean(-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_loss_compares_predictions_with_targets_that_were_not_rounded_to_half_precision(dtype: torch.dtype) -> None:
+    encoder = VisionTransformer(GRID, 2, 3, SIZE, position("sincos"))
+    predictor = Predictor(SIZE.embed_dim, SIZE, position("sincos"), target_dim=12)
+    target = PixelsTarget(ComponentParams(), TargetInputs(SIZE.embed_dim, SIZE.depth, 2, 3))
+    loss = Recording(ComponentParams())
+    model = IJepa(encoder, predictor, target, loss)
+    masks = Masks(torch.tensor([[[0, 3, 5]]]), None, torch.tensor([[[9, 10]]]), None)
+    images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=dtype):
+        prediction = model(images, masks)
+    pixels = target.compute(model.target_encoder, images, masks)
+    assert not torch.equal(pixels, pixels.to(dtype).float())
+    assert torch.equal(loss.targets[:, 0], pixels)
+    assert torch.equal(prediction.targets, pixels)
+    assert loss.predictions.dtype == prediction.loss.dtype == torch.float32

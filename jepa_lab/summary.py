@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 _ROWS = {
     "trained": "this run",
@@ -51,7 +52,7 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))  # a folder may be called [b]
     console.print(table)
 
 

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.tracking.credentials import scrub
+from jepa_lab.tracking.uris import absolute_uri, check_uri, sqlite_path
 
 Direction = Literal["maximize", "minimize"]
 _LOCK_SUFFIX = ".lock"
@@ -51,12 +52,28 @@ def open_storage(journal: Path, url: str | None, mend: bool = True) -> BaseStora
         if mend:
             _mend_journal(journal)
         return JournalStorage(JournalFileBackend(str(journal)))
+    place = _storage_url(url)
     try:
-        return optuna.storages.get_storage(url)
+        return optuna.storages.get_storage(place)
     except Exception as error:  # whatever SQLAlchemy, its driver or Optuna raise
         raise ConfigError(
             f"--storage cannot be opened ({scrub(str(error)).splitlines()[0]}); give an Optuna URL"
         ) from error
+
+
+def _storage_url(url: str) -> str:
+    """The URL for Optuna, with the path of a SQLite file percent-encoded: Optuna would fill in braces in it.
+
+    Raises:
+        ConfigError: if the URL names no file, or another one than its author may mean.
+    """
+    if sqlite_path(url) is None:
+        return url
+    try:
+        check_uri(url)
+    except ValueError as error:
+        raise ConfigError(f"--storage: {error}") from None
+    return absolute_uri(url)
 
 
 def _mend_journal(journal: Path) -> None:

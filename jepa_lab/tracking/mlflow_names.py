@@ -21,6 +21,7 @@ MAX_DATASET_DIGEST = 36
 _MAX_BATCH_BYTES = 500_000  # a server refuses requests of more than a million; the rest is for the JSON around
 
 CUT_PARAMS_TAG = "jepa_lab.cut_params"
+_ILLEGAL_IN_MODELS = re.compile(r"[/:.%\"']")
 _ILLEGAL = re.compile(r"[^/\w.\- ]")
 
 
@@ -49,6 +50,11 @@ def cut_value(value: str, max_length: int) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def legal_model_name(name: str) -> str:
+    """`name` as a logged model may be called; a run folder may have been renamed to anything."""
+    return _ILLEGAL_IN_MODELS.sub("_", name)
 
 
 def legal_params(params: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -20,6 +20,7 @@ from jepa_lab.tracking.mlflow_names import (
     MAX_PARAMS_PER_BATCH,
     MAX_TAGS_PER_BATCH,
     batches,
+    legal_model_name,
     legal_params,
     legal_tags,
 )
@@ -103,7 +104,7 @@ def log_model(client: MlflowClient, run_id: str, folder: RunFolder, checkpoint: 
     if model is None:
         model = client.create_logged_model(
             experiment_id=experiment_id,
-            name=folder.name.replace(".", "_"),
+            name=legal_model_name(folder.name),
             source_run_id=run_id,
             tags={CHECKPOINT_TAG: checkpoint},
             model_type="I-JEPA",

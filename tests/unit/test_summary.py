@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from jepa_lab.summary import print_probe
+from jepa_lab.summary import print_probe, print_summary
 
 TITLES = {"logistic": "a logistic regression on frozen features", "knn": "a vote of the nearest neighbours"}
 
@@ -92,3 +94,12 @@ def test_a_note_that_holds_for_several_rows_is_told_once() -> None:
     text = printed({"trained": row, "raw_pixels": row}, TITLES)
     assert text.count("C=1 is large") == 1
     assert "note on this run, control: raw pixels: knn: hm" in text
+
+
+def test_a_folder_whose_name_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"rankme_start": 1.0, "rankme_end": 2.0, "images_per_second": 1.0, "training_seconds": 1.0}
+    result = {"metrics": metrics, "total_seconds": 1.0, "collapsed": False, "probe": None, "probe_skipped": "none"}
+    print_summary(result, Path("runs/a[bold]b"), "MLflow experiment '[x]'")
+    printed = capsys.readouterr().out
+    assert "runs/a[bold]b" in printed
+    assert "'[x]'" in printed

@@ -14,12 +14,32 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.studies import open_studies
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
+from jepa_lab.tracking.uris import sqlite_uri
 
 PLANNED = [PlannedTrial(arm, seed) for seed in (0, 1) for arm in ("a", "b")]
 
 
 def open_study(folder: Path) -> TableStudy:
     return TableStudy(open_storage(folder / "journal.log", None), "s", "maximize", ["a", "b"], [0, 1])
+
+
+@pytest.mark.parametrize("name", ["a b", "a%20b", "a?b", "a#b", "ä", "{a}"])
+def test_journal_and_storage_are_in_the_very_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    for url in (None, "sqlite:///optuna.db", sqlite_uri(Path("other%20one.db"))):
+        storage = open_storage(Path.cwd() / "journal.log", url)
+        TableStudy(storage, "s", "maximize", ["a", "b"], [0, 1]).enqueue(PLANNED)
+        storage.remove_session()
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["journal.log", "optuna.db", "other%20one.db"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_storage_in_which_a_path_may_be_meant_as_it_is_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a%20b").mkdir()
+    for url in (f"sqlite:///{tmp_path}/a%20b/o.db", f"sqlite:///{tmp_path}/a?b/o.db", "sqlite:///:memory:"):
+        with pytest.raises(ConfigError, match="--storage: uri"):
+            open_storage(tmp_path / "journal.log", url)
 
 
 def test_nothing_is_enqueued_twice(tmp_path: Path) -> None:

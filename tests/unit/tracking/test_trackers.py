@@ -38,6 +38,7 @@ from jepa_lab.tracking.mlflow_names import (
     MAX_PARAM_VALUE,
     MAX_TAG_VALUE,
     batches,
+    legal_model_name,
     legal_name,
     legal_params,
     legal_tags,
@@ -364,6 +365,16 @@ def test_names_and_values_keep_mlflows_limits() -> None:
     params, cut = legal_params({"a@": "1", "a+": "2", "fits": "x" * MAX_PARAM_VALUE})
     assert params == {"a_": "1", "a__2": "2", "fits": "x" * MAX_PARAM_VALUE}
     assert cut == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
+@pytest.mark.filterwarnings("ignore::FutureWarning:mlflow")
+@pytest.mark.parametrize("name", ["tiny-0123-s0", "a%20b", "a'b", 'a"b', "a:b.c", "a/b", "ä?#&;"])
+def test_a_run_folder_of_any_name_gives_a_model_name_that_mlflow_takes(name: str) -> None:
+    from mlflow.utils.validation import _validate_logged_model_name
+
+    _validate_logged_model_name(legal_model_name(name))
+    assert legal_model_name("tiny-0123-s0") == "tiny-0123-s0"
 
 
 def test_a_value_that_is_too_long_ends_with_the_digest_of_the_whole() -> None:

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
 _OVERRIDES = "Overrides follow FILE as KEY=VALUE, values in YAML: training.epochs=10 masker=random"
 
-
+_runs_option = click.option(
+    "--runs", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of the run folders."
+)
+_sweeps_option = click.option(
+    "--sweeps",
+    default="sweeps",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the sweep folders.",
+)
 _OUTPUT_LOST = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
@@ -128,18 +137,13 @@ def main() -> None:
 @click.argument("first", metavar="[FILE]", required=False)
 @click.argument("overrides", nargs=-1)
 @click.option("--preset", help="Overlay between FILE and the overrides: smoke.")
-@click.option(
-    "--runs",
-    default="runs",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the run folders.",
-)
+@_runs_option
 @click.option(
     "--resume",
-    metavar="RUN_FOLDER|auto",
+    metavar="RUN|auto",
     type=click.Path(path_type=Path),
-    help="Go on with this run; auto: with the newest unfinished run of FILE, or begin one.",
+    help="Resume this run, by its name under --runs or its path. `auto` resumes the newest unfinished run of FILE, or "
+    "starts a new one.",
 )
 def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs: Path, resume: Path | None) -> None:
     """Train and probe the pipeline FILE, or go on with a run; torchrun does it in several processes."""
@@ -151,7 +155,7 @@ def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs:
         file, overrides = None, (first, *overrides)
     with joined_team() as team:
         if resume is not None and str(resume) != "auto":
-            outcome = _resume(resume, file, overrides, preset, team)
+            outcome = _resume(resume, runs, file, overrides, preset, team)
         elif file is None:
             with team.reporting(StopSignals()):
                 raise ConfigError("`jepa-lab run` needs a pipeline FILE, as in `jepa-lab run pipelines/digits.yaml`")
@@ -160,15 +164,18 @@ def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs:
         _print_outcome(outcome)
 
 
-def _resume(path: Path, file: Path | None, overrides: tuple[str, ...], preset: str | None, team: Team) -> RunOutcome:
-    """Go on with the run in a folder."""
+def _resume(
+    run: Path, runs: Path, file: Path | None, overrides: tuple[str, ...], preset: str | None, team: Team
+) -> RunOutcome:
+    """Resume the run of a name or a path."""
     from jepa_lab.config.loading import load_pipeline
     from jepa_lab.interruption import StopSignals
     from jepa_lab.resume import resume_run
+    from jepa_lab.tracking.folder_names import find_folder
     from jepa_lab.tracking.run_folder import RunFolder
 
     with team.reporting(StopSignals()):
-        folder = RunFolder.open(path)
+        folder = RunFolder.open(find_folder(run, [runs]))
         source = folder.config if file is None else file
         given = load_pipeline(source, overrides, preset).pipeline if file or overrides or preset else None
     return resume_run(folder, given, sys.argv, team=team)
@@ -274,45 +281,55 @@ def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path)
 
 
 @main.command(epilog="Overrides are those of the probe and device: probe.encoder=context 'probe.additional=[finetune]'")
-@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 @click.option("--step", type=int, help="Checkpoint to probe; the last one by default.")
-def probe(run_folder: Path, overrides: tuple[str, ...], step: int | None) -> None:
-    """Probe a run's encoder again, also with other settings or on other data."""
+@_runs_option
+def probe(run: Path, overrides: tuple[str, ...], step: int | None, runs: Path) -> None:
+    """Probe a run's encoder again, also with other settings or on other data.
+
+    RUN is the name of a run under --runs, or the path of its folder.
+    """
     from jepa_lab.reprobe import probe_again
     from jepa_lab.summary import print_probe
+    from jepa_lab.tracking.folder_names import find_folder
     from jepa_lab.tracking.run_folder import RunFolder
 
-    file, result = probe_again(RunFolder.open(run_folder), overrides, step)
+    file, result = probe_again(RunFolder.open(find_folder(run, [runs])), overrides, step)
     print_probe(result)
     click.echo(f"wrote {file}")
 
 
 @main.command()
-@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG to write.")
 @click.option("--step", type=int, help="Checkpoint to draw; the last one by default.")
 @click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
 @click.option("--layer", type=int, help="Block to draw, from 1; the last one by default.")
 @click.option("--images", default=4, show_default=True, type=click.IntRange(1, 32), help="Validation images.")
 @click.option("--query", type=int, nargs=2, help="Row and column of a patch, from 0: draw what it attends to.")
+@_runs_option
 def attention(
-    run_folder: Path,
+    run: Path,
     out: Path,
     step: int | None,
     encoder: Literal["target", "context"],
     layer: int | None,
     images: int,
     query: tuple[int, int] | None,
+    runs: Path,
 ) -> None:
     """Draw which patches a run's encoder attends to, for each head, on validation images.
 
+    RUN is the name of a run under --runs, or the path of its folder.
     There is no class token: by default a map shows how much attention each patch receives from all patches.
     """
     from jepa_lab.attention_picture import AttentionQuestion, draw_run_attention
+    from jepa_lab.tracking.folder_names import find_folder
     from jepa_lab.tracking.run_folder import RunFolder
 
-    draw_run_attention(RunFolder.open(run_folder), AttentionQuestion(step, encoder, layer, images, query), out)
+    folder = RunFolder.open(find_folder(run, [runs]))
+    draw_run_attention(folder, AttentionQuestion(step, encoder, layer, images, query), out)
     click.echo(f"wrote {out}")
 
 
@@ -320,13 +337,7 @@ def attention(
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 @click.option("--preset", help="Overlay on every arm, and fewer seeds: smoke.")
-@click.option(
-    "--sweeps",
-    default="sweeps",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the sweep folders.",
-)
+@_sweeps_option
 @click.option("--slots", type=click.IntRange(min=1), help="Trials at once; by default one a GPU or CPU core.")
 @click.option("--slots-per-gpu", type=click.IntRange(min=1), help="Trials on each GPU, instead of --slots (default 1).")
 @click.option("--storage", help="Optuna storage URL; by default a journal in the sweep's folder.")
@@ -369,16 +380,21 @@ def sweep(
 
 
 @main.command()
-@click.argument("sweep_folder", type=click.Path(path_type=Path))
+@click.argument("sweep", type=click.Path(path_type=Path))
 @click.option("--storage", help="Optuna storage URL, where the sweep was given one.")
-def report(sweep_folder: Path, storage: str | None) -> None:
-    """Write the tables, figures and page of a sweep anew."""
+@_sweeps_option
+def report(sweep: Path, storage: str | None, sweeps: Path) -> None:
+    """Write the tables, figures and page of a sweep anew.
+
+    SWEEP is the name of a sweep under --sweeps, or the path of its folder.
+    """
     from jepa_lab.reports.report import print_table, write_report
     from jepa_lab.sweeps.folder import SweepFolder
     from jepa_lab.sweeps.results import report_input
     from jepa_lab.sweeps.studies import open_studies
+    from jepa_lab.tracking.folder_names import find_folder
 
-    folder = SweepFolder.open(sweep_folder)
+    folder = SweepFolder.open(find_folder(sweep, [sweeps]))
     content = report_input(folder, open_studies(folder, storage))
     print_table(content)
     for path in write_report(content, folder.report):
@@ -386,7 +402,7 @@ def report(sweep_folder: Path, storage: str | None) -> None:
 
 
 @main.command(epilog="Without RUN or EXPERIMENT: the experiment jepa-lab of mlflow.db in this folder.")
-@click.argument("runs", nargs=-1, metavar="[RUN | EXPERIMENT]...")
+@click.argument("names", nargs=-1, metavar="[RUN | EXPERIMENT]...")
 @click.option(
     "--metric", default="probe/validation_accuracy", show_default=True, help="Number that groups are compared by."
 )
@@ -394,8 +410,17 @@ def report(sweep_folder: Path, storage: str | None) -> None:
 @click.option("--baseline", metavar="ARM", help="Group that the others are compared with.")
 @click.option("--format", "form", type=click.Choice(["table", "md", "csv", "tex"]), default="table", show_default=True)
 @click.option("--uri", help="Tracking URI; by default that of the folders named, or mlflow.db in this folder.")
+@_runs_option
+@_sweeps_option
 def compare(
-    runs: tuple[str, ...], metric: str, by: str | None, baseline: str | None, form: str, uri: str | None
+    names: tuple[str, ...],
+    metric: str,
+    by: str | None,
+    baseline: str | None,
+    form: str,
+    uri: str | None,
+    runs: Path,
+    sweeps: Path,
 ) -> None:
     """Compare runs that MLflow has: a line for all that differ only in their seed.
 
@@ -410,7 +435,7 @@ def compare(
     from jepa_lab.tracking.mlflow_reading import read_runs
 
     direction = direction_of(metric)
-    read = read_runs(runs, uri)
+    read = read_runs(names, uri, [runs, sweeps])
     compared = compare_runs(read.frame, Question(metric, direction == "maximize", by, baseline), read.source)
     text, footnotes = compared.as_text()
     if form == "table":
@@ -429,35 +454,26 @@ def compare(
 
 
 @main.command()
-@click.argument("run_folders", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--runs",
-    default="runs",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the run folders, for when none is named.",
-)
-@click.option(
-    "--sweeps",
-    default="sweeps",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the sweep folders, for when none is named.",
-)
+@click.argument("names", nargs=-1, metavar="[RUN | SWEEP]...", type=click.Path(path_type=Path))
+@_runs_option
+@_sweeps_option
 @click.pass_context
-def sync(context: click.Context, run_folders: tuple[Path, ...], runs: Path, sweeps: Path) -> None:
-    """Complete the MLflow record of runs and sweeps whose tracker was away.
+def sync(context: click.Context, names: tuple[Path, ...], runs: Path, sweeps: Path) -> None:
+    """Complete the MLflow record of runs and sweeps whose tracker was unreachable.
 
-    Without RUN_FOLDERS (run folders, or sweep folders, which stand for all their trials), of all that need it.
+    RUN and SWEEP are names under --runs and --sweeps, or paths of folders; a sweep stands for all its trials. Without
+    any, all records are completed that need it.
     """
+    from jepa_lab.tracking.folder_names import find_folder
     from jepa_lab.tracking.mirror import folders_to_sync
     from jepa_lab.tracking.mirror import sync as complete
     from jepa_lab.tracking.run_folder import RunFolder
 
-    for path in run_folders:
+    named = tuple(find_folder(name, [runs, sweeps]) for name in names)
+    for path in named:
         RunFolder.open(path)  # a wrong path is told before anything is sent
     roots = _roots_to_sync(context, runs, sweeps)
-    chosen = run_folders or tuple(path for root in roots for path in folders_to_sync(root))
+    chosen = named or tuple(path for root in roots for path in folders_to_sync(root))
     codes = {0}
     for path in chosen:
         try:

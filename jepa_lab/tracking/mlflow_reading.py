@@ -15,6 +15,7 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.registry import did_you_mean
 from jepa_lab.tracking.credentials import credential_environment, scrub, with_credentials, without_credentials
 from jepa_lab.tracking.description import RunDescription
+from jepa_lab.tracking.folder_names import named_folder
 from jepa_lab.tracking.mlflow_calls import RunUnknown, TrackerAway, tracker_calls
 from jepa_lab.tracking.mlflow_mirror import PARENT_TAG
 from jepa_lab.tracking.mlflow_store import RUN_UID_TAG, quiet_mlflow
@@ -46,18 +47,22 @@ class ReadRuns:
     source: str
 
 
-def read_runs(names: Sequence[str], uri: str | None) -> ReadRuns:
+def read_runs(names: Sequence[str], uri: str | None, roots: Sequence[Path] = ()) -> ReadRuns:
     """The runs that were named, each once.
 
     Args:
         names: run ids, run names, run folders, sweep folders, experiments; a sweep, by its folder or its own run,
             stands for its trials. None names the experiment `jepa-lab`.
         uri: tracking URI; None takes the store of the folders among `names`, or `mlflow.db` in the current folder.
+        roots: folders of run folders and of sweep folders, whose names are taken for these folders if no `uri` is
+            given: their store may be another one than the default.
     Raises:
         ConfigError: if something is not there, or the store cannot be read.
         RunFolderError: if a folder that was named is damaged.
     """
-    folders = {name: RunFolder.open(Path(name)).read_description() for name in names if _is_folder(name)}
+    named = roots if uri is None else ()
+    paths = {name: Path(name) if _is_folder(name) else named_folder(name, named) for name in names}
+    folders = {name: RunFolder.open(path).read_description() for name, path in paths.items() if path is not None}
     store = _store_of(folders) if uri is None else _checked(uri)
     try:
         finder = _Finder(_client(store), folders)

@@ -62,6 +62,25 @@ def test_bad_input_ends_with_exit_code_2_and_one_message(tmp_path: Path) -> None
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_is_named_wherever_a_run_folder_is_taken(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.parent.parent)
+    name = finished.name
+    results = (
+        invoke("run", "--resume", name),
+        invoke("probe", name, "probe.encoder=context"),
+        invoke("attention", name, "--out", "attention.png"),
+    )
+    for result in results:
+        assert result.exit_code == 0, result.output
+    assert "tracking: none" in refused("sync", name)  # found, and has no record
+    assert "plan.json" in refused("report", name, "--sweeps", "runs")
+    monkeypatch.chdir("/")
+    assert invoke("probe", name, "probe.encoder=context", "--runs", finished.parent).exit_code == 0
+    for command in ("probe", "sync"):
+        assert f"did you mean '{name}'?" in refused(command, "tiny", "--runs", finished.parent)
+    assert f"did you mean '{name}'?" in refused("run", "--resume", "tiny", "--runs", finished.parent)
+
+
 def test_missing_data_says_which_files_to_put_where_and_which_pipeline_needs_none(tmp_path: Path) -> None:
     dataset = "data.dataset={name: cifar10, download: false}"
     message = refused(

@@ -116,6 +116,19 @@ def table_rows(markdown: str) -> dict[str, list[str]]:
     return {cells[0]: cells[1:] for cells in lines[2:]}
 
 
+def test_runs_and_sweeps_are_named_with_the_store_that_their_folders_record(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = filled.sweep.path.parent.parent
+    run = next(iter(filled.runs.values())).name
+    monkeypatch.chdir(tmp_path)
+    places = ("--runs", root / "runs", "--sweeps", root / "sweeps", "--format", "csv")
+    for name in (run, filled.sweep.path.name):
+        done = compare(name, *places)
+        assert done.exit_code == 0, done.output
+        assert compared(filled, name, "--format", "csv") == done.output
+
+
 def test_without_names_the_default_experiment_is_compared_with_a_line_for_each_group(filled: Filled) -> None:
     output = compared(filled, "--format", "md")
     rows = table_rows(output)

@@ -441,7 +441,7 @@ def compare(
     if form == "table":
         from rich.console import Console
 
-        from jepa_lab.reports.terminal import print_text_table
+        from jepa_lab.tables.terminal import print_text_table
 
         print_text_table(text, footnotes, Console(highlight=False))
         return

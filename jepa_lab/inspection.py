@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules
 from jepa_lab.config.checks import Geometry, pipeline_geometry
@@ -20,6 +19,7 @@ from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
 from jepa_lab.models.flops import predictor_flops, step_flops
 from jepa_lab.models.hierarchy import Hierarchy
+from jepa_lab.tables.terminal import print_listing
 from jepa_lab.training.devices import memory_errors
 
 _SAMPLED_BATCHES = 8
@@ -160,9 +160,6 @@ def _steps_per_epoch(loaded: LoadedPipeline, num_train: int) -> int:
 def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
     """Print the numbers for people."""
     masks = inspection.masks
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
 
     def patches(counts: PatchCounts) -> str:
         return f"mean {counts.mean:.1f}, minimum {counts.minimum}, maximum {counts.maximum}"
@@ -181,6 +178,4 @@ def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
         "target patches an image": f"mean {masks.target_union_mean:.1f}",
         "patches never used": f"{masks.never_used:.1%} of the grid (over {masks.num_images:,} images)",
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console(highlight=False).print(table)
+    print_listing(rows, Console(highlight=False))

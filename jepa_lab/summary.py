@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+
+from jepa_lab.tables.cells import Cell, Column, TextTable
+from jepa_lab.tables.terminal import print_listing, print_text_table, print_wrapped
+from jepa_lab.tables.widths import natural_width
 
 _ROWS = {
     "trained": "this run",
@@ -35,6 +36,7 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
     console = Console(highlight=False)
     console.print()
     print_probe(result, console)
+    console.print()
     metrics = result["metrics"]
     rows = {
         "RankMe": f"{metrics['rankme_start']:.1f} at the start, {metrics['rankme_end']:.1f} at the end",
@@ -48,12 +50,7 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
         rows["skipped"] = f"{skipped:,} image(s) that cannot be decoded were left out; the run's log names them"
     if result["collapsed"]:
         rows["COLLAPSED"] = "the features stopped depending on the image; see the warnings in the run's log"
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, Text(value))  # a folder may be called [b]
-    console.print(table)
+    print_listing(rows, console)
 
 
 def print_probe(result: Mapping[str, Any], console: Console | None = None) -> None:
@@ -64,69 +61,62 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
     """
     console = console or Console(highlight=False)
     if result.get("probe") is None:
-        console.print(result["probe_skipped"], markup=False)
+        print_wrapped(result["probe_skipped"], console)
         return
     rows, titles = result["probe"], result["probe_titles"]
     method, *others = titles
     single = len(others) == 1 and not rows["trained"][others[0]]["scores"][0]["key"]
-    beside = others if single and _fits(_method_table(rows, method, others), console) else []
-    # Not the tables' own titles, which are folded to their width.
-    console.print(f"Accuracy of {titles[method]}", style="italic", markup=False)
-    console.print(_method_table(rows, method, beside))
-    if others and not beside:
-        split = _split_of(rows, others)
-        chosen_from = any(score["is_for_a_choice"] for name in others for score in rows["trained"][name]["scores"])
-        untested = "; v: validation" if split == "test" and chosen_from else ""
-        console.print(f"Accuracy of the other probes ({split}{untested})", style="italic", markup=False)
-        console.print(_others_table(rows, others, split))
+    together = _method_table(rows, titles, others) if single else None
+    if together is not None and natural_width(together) <= console.width:
+        print_text_table(together, (), console)
+    else:
+        print_text_table(_method_table(rows, titles, ()), (), console)
+        if others:
+            console.print()
+            print_text_table(_others_table(rows, others), (), console)
     notes: dict[str, list[str]] = {}
     for key, outcomes in rows.items():
         for name, outcome in outcomes.items():
             for note in outcome["notes"]:
                 notes.setdefault(note if name == method else f"{name}: {note}", []).append(_ROWS[key])
     for note, where in notes.items():
-        console.print(f"note on {', '.join(where)}: {note}", markup=False)
+        print_wrapped(f"note on {', '.join(where)}: {note}", console)
 
 
-def _method_table(rows: Mapping[str, Any], method: str, beside: Sequence[str]) -> Table:
+def _method_table(rows: Mapping[str, Any], titles: Mapping[str, str], beside: Sequence[str]) -> TextTable:
     """The headline accuracies, one row for this run and each control."""
-    split = _split_of(rows, beside)
-    table = Table()
-    table.add_column("")
-    for heading in ("validation", "test", "95% interval", *(f"{name} {split}" for name in beside)):
-        table.add_column(heading, justify="right")
+    method, split = next(iter(titles)), _split_of(rows, beside)
+    headings = ("validation", "test", "95% interval", *(f"{name} {split}" for name in beside))
+    columns = (Column("", numeric=False), *map(Column, headings))
+    lines = []
     for key, outcomes in rows.items():
         score = outcomes[method]["scores"][0] if method in outcomes else dict.fromkeys(_NUMBERS)
         interval = score["test_interval"]
         others = (outcomes[name]["scores"][0] if name in outcomes else None for name in beside)
-        table.add_row(
+        texts = (
             _ROWS[key],
             percent(score["validation_accuracy"]),
             percent(score["test_accuracy"]),
             "-" if interval is None else f"{100 * interval[0]:.2f} - {100 * interval[1]:.2f}",
             *(_accuracy(other, split) for other in others),
-            style="bold" if key == "trained" else "",
         )
-    return table
+        lines.append(tuple(Cell(text, bold=key == "trained") for text in texts))
+    return TextTable(f"Accuracy of {titles[method]}", columns, tuple(lines))
 
 
-def _others_table(rows: Mapping[str, Any], names: Sequence[str], split: str) -> Table:
+def _others_table(rows: Mapping[str, Any], names: Sequence[str]) -> TextTable:
     """The scores of the additional probes, one line each."""
-    table = Table()
-    table.add_column("")
-    for key in rows:
-        table.add_column(_ROWS[key].removeprefix("control: "), justify="right")
+    split = _split_of(rows, names)
+    chosen_from = any(score["is_for_a_choice"] for name in names for score in rows["trained"][name]["scores"])
+    untested = "; v: validation" if split == "test" and chosen_from else ""
+    lines = []
     for name in names:
         for number, score in enumerate(rows["trained"][name]["scores"]):
             label = f"{name}, {score['label']}" if score["label"] else name
             found = [outcomes[name]["scores"][number] if name in outcomes else None for outcomes in rows.values()]
-            table.add_row(label, *(_accuracy(each, split) for each in found))
-    return table
-
-
-def _fits(table: Table, console: Console) -> bool:
-    unbounded = console.options.update(max_width=1000)
-    return Measurement.get(console, unbounded, table).maximum <= console.width
+            lines.append((Cell(label), *(Cell(_accuracy(each, split)) for each in found)))
+    columns = (Column("", numeric=False), *(Column(_ROWS[key].removeprefix("control: ")) for key in rows))
+    return TextTable(f"Accuracy of the other probes ({split}{untested})", columns, tuple(lines))
 
 
 def _split_of(rows: Mapping[str, Any], names: Sequence[str]) -> str:

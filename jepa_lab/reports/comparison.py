@@ -15,18 +15,16 @@ import pandas as pd
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import did_you_mean
 from jepa_lab.reports import numbers
-from jepa_lab.reports.cells import Cell, Column, TextTable
+from jepa_lab.reports.components import ABSENT, merged_components
 from jepa_lab.reports.content import CURVE_COLUMNS, HAS_RESULT, UNFINISHED, ReportInput, cleaned, is_test_metric
-from jepa_lab.reports.table import Row, Table, build_table
+from jepa_lab.reports.table import WHAT, Row, Table, build_table
+from jepa_lab.tables.cells import Cell, Column, TextTable
 
-ABSENT = "absent"
-"""The value of a key that a group's runs do not have."""
 _PARAMS, _METRICS = "params.", "metrics."
 _NEVER_SHOWN = re.compile(r"seed$|tracking(\.|$)")
 _STATUSES = {"SCHEDULED": "WAITING"}  # MLflow's word -> that of a report, where they differ
 _CHOSEN_FROM = ("search", "confirm")  # roles of a search's trials by which its winner was chosen
 _MOST_NAMES = 12
-_MOST_KEY_COLUMNS = 4  # that a narrow terminal shows
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class ComparedRuns:
 
     Attributes:
         content: the groups as arms of a report, the baseline first, then the best first; cleaned.
-        keys: params in which the groups differ, the columns of the table.
+        keys: params and components in which the groups differ, the columns of the table.
         values: group -> key -> value.
     """
 
@@ -67,10 +65,9 @@ class ComparedRuns:
     def _with_key_columns(self, table: Table) -> TextTable:
         plain = table.as_text()
         kept = [index for index, column in enumerate(plain.columns) if index and column.heading != "differs in"]
-        essential = len(self.keys) <= _MOST_KEY_COLUMNS
         columns = (
             replace(plain.columns[0], heading="runs"),
-            *(Column(key, numeric=False, essential=essential) for key in self.keys),
+            *(Column(key, numeric=False, group=WHAT) for key in self.keys),
             *(plain.columns[index] for index in kept),
         )
         rows = tuple(
@@ -100,8 +97,11 @@ def compare(runs: pd.DataFrame, question: Question, source: str) -> ComparedRuns
     )
     runs["group"] = _groups_by_config(runs) if question.by is None else _groups_by_key(runs, question.by)
     baseline, why = _baseline(runs, question.baseline)
-    keys = _differing_keys(runs) if question.by is None else (question.by,)
-    values = _values(runs, keys)
+    if question.by is None:
+        differing = _differing_keys(runs)
+        keys, values = merged_components(differing, _values(runs, differing))
+    else:
+        keys, values = (question.by,), _values(runs, (question.by,))
     arms = _ordered(runs, question, baseline)
     trials, notes = _trials(runs, averaged=question.by is not None)
     content = ReportInput(
@@ -206,25 +206,16 @@ def _is_shown(key: str) -> bool:
 
 
 def _differing_keys(runs: pd.DataFrame) -> tuple[str, ...]:
-    """The params that differ between groups and not within one, without those that only follow from another.
+    """The params that differ between groups and not within one, without those that their own parts say again.
 
-    A component brings parameters of its own: where `loss.name` differs, `loss.beta` is there or not, which makes a
-    column only if those that have it differ. A swept `loss` says the same as its parts.
+    The record of a sweep has a swept `loss` beside `loss.name` and `loss.beta`.
     """
-    found: dict[str, set[str]] = {}
+    found = []
     for key in filter(_is_shown, _with_prefix(runs, _PARAMS)):
         of_groups = _param(runs, key).groupby(runs["group"], sort=False)
-        values = set(of_groups.first())
-        if len(values) > 1 and (of_groups.nunique() == 1).all():
-            found[key] = values
-
-    def follows(key: str) -> bool:
-        component = f"{key.rpartition('.')[0]}.name"
-        if key != component and component in found and len(found[key] - {ABSENT}) == 1:
-            return True
-        return any(other.startswith(f"{key}.") for other in found)
-
-    return tuple(key for key in found if not follows(key))
+        if of_groups.first().nunique() > 1 and (of_groups.nunique() == 1).all():
+            found.append(key)
+    return tuple(key for key in found if not any(other.startswith(f"{key}.") for other in found))
 
 
 def _values(runs: pd.DataFrame, keys: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from jepa_lab.reports.cells import Cell, Column, TextTable
 from jepa_lab.reports.page import SCRIPT, STYLE
 from jepa_lab.reports.style import DARK, LIGHT, Drawing, for_phones, png
+from jepa_lab.tables.cells import Cell, Column, TextTable
 
 # Characters that HTML does not allow even as references, and halves of surrogate pairs, which UTF-8 has not.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

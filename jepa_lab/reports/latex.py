@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from jepa_lab.reports.cells import Cell, Column, TextTable
+from jepa_lab.tables.cells import Cell, Column, TextTable
 
 _HEADER = r"""% In the preamble: \usepackage[T1]{fontenc} \usepackage{array,booktabs,graphicx}
 % In the text:     \input{table.tex}

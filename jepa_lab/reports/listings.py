@@ -7,11 +7,11 @@ import math
 import pandas as pd
 
 from jepa_lab.reports import numbers
-from jepa_lab.reports.cells import Cell, Column, TextTable, text_columns
 from jepa_lab.reports.content import HAS_RESULT, ReportInput
 from jepa_lab.reports.numbers import scale_for
 from jepa_lab.reports.statistics import mean_interval
 from jepa_lab.reports.table import changes_text
+from jepa_lab.tables.cells import Cell, Column, TextTable, text_columns
 
 _TOP_POINTS = 10
 
@@ -81,6 +81,19 @@ def top_points_table(content: ReportInput) -> TextTable | None:
         f"Best points of the search, {len(best)} of {len(tried)}; chosen by these values, which makes them optimistic"
     )
     return TextTable(caption, columns, rows)
+
+
+def winner_sentence(content: ReportInput) -> str | None:
+    """The point that a search chose, with the value of every searched parameter; None outside a search and before."""
+    search = content.search
+    if search is None or search.winner is None:
+        return None
+    of_winner = content.trials[content.trials["arm"] == search.winner]
+    if of_winner.empty:
+        return None
+    values = {name: _parameter_cell(of_winner.iloc[0][name]).text for name in search.parameters if name in of_winner}
+    chosen = ", ".join(f"{name}={value}" for name, value in values.items() if value != numbers.MISSING)
+    return f"Winner of the search: {search.winner}, {chosen}." if chosen else f"Winner of the search: {search.winner}."
 
 
 def _parameter_cell(value: object) -> Cell:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from jepa_lab.reports.cells import Cell, Column, TextTable
+from jepa_lab.tables.cells import Cell, Column, TextTable
 
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")  # line ends would end the row
 # An underscore within a word, as in validation_accuracy, means nothing in Markdown and reads better bare.

@@ -9,18 +9,18 @@ from rich.console import Console
 
 from jepa_lab.reports import numbers
 from jepa_lab.reports.arm_figures import cost_drawing, curves_drawing, means_drawing
-from jepa_lab.reports.cells import Cell, Column, TextTable
 from jepa_lab.reports.content import ReportInput, cleaned
 from jepa_lab.reports.html import Picture, Section, picture_of, render_html
 from jepa_lab.reports.latex import render_latex
-from jepa_lab.reports.listings import plan_table, top_points_table, trials_table
+from jepa_lab.reports.listings import plan_table, top_points_table, trials_table, winner_sentence
 from jepa_lab.reports.long_form import csv_text
 from jepa_lab.reports.markdown import render_markdown
 from jepa_lab.reports.monitor_figure import MONITORS, monitor_correlations, monitors_drawing
 from jepa_lab.reports.search_figures import search_drawings
 from jepa_lab.reports.style import Drawing
 from jepa_lab.reports.table import Table, build_table
-from jepa_lab.reports.terminal import print_text_table
+from jepa_lab.tables.cells import Cell, Column, TextTable
+from jepa_lab.tables.terminal import print_text_table, print_wrapped
 from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_bytes_atomically, write_text_atomically
 
 FIGURES = "figures"
@@ -54,12 +54,17 @@ def write_report(content: ReportInput, folder: Path) -> list[Path]:
 
 
 def print_table(content: ReportInput, console: Console | None = None) -> None:
-    """Print the table with its footnotes; for a search, the best points before it."""
+    """Print the table with its footnotes; for a search, the best points and the winner before it."""
     content = cleaned(content)
     table, console = build_table(content), console or Console(highlight=False)
     points = top_points_table(content)
     if points is not None:
         print_text_table(points, (), console)
+        console.print()
+    winner = winner_sentence(content)
+    if winner is not None:
+        print_wrapped(winner, console)
+        console.print()
     print_text_table(table.as_text(), table.footnotes, console)
 
 
@@ -87,7 +92,8 @@ def _write_figures(folder: Path, pictures: Sequence[Picture]) -> list[Path]:
 
 
 def _markdown(content: ReportInput, table: Table) -> str:
-    tables: list[tuple[TextTable, Sequence[str]]] = [(table.as_text(), (*table.footnotes, *content.notes))]
+    notes = [note for note in (winner_sentence(content), *table.footnotes, *content.notes) if note is not None]
+    tables: list[tuple[TextTable, Sequence[str]]] = [(table.as_text(), notes)]
     points, monitors = top_points_table(content), monitors_table(content)
     tables += [(each, ()) for each in (points, monitors) if each is not None]
     return render_markdown(tables)
@@ -104,8 +110,10 @@ def _summary(content: ReportInput) -> list[str]:
     seeds = ", ".join(map(str, content.seeds))
     counts = content.trials["status"].value_counts()
     fates = ", ".join(f"{number} {status}" for status, number in counts.items())
+    winner = winner_sentence(content)
     return [
         f"An ablation: {kind} ({content.baseline}). Metric: {content.metric}, {direction}. Seeds: {seeds}.",
+        *([] if winner is None else [winner]),
         f"Trials: {fates or 'none yet'}.",
     ]
 

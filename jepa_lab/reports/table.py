@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from jepa_lab.reports import numbers
-from jepa_lab.reports.cells import Cell, Column, TextTable
 from jepa_lab.reports.content import (
     ReportInput,
     baseline_label,
@@ -30,7 +29,10 @@ from jepa_lab.reports.statistics import (
     summarise_arms,
     values_by_seed,
 )
+from jepa_lab.tables.cells import Cell, Column, TextTable
 
+WHAT, RESULTS, COSTS = range(3)
+"""Groups of columns that stay side by side in a narrow terminal."""
 CONTROLS = {"random_encoder": "random encoder", "raw_pixels": "raw pixels"}
 
 
@@ -90,15 +92,15 @@ class Table:
         of_mean, of_test = (f"{each.unit} [95% interval]".strip() for each in (self.scale, self.test_scale))
         return (
             Column("arm", numeric=False),
-            Column("differs in", numeric=False, essential=False),
-            Column("n"),
-            Column(metric, of_mean),
-            Column("difference", f"{self.scale.difference_unit} [95% interval]".strip()),
-            Column("p", "(Holm)"),
-            Column(test_split_metric_of(metric), of_test),
-            Column("parameters", essential=False),
-            Column("training time", essential=False),
-            Column("RankMe", essential=False),
+            Column("differs in", numeric=False, group=WHAT),
+            Column("n", group=RESULTS),
+            Column(metric, of_mean, group=RESULTS),
+            Column("difference", f"{self.scale.difference_unit} [95% interval]".strip(), group=RESULTS),
+            Column("p", "(Holm)", group=RESULTS),
+            Column(test_split_metric_of(metric), of_test, group=RESULTS),
+            Column("parameters", group=COSTS),
+            Column("training time", group=COSTS),
+            Column("RankMe", group=COSTS),
         )
 
     def _cells(self, row: Row) -> tuple[Cell, ...]:

@@ -16,7 +16,7 @@ from jepa_lab.randomness import build_generator
 from jepa_lab.registry import ComponentParams
 from jepa_lab.sweeps.executors.base import EXECUTORS
 from jepa_lab.sweeps.plan import Plan
-from jepa_lab.sweeps.plan_table import describe_plan
+from jepa_lab.sweeps.plan_table import print_plan_table
 from jepa_lab.sweeps.search import Search
 from jepa_lab.sweeps.search_sweep import CONFIRMED_POINTS
 from jepa_lab.sweeps.watch import duration
@@ -33,7 +33,7 @@ def print_plan(plan: Plan, executor: ComponentParams) -> None:
         DataError: the data set's files are missing. RunStopped: out of memory.
     """
     console = Console(highlight=False)
-    console.print(describe_plan(plan))
+    print_plan_table(plan, console)
     slots = EXECUTORS.entry_of(executor).component.planned_slots(executor)
     seconds = {arm.name: training_seconds(plan.pipeline(arm, plan.seeds[0])) for arm in plan.arms}
     if plan.search is None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from jepa_lab.sweeps.expansion import BASE_ARM
 from jepa_lab.sweeps.labels import label
 from jepa_lab.sweeps.plan import Arm, Plan
 from jepa_lab.sweeps.search import Search, SearchParameter
+from jepa_lab.tables.cells import Cell, Column, TextTable, text_columns
+from jepa_lab.tables.terminal import print_notes, print_text_table, print_wrapped
 
 _MOST_ROWS = 60
 
 
-def describe_plan(plan: Plan) -> RenderableType:
-    """Arms with what they change, trials, metric and notes; for a search its space and budget."""
-    parts: list[RenderableType] = [_heading(plan)]
-    parts.append(_arms(plan) if plan.search is None else _space(plan.search))
-    parts += [Text(f"note: {note}") for note in plan.notes]
-    return Group(*parts)
+def print_plan_table(plan: Plan, console: Console) -> None:
+    """Print arms with what they change, trials, metric and notes; for a search its space and budget."""
+    for line in _heading(plan):
+        print_wrapped(line, console)
+    console.print()
+    print_text_table(_arms(plan) if plan.search is None else _space(plan.search), (), console)
+    if plan.notes:
+        console.print()
+        print_notes(plan.notes, console)
 
 
-def _heading(plan: Plan) -> Text:
+def _heading(plan: Plan) -> list[str]:
     better = {"maximize": "higher", "minimize": "lower"}[plan.direction]
     seeds = ", ".join(map(str, plan.seeds))
     lines = [f"{plan.name} ({plan.kind}), {plan.digest[:8]}", f"metric: {plan.metric}, {better} is better"]
@@ -30,7 +33,7 @@ def _heading(plan: Plan) -> Text:
         lines.append(f"trials: {len(plan.arms)} arms x {len(plan.seeds)} seeds ({seeds}) = {plan.num_trials}")
     else:
         lines.append(f"trials: {_budget(plan.search)}; then the winner and the baseline with seeds {seeds}")
-    return Text("\n".join(lines))
+    return lines
 
 
 def _budget(search: Search) -> str:
@@ -40,16 +43,16 @@ def _budget(search: Search) -> str:
     return f"{length} by {search.sampler} (seed {search.sampler_seed}), {pruner}"
 
 
-def _arms(plan: Plan) -> Table:
-    table = _table("arm", "changes", "trials")
+def _arms(plan: Plan) -> TextTable:
+    rows = []
     for arm in plan.arms[:_MOST_ROWS]:
         is_unmarked = arm.name == plan.baseline != BASE_ARM
         name = f"{arm.name} (baseline)" if is_unmarked else arm.name
-        table.add_row(Text(name), Text(_changes(plan, arm)), str(len(plan.seeds)))
+        rows.append((Cell(name), Cell(_changes(plan, arm)), Cell(str(len(plan.seeds)))))
     left = len(plan.arms) - _MOST_ROWS
     if left > 0:
-        table.add_row(Text(f"and {left:,} more arms"), "", str(left * len(plan.seeds)))
-    return table
+        rows.append((Cell(f"and {left:,} more arms"), Cell(""), Cell(str(left * len(plan.seeds)))))
+    return TextTable("", (*text_columns("arm", "changes"), Column("trials")), tuple(rows))
 
 
 def _changes(plan: Plan, arm: Arm) -> str:
@@ -59,12 +62,18 @@ def _changes(plan: Plan, arm: Arm) -> str:
     return "\n".join(f"{key}={label(value)}" for key, value in plan.flat_values(arm).items())
 
 
-def _space(search: Search) -> Table:
-    table = _table("key", "values", "only where")
-    for parameter in search.parameters:
-        when = ", ".join(f"{key}={label(value)}" for key, value in parameter.when.items())
-        table.add_row(Text(parameter.key), Text(_values(parameter)), Text(when))
-    return table
+def _space(search: Search) -> TextTable:
+    rows = [
+        (
+            Cell(parameter.key),
+            Cell(_values(parameter)),
+            Cell(", ".join(f"{key}={label(value)}" for key, value in parameter.when.items())),
+        )
+        for parameter in search.parameters
+    ]
+    if not any(parameter.when for parameter in search.parameters):
+        return TextTable("", text_columns("key", "values"), tuple(row[:2] for row in rows))
+    return TextTable("", text_columns("key", "values", "only where"), tuple(rows))
 
 
 def _values(parameter: SearchParameter) -> str:
@@ -73,10 +82,3 @@ def _values(parameter: SearchParameter) -> str:
     scale = ", logarithmic" if parameter.log else ""
     step = "" if parameter.step is None else f", step {parameter.step:g}"
     return f"{parameter.kind} {parameter.low:g} to {parameter.high:g}{step}{scale}"
-
-
-def _table(*headings: str) -> Table:
-    table = Table(pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table

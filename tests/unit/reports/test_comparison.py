@@ -14,6 +14,8 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.reports.comparison import ComparedRuns, Question, compare
 from jepa_lab.reports.long_form import csv_text
 from jepa_lab.reports.table import build_table
+from jepa_lab.tables.terminal import print_text_table
+from tests.unit.tables.reading import WIDTHS, assert_readable, printed
 
 METRIC = "probe/validation_accuracy"
 TEST = "probe/test_accuracy"
@@ -77,25 +79,79 @@ def test_only_the_keys_that_differ_between_groups_are_columns() -> None:
     for each, digest in ((first, "1"), (second, "2"), (third, "2")):
         each["tags.config_digest"] = digest
     compared = ask(first, second, third)
-    assert compared.keys == ("masker.name",)  # data.workers also differs inside a group: it makes no difference
+    assert compared.keys == ("masker",)  # data.workers also differs inside a group: it makes no difference
     table, _ = compared.as_text()
-    assert [column.heading for column in table.columns[:3]] == ["runs", "masker.name", "n"]
+    assert [column.heading for column in table.columns[:3]] == ["runs", "masker", "n"]
     assert [row[1].text for row in table.rows] == ["random", "block"]
 
 
-def test_keys_that_only_follow_from_another_are_no_columns() -> None:
+def test_a_component_is_one_column_with_the_parameters_that_differ_among_those_that_have_it() -> None:
     compared = ask(
         run("a", 0, loss="l2", loss__name="l2", predictor__depth="1"),
         run("b", 0, loss="smooth_l1", loss__name="smooth_l1", loss__beta="1.0", predictor__depth="1"),
     )
-    assert compared.keys == ("loss.name",)
+    assert compared.keys == ("loss",)
+    assert [compared.values[group]["loss"] for group in "ab"] == ["l2", "smooth_l1"]
     compared = ask(
         run("a", 0, loss__name="l2"),
         run("b", 0, loss__name="smooth_l1", loss__beta="1.0"),
         run("c", 0, loss__name="smooth_l1", loss__beta="2.0"),
     )
-    assert compared.keys == ("loss.name", "loss.beta")
-    assert compared.values["a"]["loss.beta"] == "absent"
+    assert compared.keys == ("loss",)
+    assert [compared.values[group]["loss"] for group in "abc"] == ["l2", "smooth_l1(beta=1.0)", "smooth_l1(beta=2.0)"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_runs_with_different_maskers_show_the_masker_and_only_the_parameters_it_has(width: int) -> None:
+    # A sweep records every swept key for every arm: `null` where the arm's masker has no such parameter.
+    blocks = {"masker__name": "multi_block", "masker__target_scale": "[0.15, 0.2]"}
+    compared = ask(
+        run("two", 0, masker="multi_block(num_targets=2)", masker__num_targets="2", **blocks),
+        run("four", 0, masker="multi_block", masker__num_targets="4", **blocks),
+        run("scattered", 0, masker="random", masker__name="random", masker__num_targets="null", masker__ratio="0.5"),
+    )
+    table, _ = compared.as_text()
+    text = printed(width, lambda console: print_text_table(table, (), console))
+    assert_readable(text, table, width)
+    assert "null" not in text
+    assert "absent" not in text
+    shown = {row[0].text: row[1].text for row in table.rows}
+    assert shown == {
+        "baseline: two": "multi_block(num_targets=2)",
+        "four": "multi_block(num_targets=4)",
+        "scattered": "random",
+    }
+
+
+def test_a_parameter_that_is_null_for_one_of_two_runs_of_a_component_is_shown() -> None:
+    compared = ask(
+        run("a", 0, method__name="logistic", method__limit="null"),
+        run("b", 0, method__name="logistic", method__limit="5"),
+        run("c", 0, method__name="knn"),
+    )
+    assert [compared.values[group]["method"] for group in "abc"] == ["logistic(limit=null)", "logistic(limit=5)", "knn"]
+
+
+def test_a_component_within_a_component_is_part_of_its_value() -> None:
+    runs = [
+        run(size + masker, 0, predictor__name=masker, predictor__size__name=size, predictor__size__depth="2")
+        for size, masker in (("half", "vit"), ("full", "vit"), ("half", "mlp"))
+    ]
+    compared = ask(*runs)
+    assert compared.keys == ("predictor",)
+    assert {each["predictor"] for each in compared.values.values()} == {
+        "vit(size.name=half)",
+        "vit(size.name=full)",
+        "mlp",
+    }
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_many_differing_keys_are_all_shown(width: int) -> None:
+    keys = [f"section_{number}__a_parameter_name" for number in range(9)]
+    table, notes = ask(*(run(name, 0, **dict.fromkeys(keys, name)) for name in ("a", "b"))).as_text()
+    text = printed(width, lambda console: print_text_table(table, notes, console))
+    assert_readable(text, table, width)
 
 
 def test_runs_without_a_digest_are_grouped_by_all_params_but_the_seed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import shutil
@@ -10,18 +11,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from rich.console import Console
 
-from jepa_lab.reports.cells import Cell, Column, TextTable, text_columns
-from jepa_lab.reports.content import cleaned
+from jepa_lab.reports.content import ReportInput, cleaned
 from jepa_lab.reports.latex import escape_latex, render_latex
-from jepa_lab.reports.listings import top_points_table, trials_table
+from jepa_lab.reports.listings import top_points_table, trials_table, winner_sentence
 from jepa_lab.reports.long_form import csv_text
 from jepa_lab.reports.markdown import escape_markdown, render_markdown
 from jepa_lab.reports.report import print_table
 from jepa_lab.reports.table import build_table
-from jepa_lab.reports.terminal import print_text_table
+from jepa_lab.tables.terminal import print_text_table
 from tests.unit.reports.frames import METRIC, NASTY_NAMES, make_content, make_search, set_trial
+from tests.unit.tables.reading import WIDTHS, assert_lines_fit, assert_readable, printed
 
 
 def test_every_markdown_line_of_a_table_has_the_same_number_of_cells() -> None:
@@ -112,37 +112,43 @@ def test_the_csv_of_no_trials_is_its_header() -> None:
     )
 
 
-@pytest.mark.parametrize("width", [60, 100, 220])
-def test_the_terminal_s_table_fits_and_cuts_no_name(width: int) -> None:
-    out = io.StringIO()
-    name = "an-arm-with-a-rather-long-name-of-sixty-characters-in-all-xyz"
-    print_table(make_content(("[bold]base[/bold]", name)), Console(file=out, width=width))
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= width
-    first_cells = "".join(line.split("│")[1].strip() for line in lines if line.startswith("│"))
-    assert name in first_cells
-    assert "[bold]base[/bold]" in first_cells
-    assert ("Not shown in" in out.getvalue()) == (width < 170)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "content",
+    [
+        make_content(),
+        make_content(("two blocks", "four blocks", "three levels, pooling, skip connections")),
+        make_content(("[bold]base[/bold]", "an-arm-with-a-rather-long-name-of-sixty-characters-in-all-xyz")),
+        make_content(NASTY_NAMES, num_seeds=2),
+        make_content(tuple(f"arm {number}" for number in range(40)), num_seeds=1),
+        make_search(),
+        make_content(("base",)),
+    ],
+    ids=["arms", "sentences", "long", "nasty", "many", "search", "one"],
+)
+def test_every_table_of_a_report_is_readable_in_a_terminal(content: ReportInput, width: int) -> None:
+    text = printed(width, lambda console: print_table(content, console))
+    assert_lines_fit(text, width)
+    table = build_table(cleaned(content)).as_text()
+    points = top_points_table(cleaned(content))
+    for each in [table] if points is None else [table, points]:
+        assert_readable(printed(width, lambda console, each=each: print_text_table(each, (), console)), each, width)
+    for row in cleaned(content).changed.values():
+        assert all(f"{key}={value}" in text for key, value in row.items())
 
 
-def test_a_narrow_terminal_leaves_out_columns_of_words_rather_than_tearing_words() -> None:
-    words = ("runs", "masker.num_targets", "masker.name", "masker.target_scale")
-    numbers = (*text_columns(*words), *(Column(name) for name in ("validation", "difference", "p")))
-    row = ("baseline: two blocks", "4", "multi_block", "[0.15, 0.2]", "39.2 [14.3, 64.1]", "-1.0 [-13.4, +11.5]", "1.0")
-    out = io.StringIO()
-    print_text_table(
-        TextTable("masker", numbers, (tuple(map(Cell, row)),)), (), Console(file=out, width=60, highlight=False)
-    )
-    shown = {cell.strip() for line in out.getvalue().splitlines() for cell in re.split("[│┃]", line)}
-    assert {"baseline:", "difference", "validation"} <= shown
-    assert "masker.target_scale" in out.getvalue().partition("Not shown")[2]
-
-
-def test_the_headings_of_a_narrow_terminal_break_between_words() -> None:
-    out = io.StringIO()
-    print_table(make_content(), Console(file=out, width=80))
-    words = {cell.strip() for line in out.getvalue().splitlines() for cell in line.split("┃")}
-    assert {"probe/", "validation_", "accuracy"} <= words
+def test_the_winner_of_a_search_is_printed_with_its_values() -> None:
+    search = make_search()
+    winner = {"training.learning_rate": 0.00123456, "masker.num_targets": 3.0, "masker.name": None}
+    content = dataclasses.replace(search, trials=search.trials.copy())
+    assert content.search is not None
+    for key, value in winner.items():
+        content.trials.loc[content.trials["arm"] == "winner", key] = value
+    sentence = "Winner of the search: winner, training.learning_rate=0.00123456, masker.num_targets=3."
+    assert sentence in " ".join(printed(80, lambda console: print_table(content, console)).split())
+    undecided = dataclasses.replace(content, search=dataclasses.replace(content.search, winner=None))
+    assert winner_sentence(cleaned(undecided)) is None
+    assert winner_sentence(cleaned(make_content())) is None
 
 
 def test_the_best_points_of_a_search_are_in_order_and_without_test_numbers() -> None:

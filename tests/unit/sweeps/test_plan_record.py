@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from rich.console import Console
 
+from jepa_lab.sweeps.labels import label
 from jepa_lab.sweeps.plan import Plan, differences
-from jepa_lab.sweeps.plan_table import describe_plan
+from jepa_lab.sweeps.plan_table import print_plan_table
 from jepa_lab.tracking.records import read_record, write_record
 from tests.unit.sweeps.ablations import plan_of
+from tests.unit.tables.reading import WIDTHS, assert_lines_fit, printed
 
 ARMS = "arms: {a: {}, b: {masker: random}, c: {training.epochs: 5}}\nbaseline: a\nseeds: [0, 1]\n"
 SEARCH = """\
@@ -75,11 +76,29 @@ def test_what_changes_no_result_leaves_the_digest(tmp_path, before, now) -> None
     assert differences(first.to_record(), second) == []
 
 
-def _printed(plan: Plan) -> str:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(describe_plan(plan))
-    console.file.close()
-    return console.export_text()
+def _printed(plan: Plan, width: int = 120) -> str:
+    return printed(width, lambda console: print_plan_table(plan, console))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "arms",
+    [
+        ARMS,
+        "arms: {a: , 'three levels, pooling, skip connections': {hierarchy.num_levels: 2, "
+        "hierarchy.loss_weights: [1.0, 0.7], training.epochs: 3, context_batching: pad}}\nbaseline: a\n",
+        SEARCH,
+    ],
+)
+def test_a_described_plan_is_readable_in_a_terminal(tmp_path, arms: str, width: int) -> None:
+    plan = plan_of(tmp_path, arms)
+    text = _printed(plan, width)
+    assert_lines_fit(text, width)
+    for arm in plan.arms if plan.search is None else ():
+        assert set(arm.name.split()) <= set(text.split())
+        assert all(f"{key}={label(value)}" in text for key, value in arm.overrides.items())
+    for parameter in () if plan.search is None else plan.search.parameters:
+        assert parameter.key in text.split()
 
 
 def test_a_described_plan_shows_arms_changes_and_trials(tmp_path) -> None:

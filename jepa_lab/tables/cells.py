@@ -23,18 +23,19 @@ class Column:
     """A heading, more words about it, and what the column holds.
 
     Attributes:
-        essential: whether a narrow terminal shows it.
+        group: columns of a group belong side by side. A terminal too narrow for all groups shows some of them below
+            the others, each with the first column.
     """
 
     heading: str
     detail: str = ""
     numeric: bool = True
-    essential: bool = True
+    group: int = 0
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table to be written down."""
+    """A table to be written down. The first column tells the rows apart."""
 
     caption: str
     columns: tuple[Column, ...]

@@ -1,0 +1,1 @@
+"""Tables of text, and how a terminal of any width shows them."""

@@ -84,7 +84,7 @@ class Finetune(Probe):
         notes = []
         if diverged:
             notes.append(f"the loss was not finite in epoch {len(accuracies) - 1}, which ended it; lower learning_rate")
-        if self.params.epoch == "best" and chosen == self.params.epochs:
+        if self.params.epoch == "best" and chosen == self.params.epochs > 1:
             notes.append(f"the last epoch ({chosen}) is the best one; raise epochs")
         main = Score(accuracies[chosen], scores.test_accuracy, test_interval=scores.test_interval)
         details = {"epoch": chosen, "validation_accuracy_by_epoch": accuracies, **vars(scores)}

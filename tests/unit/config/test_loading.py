@@ -126,7 +126,7 @@ def test_the_smoke_preset_shortens_the_probes_that_it_knows_and_keeps_their_othe
     probes = "  additional: [knn, {name: low_shot, shots: [2, 3]}, {name: finetune, learning_rate: 0.5}]\n"
     file = write(BASE + "probe:\n" + probes)
     full, smoke = load_pipeline(file).pipeline.probe, load_pipeline(file, preset="smoke").pipeline.probe
-    assert smoke.method.c_grid == (0.01, 1.0)
+    assert smoke.method.c_grid == (0.1,)
     assert smoke.additional[0] == full.additional[0]
     assert (smoke.additional[1].shots, smoke.additional[1].draws) == ((2, 3), 2)
     assert (smoke.additional[2].epochs, smoke.additional[2].learning_rate) == (1, 0.5)

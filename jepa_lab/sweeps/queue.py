@@ -17,6 +17,7 @@ from jepa_lab.sweeps.executors.base import Executor, Reply, Task
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.progress import SweepDisplay, SweepState
 from jepa_lab.sweeps.study import PlannedTrial, Study
+from jepa_lab.sweeps.time_left import TimeLeft
 from jepa_lab.sweeps.watch import TrialWatch
 from jepa_lab.tracking.atomic import write_text_atomically
 from jepa_lab.tracking.mirror_cursor import mlflow_run_id
@@ -37,6 +38,8 @@ class Trial:
         pipeline: its resolved pipeline.
         tags, params: what the tracker is told beside the run's own.
         failures: attempts that failed. deaths: workers that it lost. slot: where it runs now.
+        began: time.monotonic() when it was given to its worker. is_first: of a new worker, which has yet to start.
+        is_resumed: whether an earlier attempt left a run folder.
         twins: trials of the same pipeline, which a search may propose, that wait for this one's result.
     """
 
@@ -50,12 +53,22 @@ class Trial:
     slot: int | None = None
     watch: TrialWatch | None = None
     began: float = field(default_factory=time.monotonic)
+    is_first: bool = False
+    is_resumed: bool = False
     twins: list[Trial] = field(default_factory=list)
 
     @property
     def label(self) -> str:
         """Arm and seed."""
         return f"{self.planned.arm} seed {self.planned.seed}"
+
+    @property
+    def seconds(self) -> float:
+        """That it has run; those of a new worker count from the first row of its metrics."""
+        began = self.began
+        if self.is_first:
+            began = time.monotonic() if self.watch is None or self.watch.began is None else self.watch.began
+        return time.monotonic() - began
 
     @cached_property
     def run_key(self) -> tuple[str, int]:
@@ -89,7 +102,8 @@ class TrialQueue:
         self._again: deque[Trial] = deque()
         self._total: int | None = 0
         self._running: dict[int, Trial] = {}
-        self._seconds: list[float] = []
+        self._time_left = TimeLeft()
+        self._started_slots: set[int] = set()  # whose workers have ended a trial
         self._over = {"finished": 0, "failed": 0}
         self._stopping = False
 
@@ -148,9 +162,11 @@ class TrialQueue:
         config = self.folder.configs / f"{trial.planned.role}-{trial.number:04d}.yaml"
         write_text_atomically(config, dump_pipeline(trial.pipeline.pipeline))
         trial.began, trial.watch = time.monotonic(), None
+        trial.is_resumed = bool(find_runs(self.folder.trials, trial.pipeline.pipeline))
         probed = self.metric.startswith("probe/")
         task = Task(trial.number, config, self.folder.trials, trial.tags, trial.params, needs_probe=probed)
         trial.slot = self.executor.start(task)
+        trial.is_first = trial.slot not in self._started_slots
         self._running[trial.number] = trial
 
     def _finished_run(self, trial: Trial) -> RunFolder | None:
@@ -166,6 +182,11 @@ class TrialQueue:
             "interrupted": self._on_interrupted,
             "died": self._on_died,
         }
+        assert trial.slot is not None
+        if reply.outcome == "died":
+            self._started_slots.discard(trial.slot)
+        else:
+            self._started_slots.add(trial.slot)
         if reply.message:
             logger.info("trial %d (%s) %s: %s", trial.number, trial.label, reply.outcome, reply.message)
         handlers[reply.outcome](trial, reply.message)
@@ -175,9 +196,9 @@ class TrialQueue:
         if finished is None:
             self._on_failed(trial, "the worker said that it had finished, but no finished run folder is there")
             return
-        seconds = time.monotonic() - trial.began
-        self._seconds.append(seconds)
-        self.study.note(trial.number, "seconds", seconds)
+        if not trial.is_resumed:
+            (self._time_left.first if trial.is_first else self._time_left.others).append(trial.seconds)
+        self.study.note(trial.number, "seconds", time.monotonic() - trial.began)
         self._finish(trial, finished)
 
     def _on_failed(self, trial: Trial, message: str) -> None:
@@ -268,9 +289,8 @@ class TrialQueue:
         return trial.watch
 
     def _seconds_left(self) -> float | None:
-        """From the mean time of the trials that finished; those that run count half."""
-        if not self._seconds or self._total is None:
+        if self._total is None:
             return None
-        mean = sum(self._seconds) / len(self._seconds)
-        left = self._total - sum(self._over.values()) - len(self._running) / 2
-        return mean * max(0.0, left) / self.executor.num_slots
+        elapsed = [trial.seconds for trial in self._running.values()]
+        waiting = self._total - sum(self._over.values()) - len(elapsed)
+        return self._time_left.seconds(elapsed, waiting, self.executor.num_slots)

@@ -21,6 +21,7 @@ class TrialWatch:
         epochs: of the whole run.
         epoch, loss, online_probe: the last ones seen.
         intermediate: online probe by (whole) epoch.
+        began: time.monotonic() when its first row was seen; None before that.
     """
 
     path: Path
@@ -29,6 +30,7 @@ class TrialWatch:
     loss: float | None = None
     online_probe: float | None = None
     intermediate: dict[int, float] = field(default_factory=dict)
+    began: float | None = None
     _offset: int = 0
     _first: tuple[float, float] | None = None  # monotonic seconds and epoch when it was first seen to move
 
@@ -43,6 +45,8 @@ class TrialWatch:
             probe = row.metrics.get(ONLINE_PROBE)
             if probe is not None:
                 self.online_probe = self.intermediate[round(row.epoch)] = probe
+        if self._offset and self.began is None:
+            self.began = time.monotonic()
         if self.epoch > 0 and self._first is None:
             self._first = (time.monotonic(), self.epoch)
 

@@ -22,13 +22,14 @@ STATE = SweepState({1: "b seed 0: starting", 0: "a seed 0: epoch 1.0/4"}, 3, 1, 
 def test_a_trial_shows_epoch_loss_online_probe_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = TrialWatch(tmp_path / "metrics.jsonl", epochs=4)
     assert watch.sentence() == "epoch 0.0/4"
-    clock = iter([10.0, 16.0])
-    monkeypatch.setattr("jepa_lab.sweeps.watch.time.monotonic", lambda: next(clock))
+    clock = [10.0]
+    monkeypatch.setattr("jepa_lab.sweeps.watch.time.monotonic", lambda: clock[0])
     first, second = ROWS.splitlines(keepends=True)
     watch.path.write_text(first)
     watch.update()
     watch.path.write_text(first + second)
     watch.update()
+    clock[0] = 16.0
     assert watch.sentence() == "epoch 2.0/4  loss 0.5000  online probe 25.0%  12 s left"
 
 

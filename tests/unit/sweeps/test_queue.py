@@ -13,9 +13,10 @@ from optuna.trial import TrialState
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.interruption import StopSignals
 from jepa_lab.registry import ComponentParams
+from jepa_lab.resume import find_runs
 from jepa_lab.sweeps.executors.base import Executor, Outcome, Reply, Task
 from jepa_lab.sweeps.folder import SweepFolder
-from jepa_lab.sweeps.progress import PlainDisplay
+from jepa_lab.sweeps.progress import PlainDisplay, SweepDisplay, SweepState
 from jepa_lab.sweeps.queue import Trial, TrialQueue
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
 from jepa_lab.tracking.run_folder import RunFolder
@@ -101,6 +102,7 @@ def perform(
     retries: int = 1,
     stop: StopSignals | None = None,
     seed: int | None = None,
+    display: SweepDisplay | None = None,
 ) -> bool:
     """Perform the trials of the study; with `seed` all of them are the same run."""
 
@@ -111,7 +113,7 @@ def perform(
             yield Trial(number, planned, loaded, {}, {})
 
     queue = TrialQueue(
-        folder, study, executor, "probe/validation_accuracy", retries, stop or StopSignals(), PlainDisplay()
+        folder, study, executor, "probe/validation_accuracy", retries, stop or StopSignals(), display or PlainDisplay()
     )
     return queue.perform(trials(), 0, 4)
 
@@ -240,3 +242,71 @@ def test_a_result_without_the_metric_is_a_failure_that_says_so(
     monkeypatch.setattr(RunFolder, "write_result", lambda self, status, metrics, step: write(self, status, {}, step))
     perform(tmp_path, folder, study, ScriptedExecutor(folder, {}))
     assert "has no probe/validation_accuracy" in study.trials()[0].user_attrs["error"]
+
+
+class SlowStart(ScriptedExecutor):
+    """One worker, whose start takes 34 seconds by its clock; then each trial takes 6."""
+
+    def __init__(self, folder: SweepFolder, clock: list[float]) -> None:
+        super().__init__(folder, {}, slots=1)
+        self.clock = clock
+        self.is_ready = False
+
+    def wait(self, seconds: float) -> list[Reply]:
+        task, outcome = self.ready[0]
+        if not self.is_ready:
+            self.clock[0] += 34.0
+            self.is_ready = True
+            run_of(task).metrics.write_text(FIRST_ROW)
+            return []
+        self.ready.popleft()
+        self.clock[0] += 6.0
+        run_of(task).write_result("FINISHED", {"probe/validation_accuracy": 0.5}, 1)
+        return [Reply(task.number, outcome, "")]
+
+
+FIRST_ROW = '{"format_version": 1, "step": 0, "epoch": 0.0, "time": 1.0, "metrics": {"validation/loss": 0.5}}\n'
+
+
+def run_of(task: Task) -> RunFolder:
+    """The run folder of a task, made where it is missing."""
+    from jepa_lab.config.loading import load_pipeline
+
+    pipeline = load_pipeline(task.config).pipeline
+    found = find_runs(task.runs, pipeline)
+    given = (task.runs, pipeline.name, config_digest(pipeline), pipeline.seed, dump_pipeline(pipeline))
+    return found[-1] if found else RunFolder.create(*given)
+
+
+class Recorder(PlainDisplay):
+    """Keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[float | None] = []
+
+    def update(self, state: SweepState) -> None:
+        self.left.append(state.seconds_left)
+
+
+def test_the_start_of_a_worker_does_not_enter_the_time_that_is_left(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("jepa_lab.sweeps.queue.time.monotonic", lambda: clock[0])
+    display = Recorder()
+    perform(tmp_path, folder, study, SlowStart(folder, clock), display=display)
+    # Four trials on one slot: the start of the worker, then 6 seconds each.
+    assert display.left == [None, 18.0, 12.0, 6.0, 0.0]
+
+
+def test_trials_that_an_earlier_command_began_say_nothing_about_the_time_of_a_trial(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("jepa_lab.sweeps.queue.time.monotonic", lambda: clock[0])
+    pipeline = load_tiny(tmp_path, "seed=0").pipeline
+    RunFolder.create(folder.trials, pipeline.name, config_digest(pipeline), 0, dump_pipeline(pipeline))
+    display = Recorder()
+    perform(tmp_path, folder, study, SlowStart(folder, clock), display=display)
+    assert display.left == [None, None, 12.0, 6.0, 0.0]

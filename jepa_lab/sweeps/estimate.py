@@ -7,6 +7,7 @@ import time
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from jepa_lab.build import build_augmentation, build_dataset, build_model, build_sampler, build_step
 from jepa_lab.config.loading import LoadedPipeline
@@ -20,6 +21,8 @@ from jepa_lab.sweeps.plan_table import print_plan_table
 from jepa_lab.sweeps.search import Search
 from jepa_lab.sweeps.search_sweep import CONFIRMED_POINTS
 from jepa_lab.sweeps.watch import duration
+from jepa_lab.tables.terminal import print_wrapped
+from jepa_lab.tables.wrapping import shown
 from jepa_lab.training.devices import memory_errors, resolve_compute
 
 _WARM_STEPS = 2
@@ -34,17 +37,35 @@ def print_plan(plan: Plan, executor: ComponentParams) -> None:
     """
     console = Console(highlight=False)
     print_plan_table(plan, console)
+    console.print()
     slots = EXECUTORS.entry_of(executor).component.planned_slots(executor)
-    seconds = {arm.name: training_seconds(plan.pipeline(arm, plan.seeds[0])) for arm in plan.arms}
+    seconds = _seconds_by_arm(plan, console)
     if plan.search is None:
         trials, total = plan.num_trials, len(plan.seeds) * sum(seconds.values())
     else:
         trials = most_trials(plan, plan.search, slots, seconds[plan.baseline])
         total = trials * seconds[plan.baseline]
-    console.print(
-        f"training takes about {duration(total)} of {trials} trials one after another, {duration(total / slots)} on "
-        f"{slots} slots, by {_TIMED_STEPS} measured steps of each arm; loading and probing come on top"
+    print_wrapped(
+        f"estimated training time: {duration(total)} for {trials} trials in sequence, {duration(total / slots)} on "
+        f"{slots} slots (from {_TIMED_STEPS} timed steps per arm); loading and probing come on top",
+        console,
     )
+
+
+def _seconds_by_arm(plan: Plan, console: Console) -> dict[str, float]:
+    """Training time of a trial of each arm. Which arm is being timed shows meanwhile, in place in a terminal."""
+    seconds = {}
+    with console.status("") as status:
+        for number, arm in enumerate(plan.arms, start=1):
+            line = Text(
+                f"timing arm {number} of {len(plan.arms)}: {shown(arm.name)}", no_wrap=True, overflow="ellipsis"
+            )
+            if console.is_terminal:
+                status.update(line)
+            else:
+                console.print(line, soft_wrap=True)
+            seconds[arm.name] = training_seconds(plan.pipeline(arm, plan.seeds[0]))
+    return seconds
 
 
 def most_trials(plan: Plan, search: Search, slots: int, seconds: float) -> int:

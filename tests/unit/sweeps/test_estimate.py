@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.status import Status
 
+from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.sweeps import estimate
 from jepa_lab.sweeps.estimate import print_plan
 from jepa_lab.sweeps.executors import EXECUTORS
@@ -30,7 +34,36 @@ def test_the_estimate_of_a_table_rests_on_measured_steps_of_every_arm(
     text = printed(tmp_path, ARMS + "seeds: [0, 1, 2]\n", capsys)
     assert "trials: 2 arms x 3 seeds (0, 1, 2) = 6" in text
     assert "masker=random" in text
-    assert re.search(r"training takes about \d+ s of 6 trials one after another, \d+ s on 2 slots", text), text
+    assert re.search(r"estimated training time: \d+ s for 6 trials in sequence, \d+ s on 2 slots", text), text
+    assert "(from 4 timed steps per arm)" in text
+
+
+def test_the_plan_is_there_before_anything_is_timed_and_each_arm_is_named_when_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def timed(loaded: LoadedPipeline) -> float:
+        seen.append(capsys.readouterr().out)
+        return 1.0
+
+    monkeypatch.setattr(estimate, "training_seconds", timed)
+    print_plan(plan_of(tmp_path, ARMS), EXECUTORS.get("local").config_type.model_validate({"slots": 2}))
+    first, second = seen
+    assert "masker=random" in first
+    assert first.endswith("timing arm 1 of 2: a\n")
+    assert second == "timing arm 2 of 2: b\n"
+
+
+def test_a_terminal_shows_in_place_which_arm_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(estimate, "Console", lambda **keywords: console)
+    seen: list[str] = []
+    monkeypatch.setattr(estimate, "training_seconds", lambda loaded: float(len(console.file.getvalue())))  # type: ignore[attr-defined]
+    monkeypatch.setattr(Status, "update", lambda self, line: seen.append(line.plain))
+    print_plan(plan_of(tmp_path, ARMS), EXECUTORS.get("local").config_type.model_validate({"slots": 2}))
+    assert seen == ["timing arm 1 of 2: a", "timing arm 2 of 2: b"]
+    assert "timing arm" not in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -48,4 +81,4 @@ def test_the_estimate_of_a_search_counts_its_points_and_what_comes_after_them(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(estimate, "training_seconds", lambda loaded: 30.0)
     text = printed(tmp_path, f"{SEARCH}budget: {budget}\nseeds: {seeds}\n", capsys)
-    assert f"of {trials} trials one after another" in text
+    assert f"for {trials} trials in sequence" in text

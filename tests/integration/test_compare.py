@@ -146,7 +146,7 @@ def test_without_names_the_default_experiment_is_compared_with_a_line_for_each_g
 def test_every_format_holds_the_same_groups(filled: Filled, form: str) -> None:
     output = compared(filled, "--format", form)
     assert "toy-random00" in output.replace("{-}", "-")
-    assert {"table": "┃", "md": "| ---", "csv": "arm,seed,metric,value", "tex": r"\toprule"}[form] in output
+    assert {"table": "────", "md": "| ---", "csv": "arm,seed,metric,value", "tex": r"\toprule"}[form] in output
 
 
 def test_runs_are_named_by_id_name_or_folder_and_each_counts_once(filled: Filled) -> None:

@@ -218,11 +218,14 @@ def check(file: Path, overrides: tuple[str, ...], preset: str | None) -> None:
     from jepa_lab.config.checks import check_pipeline
     from jepa_lab.config.loading import dump_pipeline, load_pipeline
     from jepa_lab.inspection import inspect_pipeline, print_inspection
+    from jepa_lab.run import build_tracker
 
     loaded = load_pipeline(file, overrides, preset)
     geometry = check_pipeline(loaded)
+    tracker = build_tracker(loaded.pipeline, None)
     click.echo(dump_pipeline(loaded.pipeline))
     print_inspection(inspect_pipeline(loaded), geometry)
+    click.echo(f"tracking: {tracker.describe()}")
 
 
 @main.command()
@@ -401,7 +404,7 @@ def report(sweep: Path, storage: str | None, sweeps: Path) -> None:
         click.echo(f"wrote {path}")
 
 
-@main.command(epilog="Without RUN or EXPERIMENT: the experiment jepa-lab of mlflow.db in this folder.")
+@main.command(epilog="Without RUN or EXPERIMENT: the experiment $MLFLOW_EXPERIMENT_NAME, else jepa-lab.")
 @click.argument("names", nargs=-1, metavar="[RUN | EXPERIMENT]...")
 @click.option(
     "--metric", default="probe/validation_accuracy", show_default=True, help="Number that groups are compared by."
@@ -409,7 +412,11 @@ def report(sweep: Path, storage: str | None, sweeps: Path) -> None:
 @click.option("--by", metavar="KEY", help="Group by this param alone, such as masker.name.")
 @click.option("--baseline", metavar="ARM", help="Group that the others are compared with.")
 @click.option("--format", "form", type=click.Choice(["table", "md", "csv", "tex"]), default="table", show_default=True)
-@click.option("--uri", help="Tracking URI; by default that of the folders named, or mlflow.db in this folder.")
+@click.option(
+    "--uri",
+    help="Tracking URI (default: the store of the folders named, else $MLFLOW_TRACKING_URI, else mlflow.db in this "
+    "folder).",
+)
 @_runs_option
 @_sweeps_option
 def compare(
@@ -498,10 +505,10 @@ def _roots_to_sync(context: click.Context, runs: Path, sweeps: Path) -> list[Pat
 
 
 @main.command()
-@click.option("--uri", help="Tracking URI; by default mlflow.db in this folder.")
+@click.option("--uri", help="Tracking URI (default: $MLFLOW_TRACKING_URI, else mlflow.db in this folder).")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 def ui(uri: str | None, port: int) -> None:
-    """Open MLflow's pages on the runs of this folder, on this machine alone."""
+    """Open MLflow's pages on the runs of a store, on this machine alone."""
     from jepa_lab.tracking.ui import serve_ui
 
     serve_ui(uri, port, say=click.echo)

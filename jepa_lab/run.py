@@ -49,7 +49,9 @@ from jepa_lab.tracking.description import DatasetRecord, RunDescription, RunStat
 from jepa_lab.tracking.environment import describe_environment
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter, read_metrics
+from jepa_lab.tracking.mirror_cursor import sweep_of
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.tracking.store_choice import RecordedPlace
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.devices import Compute, memory_errors, resolve_compute
 from jepa_lab.training.followers import UnwrittenCheckpoints, UnwrittenMetrics
@@ -115,6 +117,8 @@ def start_run(
         with team.reporting(stop):
             check_pipeline(loaded)
             check_team(loaded, team)
+            if member is None and team.leads:
+                build_tracker(pipeline, None)  # a wrong store is told before anything is written
             if pipeline.training.num_threads is not None:
                 torch.set_num_threads(pipeline.training.num_threads)
             with loaded.located("training"):
@@ -257,12 +261,27 @@ def check_batch(loaded: LoadedPipeline, data: PreparedData) -> None:
         )
 
 
-def build_tracker(pipeline: Pipeline, folder: RunFolder) -> Tracker:
-    """The pipeline's tracker, not started; where the record of a run that goes on is."""
-    tracker = TRACKERS.entry_of(pipeline.tracking).component(pipeline.tracking)
-    if folder.description.exists():
-        tracker.keep_place(folder.read_description().tracker)
-    return tracker
+def build_tracker(pipeline: Pipeline, folder: RunFolder | None) -> Tracker:
+    """The pipeline's tracker, not started.
+
+    Args:
+        folder: of the run, or of the sweep: what it recorded decides unless the pipeline names a place. None where it
+            is not there yet.
+    Raises:
+        ConfigError: the environment names a store that is none.
+    """
+    recorded = None if folder is None else _recorded_place(folder)
+    return TRACKERS.entry_of(pipeline.tracking).component(pipeline.tracking, recorded)
+
+
+def _recorded_place(folder: RunFolder) -> RecordedPlace | None:
+    """Where the record of a run that is resumed is, or that of the sweep which a new trial is a part of."""
+    holders = {"the run folder": folder, "the sweep folder": sweep_of(folder)}
+    for holder, each in holders.items():
+        if each is not None and each.description.exists():
+            settings = each.read_description().tracker
+            return None if settings is None else RecordedPlace(settings, holder)
+    return None
 
 
 @dataclass(frozen=True)
@@ -296,13 +315,14 @@ class Run:
         return self.team.from_leader(self._lead, self.stop)  # which the leader has come to the end of
 
     def _lead(self) -> RunOutcome:
-        tracker = build_tracker(self.pipeline, self.folder)
-        if self.member is not None:
-            tracker = FollowedElsewhere(tracker)
         with self.team.reporting(self.stop):
+            tracker = build_tracker(self.pipeline, self.folder)
+            if self.member is not None:
+                tracker = FollowedElsewhere(tracker)
             self.folder.write_description(self._description(tracker))
             save_surveys(self.folder.path / "data.json", surveys_of(self.data, self.probe_data))
         with self.folder.open_log():
+            logger.info("tracking: %s", tracker.describe())
             for note in dict.fromkeys((*self.data.notes, *self.probe_data.notes)):
                 logger.warning(note)
             try:

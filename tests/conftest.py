@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from jepa_lab.registry import FAMILIES
+
+# Whoever runs the tests may work with a tracking server, which must not get their runs. At once, because fixtures of
+# modules come before those of tests, and the processes that tests start inherit it.
+for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "JEPA_LAB_TRACKING_URI"))]:
+    del os.environ[_name]
 
 
 @pytest.fixture(autouse=True)

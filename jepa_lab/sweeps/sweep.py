@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import RunFolderError, RunInterrupted
 from jepa_lab.interruption import StopSignals
 from jepa_lab.registry import ComponentParams
@@ -29,6 +30,7 @@ from jepa_lab.tracking.base import MirrorState, Tracker
 from jepa_lab.tracking.description import RunDescription, RunStatus, flat_params
 from jepa_lab.tracking.environment import describe_environment
 from jepa_lab.tracking.mirror_cursor import mlflow_run_ids
+from jepa_lab.tracking.run_folder import RunFolder
 
 _TRACKER_SECONDS = 60.0
 _LOCK_SECONDS = 1.0
@@ -68,13 +70,23 @@ class SweepOutcome:
     mirror: MirrorState
 
 
+def folder_name(plan: Plan) -> str:
+    """Name of the folder of a plan's sweep."""
+    return f"{plan.name}-{plan.digest[:8]}"
+
+
+def baseline_pipeline(plan: Plan) -> Pipeline:
+    """The pipeline whose `tracking` section is that of the sweep."""
+    return plan.pipeline(plan.arm(plan.baseline), plan.seeds[0]).pipeline
+
+
 def sweep_folder(plan: Plan, ablation: str, root: Path) -> SweepFolder:
     """The folder of a plan's sweep, made if it is not there.
 
     Raises:
         RunFolderError: another plan is in it, or it cannot be written.
     """
-    folder = SweepFolder.open_or_create(root, f"{plan.name}-{plan.digest[:8]}", ablation, plan.to_record())
+    folder = SweepFolder.open_or_create(root, folder_name(plan), ablation, plan.to_record())
     refuse_other_plan(folder.read_plan(), plan, str(folder.path))
     return folder
 
@@ -163,7 +175,7 @@ class SweepRecord:
     def __init__(self, plan: Plan, folder: SweepFolder, command: Sequence[str]) -> None:
         self.folder = folder
         record = folder.record
-        baseline = plan.pipeline(plan.arm(plan.baseline), plan.seeds[0]).pipeline
+        baseline = baseline_pipeline(plan)
         self.tracker: Tracker = build_tracker(baseline, record)
         record.figures.mkdir(exist_ok=True)
         record.write_environment(describe_environment(command, baseline.training.device))
@@ -207,6 +219,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         RunFolderError: another process is at work on the sweep, or another plan is in its place.
         RunInterrupted, RunTerminated: a second Ctrl-C; what the trials had saved stays.
     """
+    build_tracker(baseline_pipeline(plan), RunFolder(settings.root / folder_name(plan)))  # refuses a wrong store
     folder = sweep_folder(plan, ablation, settings.root)
     with StopSignals() as stop, folder.lock() as lock:
         lock.acquire(_LOCK_SECONDS)

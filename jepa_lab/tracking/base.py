@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from jepa_lab.registry import ComponentParams, Registry
 if TYPE_CHECKING:
     from jepa_lab.tracking.description import TrackerSettings
     from jepa_lab.tracking.run_folder import RunFolder
+    from jepa_lab.tracking.store_choice import RecordedPlace
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class MirrorState:
         pending: what else is missing, in words: "parameters", "artifacts", "model", "status", ...
         error: why the last attempt failed; None if it did not.
         still_sending: a process is at work on the rest, or on the run.
+        place: where the copy is, in words; empty where nothing is mirrored.
     """
 
     rows_behind: int = 0
     pending: tuple[str, ...] = ()
     error: str | None = None
     still_sending: bool = False
+    place: str = field(default="", compare=False)
 
     @property
     def complete(self) -> bool:
@@ -39,14 +42,15 @@ class MirrorState:
 
     def sentence(self, folder: Path) -> str:
         """The state in words, with what to do about it."""
+        where = f" ({self.place})" if self.place else ""
         if self.complete:
-            return f"the tracker has everything of {folder}"
+            return f"the tracker has everything of {folder}{where}"
         command = f"jepa-lab sync {shlex.quote(str(folder))}"
         missing = [f"{self.rows_behind} metric rows"] if self.rows_behind else []
         why = f" (last error: {self.error})" if self.error else ""
         end = " once the process that is still at work on it has ended" if self.still_sending else ""
         return (
-            f"the tracker lacks {', '.join([*missing, *self.pending])} of this run{why}; nothing is lost: "
+            f"the tracker lacks {', '.join([*missing, *self.pending])} of this run{where}{why}; nothing is lost: "
             f"`{command}` completes the record{end}"
         )
 
@@ -58,23 +62,18 @@ class Tracker(ABC):
 
     Args:
         params: the tracker's own `Params`.
+        recorded: where the record of a run that is resumed, or of its sweep, already is: stay there unless the
+            parameters name a place. None for a new run.
     """
 
     Params: type[ComponentParams] = ComponentParams
 
-    def __init__(self, params: ComponentParams) -> None:
-        self.params = params
+    def __init__(self, params: ComponentParams, recorded: RecordedPlace | None = None) -> None:
+        self.params, self.recorded = params, recorded
 
     @abstractmethod
     def settings(self) -> TrackerSettings | None:
         """What the run writes into `run.json` for the mirror; None where nothing is mirrored."""
-
-    def keep_place(self, recorded: TrackerSettings | None) -> None:  # noqa: B027 - most trackers have no place
-        """A run goes on: stay where its record is, unless the configuration names a place.
-
-        Args:
-            recorded: `settings` of the tracker that the run began with.
-        """
 
     @abstractmethod
     def start(self, folder: RunFolder) -> None:
@@ -108,7 +107,7 @@ class FollowedElsewhere(Tracker):
     """
 
     def __init__(self, tracker: Tracker) -> None:
-        super().__init__(tracker.params)
+        super().__init__(tracker.params, tracker.recorded)
         self._tracker = tracker
 
     def settings(self) -> TrackerSettings | None:

@@ -5,13 +5,15 @@ Credentials go to the process that talks to the tracker through its environment,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from urllib.parse import unquote, urlsplit
 
 FULL_URI_VARIABLE = "JEPA_LAB_TRACKING_URI"
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 # Names of query keys, wherever they stand in the name: sslpassword, access_token, X-Amz-Signature, ...
 _SECRET_KEYS = (
     r"[\w.%-]*(?:passw|passphrase|pwd|token|secret|credential|signature|api_?key|odbc_connect)[\w.%-]*"
@@ -40,26 +42,60 @@ def scrub(text: str) -> str:
 
 
 def credential_environment(uri: str) -> dict[str, str]:
-    """The environment variables through which a mirror process gets the credentials of `uri`; often none.
+    """The environment variable through which a mirror process gets a URI with credentials; none without any.
 
-    HTTP servers: MLflow's own MLFLOW_TRACKING_USERNAME and _PASSWORD. Databases, and servers that want a user
-    name alone: the URI as a whole, in JEPA_LAB_TRACKING_URI, which a user may set too, for `jepa-lab sync`.
+    It is JEPA_LAB_TRACKING_URI, which a user may set too, for `jepa-lab sync`.
     """
-    if without_credentials(uri) == uri:
-        return {}
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https") and parts.username and parts.password:
-        return {
-            "MLFLOW_TRACKING_USERNAME": unquote(parts.username),
-            "MLFLOW_TRACKING_PASSWORD": unquote(parts.password),
-        }
-    return {FULL_URI_VARIABLE: uri}
+    return {} if without_credentials(uri) == uri else {FULL_URI_VARIABLE: uri}
 
 
 def with_credentials(uri: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The URI to connect to: that of the environment if it is this one with credentials, else `uri`."""
-    full = environment.get(FULL_URI_VARIABLE)
-    return full if full is not None and without_credentials(full) == uri else uri
+    """The URI with its credentials, where a variable of the environment is this very URI with some; else `uri`."""
+    for variable in (FULL_URI_VARIABLE, STORE_VARIABLE):
+        full = environment.get(variable)
+        if full is not None and full != uri and without_credentials(full) == uri:
+            return full
+    return uri
+
+
+def connection_uri(uri: str) -> str:
+    """What MLflow's client is given to connect to `uri`: bare where `server_credentials` passes the credentials on."""
+    return without_credentials(uri) if _user_and_password(uri) else uri
+
+
+@contextlib.contextmanager
+def server_credentials(uri: str) -> Iterator[None]:
+    """Within the block MLflow's requests carry the user name and password of the URI of a server.
+
+    MLflow reads MLFLOW_TRACKING_USERNAME and _PASSWORD at every request, to whatever server. They are set for no
+    longer than the block, because the next run that `sync` completes may be on another server.
+
+    Args:
+        uri: with its credentials; one without any, or of a database, changes nothing.
+    """
+    found = _user_and_password(uri)
+    if found is None:
+        yield
+        return
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(zip(names, found, strict=True))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _user_and_password(uri: str) -> tuple[str, str] | None:
+    """Those of the URI of a server; None for a database, and where one of the two is missing."""
+    if not uri.startswith(("http://", "https://")):
+        return None
+    parts = urlsplit(uri)
+    return (unquote(parts.username), unquote(parts.password)) if parts.username and parts.password else None
 
 
 class ScrubbingFormatter(logging.Formatter):

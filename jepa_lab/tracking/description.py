@@ -30,6 +30,8 @@ class TrackerSettings:
         artifact_location: URI of the artifact folder of a new experiment; None lets the server choose.
         run_name: None for the name of the run folder.
         flush_seconds: pause between two looks at `metrics.jsonl`.
+        uri_from, experiment_from: what chose them, such as "tracking.uri" or "MLFLOW_TRACKING_URI"; empty in run
+            folders that were written before it was kept.
     """
 
     uri: str
@@ -37,6 +39,21 @@ class TrackerSettings:
     experiment: str
     run_name: str | None
     flush_seconds: float
+    uri_from: str = ""
+    experiment_from: str = ""
+
+    def in_words(self) -> str:
+        """Store and experiment."""
+        return f"MLflow experiment {self.experiment!r} at {self.uri}"
+
+    def record(self) -> dict[str, str]:
+        """Store and experiment, and what chose them: JSON values for result.json."""
+        return {
+            "uri": self.uri,
+            "uri_from": self.uri_from,
+            "experiment": self.experiment,
+            "experiment_from": self.experiment_from,
+        }
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,7 @@ def mirror_state(folder: RunFolder) -> MirrorState:
         sum(state.rows_behind for state in states),
         tuple(dict.fromkeys(name for state in states for name in state.pending)),
         next((state.error for state in states if state.error is not None), None),
+        place=states[0].place,
     )
 
 
@@ -249,4 +250,5 @@ def _record_state(folder: RunFolder) -> MirrorState:
         missing["summary metrics"] = bool(cursor.unsent(result["last_step"], result["metrics"]))
         missing["model"] = checkpoint is not None and cursor.model != checkpoint
     missing["status"] = cursor.status != final_status(result)
-    return MirrorState(behind, tuple(name for name, lacks in missing.items() if lacks), cursor.error)
+    pending = tuple(name for name, lacks in missing.items() if lacks)
+    return MirrorState(behind, pending, cursor.error, place=description.tracker.in_words())

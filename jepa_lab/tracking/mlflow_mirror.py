@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jepa_lab.errors import ConfigError, RunStopped
+from jepa_lab.tracking.credentials import server_credentials, with_credentials
 from jepa_lab.tracking.metrics import iter_lines, parse_row
 from jepa_lab.tracking.mirror_cursor import artifact_digests, final_status, load_cursor, new_cursor, unsent_rows
 from jepa_lab.tracking.mlflow_calls import RunUnknown, TrackerAway, tracker_calls
@@ -69,19 +70,27 @@ class Mirror:
             RunFolderError: if a file of the run is damaged.
         """
         try:
-            client = self._connect()
-            if self.parent is not None:
-                self._send_link(client, self.parent)
-            self._send_description(client, running=not ended)
-            self._send_metrics(client)
-            if ended:
-                self._finish(client, self.folder.read_result())
-            if self.cursor.error is not None:
-                self.cursor.error = None
-                self.cursor.save(self.folder)
+            with self._credentials():
+                self._send(ended)
         except TrackerAway:
             self._asked = False
             raise
+
+    def _credentials(self) -> contextlib.AbstractContextManager[None]:
+        """What a block needs in which requests are sent."""
+        return server_credentials(with_credentials(self.settings.uri))
+
+    def _send(self, ended: bool) -> None:
+        client = self._connect()
+        if self.parent is not None:
+            self._send_link(client, self.parent)
+        self._send_description(client, running=not ended)
+        self._send_metrics(client)
+        if ended:
+            self._finish(client, self.folder.read_result())
+        if self.cursor.error is not None:
+            self.cursor.error = None
+            self.cursor.save(self.folder)
 
     def note_error(self, error: Exception) -> None:
         """Keep the reason of a failure where `mirror_state` finds it."""
@@ -127,7 +136,8 @@ class Mirror:
         Raises:
             TrackerAway: if the tracker failed.
         """
-        self._connect()
+        with self._credentials():
+            self._connect()
         return self._run_id
 
     def _send_link(self, client: MlflowClient, parent: Mirror) -> None:

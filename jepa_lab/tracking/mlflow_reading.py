@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,20 +12,20 @@ import pandas as pd
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import did_you_mean
-from jepa_lab.tracking.credentials import credential_environment, scrub, with_credentials, without_credentials
+from jepa_lab.tracking.credentials import connection_uri, scrub, server_credentials, with_credentials
 from jepa_lab.tracking.description import RunDescription
 from jepa_lab.tracking.folder_names import named_folder
 from jepa_lab.tracking.mlflow_calls import RunUnknown, TrackerAway, tracker_calls
 from jepa_lab.tracking.mlflow_mirror import PARENT_TAG
 from jepa_lab.tracking.mlflow_store import RUN_UID_TAG, quiet_mlflow
 from jepa_lab.tracking.run_folder import RunFolder
-from jepa_lab.tracking.uris import check_uri, default_uri, sqlite_path, uri_for_mlflow
+from jepa_lab.tracking.store_choice import Choice, choose_experiment, choose_store
+from jepa_lab.tracking.uris import sqlite_path, uri_for_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-DEFAULT_EXPERIMENT = "jepa-lab"
 _PAGE = 1000
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _INFO = ("run_id", "name", "status", "started")
@@ -52,8 +51,10 @@ def read_runs(names: Sequence[str], uri: str | None, roots: Sequence[Path] = ())
 
     Args:
         names: run ids, run names, run folders, sweep folders, experiments; a sweep, by its folder or its own run,
-            stands for its trials. None names the experiment `jepa-lab`.
-        uri: tracking URI; None takes the store of the folders among `names`, or `mlflow.db` in the current folder.
+            stands for its trials. None names the experiment of the environment (MLFLOW_EXPERIMENT_NAME), else
+            `jepa-lab`.
+        uri: tracking URI; None takes the store of the folders among `names`, else that of the environment
+            (MLFLOW_TRACKING_URI), else `mlflow.db` in the current folder.
         roots: folders of run folders and of sweep folders, whose names are taken for these folders if no `uri` is
             given: their store may be another one than the default.
     Raises:
@@ -63,16 +64,18 @@ def read_runs(names: Sequence[str], uri: str | None, roots: Sequence[Path] = ())
     named = roots if uri is None else ()
     paths = {name: Path(name) if _is_folder(name) else named_folder(name, named) for name in names}
     folders = {name: RunFolder.open(path).read_description() for name, path in paths.items() if path is not None}
-    store = _store_of(folders) if uri is None else _checked(uri)
+    store = choose_store(uri, "--uri", _store_of(folders) if uri is None else None)
+    chosen = names or (choose_experiment(None, "").value,)
     try:
-        finder = _Finder(_client(store), folders)
-        found = [run for name in names or (DEFAULT_EXPERIMENT,) for run in finder.find(name)]
+        with server_credentials(with_credentials(store.value)):
+            finder = _Finder(_client(store), folders)
+            found = [run for name in chosen for run in finder.find(name)]
     except TrackerAway as error:
         raise ConfigError(
-            f"the tracking store {without_credentials(store)} cannot be read ({error}); "
-            "is it the right --uri, and is its server running?"
+            f"the tracking store {store.shown} cannot be read ({error}); "
+            "is it the right one (--uri names another), and is its server running?"
         ) from error
-    return ReadRuns(_frame(_once(found)), f"{', '.join(names) or DEFAULT_EXPERIMENT} in {without_credentials(store)}")
+    return ReadRuns(_frame(_once(found)), f"{', '.join(chosen)} in {store.shown}")
 
 
 def _is_folder(name: str) -> bool:
@@ -81,8 +84,8 @@ def _is_folder(name: str) -> bool:
     return path.is_dir() and ((path / "run.json").is_file() or len(path.parts) != 1)
 
 
-def _store_of(folders: dict[str, RunDescription]) -> str:
-    """The store in which the named folders are, or the default one.
+def _store_of(folders: dict[str, RunDescription]) -> Choice | None:
+    """The store in which the named folders are; None where none is named.
 
     Raises:
         ConfigError: if they are in several stores, or in none.
@@ -95,42 +98,27 @@ def _store_of(folders: dict[str, RunDescription]) -> str:
     if len(stores) > 1:
         places = "; ".join(f"{name} in {store}" for store, name in stores.items())
         raise ConfigError(f"the folders are recorded in several stores ({places}); compare those of one store")
-    return next(iter(stores), default_uri())
+    return next((Choice(store, name) for store, name in stores.items()), None)
 
 
-def _checked(uri: str) -> str:
-    """The URI that the user gave.
-
-    Raises:
-        ConfigError: if it is wrong.
-    """
-    try:
-        check_uri(uri)
-    except ValueError as error:
-        raise ConfigError(f"--uri: {error}") from None
-    return uri
-
-
-def _client(uri: str) -> MlflowClient:
-    """A client for reading; credentials go through the environment.
+def _client(store: Choice) -> MlflowClient:
+    """A client for reading, used within `server_credentials`.
 
     Raises:
         ConfigError: if there is no such database.
     """
-    database = sqlite_path(uri)
+    database = sqlite_path(store.value)
     if database is not None and not database.is_file():
         raise ConfigError(
-            f"there is no MLflow database {database.absolute()}; run a pipeline first (`jepa-lab run ...`), "
-            "go to the folder in which you ran it, or name the store with --uri"
+            f"there is no MLflow database {database.absolute()} ({store.why}); run a pipeline first "
+            "(`jepa-lab run ...`), go to the folder in which you ran it, or name the store with --uri"
         )
-    os.environ.update(credential_environment(uri))
     quiet_mlflow()
     from mlflow import MlflowClient
 
     with tracker_calls():
-        bare = without_credentials(uri)
-        full = uri_for_mlflow(with_credentials(bare))
-        return MlflowClient(tracking_uri=full, registry_uri=full)
+        uri = uri_for_mlflow(connection_uri(with_credentials(store.value)))
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 class _Finder:

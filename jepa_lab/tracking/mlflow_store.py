@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jepa_lab.tracking.credentials import with_credentials
+from jepa_lab.tracking.credentials import connection_uri, with_credentials
 from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.mlflow_calls import RunDeleted, TrackerAway, tracker_calls
@@ -27,19 +27,21 @@ RUN_UID_TAG = "jepa_lab.run_uid"
 _STORE_LOCK_SECONDS = 120
 # Set unless the user has set them. The mirror retries by itself, after asking what the tracker has; MLflow's
 # own retries of a batch would not ask. A redirected POST would arrive as a GET, so redirects are errors.
-_ENVIRONMENT = {
+DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
 }
+# Set whatever the user has set. What was sent is looked for at once, and asynchronous logging has not sent it.
+FIXED = {"MLFLOW_ENABLE_ASYNC_LOGGING": "false"}
 
 
 def quiet_mlflow() -> None:
     """Import MLflow with its chatter (alembic's migrations above all) switched off."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    os.environ.update(FIXED)
     try:
         Path.home()
     except RuntimeError:  # a user whom the system does not know, as in containers; MLflow's import would fail
@@ -51,7 +53,7 @@ def quiet_mlflow() -> None:
 
 
 def connect(settings: TrackerSettings) -> MlflowClient:
-    """A client of the tracker, whose SQLite store exists when this returns.
+    """A client of the tracker, whose SQLite store exists when this returns; used within `server_credentials`.
 
     Raises:
         TrackerAway: if the store cannot be opened.
@@ -60,7 +62,7 @@ def connect(settings: TrackerSettings) -> MlflowClient:
     quiet_mlflow()
     from mlflow import MlflowClient
 
-    uri = uri_for_mlflow(with_credentials(settings.uri))
+    uri = uri_for_mlflow(connection_uri(with_credentials(settings.uri)))
     with tracker_calls():
         database = sqlite_path(settings.uri)
         if database is None:

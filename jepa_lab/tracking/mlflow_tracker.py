@@ -25,13 +25,20 @@ from jepa_lab.tracking.credentials import credential_environment, without_creden
 from jepa_lab.tracking.description import TrackerSettings
 from jepa_lab.tracking.mirror_cursor import mirror_state
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.tracking.store_choice import (
+    Choice,
+    RecordedPlace,
+    choose_experiment,
+    choose_store,
+    ignored_variables,
+    is_store_without_option,
+)
 from jepa_lab.tracking.uris import (
     absolute_uri,
     artifact_uri,
     check_artifact_location,
     check_uri,
     default_artifact_location,
-    default_uri,
     sqlite_path,
 )
 
@@ -44,15 +51,21 @@ class MlflowParams(ComponentParams):
     uri: str | None = Field(
         None,
         repr=False,
-        description="Tracking URI: sqlite:///FILE, http(s)://SERVER, postgresql://... ; null is mlflow.db in "
-        "the current folder. In FILE write '%' as %25 and '?' as %3F. Credentials in it are used, but written nowhere.",
+        description="Tracking URI: sqlite:///FILE, http(s)://SERVER, postgresql://... ; null is the environment's "
+        "MLFLOW_TRACKING_URI, else mlflow.db in the current folder. In FILE write '%' as %25 and '?' as %3F. Credentials "
+        "in it are used, but written nowhere.",
     )
     artifact_location: str | None = Field(
         None,
         description="Artifact folder of a new experiment, a path or a URI; null is mlflow-artifacts beside a SQLite "
         "file, and the server's own choice otherwise.",
     )
-    experiment: str = Field("jepa-lab", min_length=1, max_length=500, description="MLflow experiment.")
+    experiment: str | None = Field(
+        None,
+        min_length=1,
+        max_length=500,
+        description="MLflow experiment; null is the environment's MLFLOW_EXPERIMENT_NAME, else jepa-lab.",
+    )
     run_name: str | None = Field(
         None, min_length=1, max_length=250, description="Run name in MLflow; null is the name of the run folder."
     )
@@ -85,34 +98,17 @@ class MlflowTracker(Tracker):
 
     Params = MlflowParams
 
-    def __init__(self, params: ComponentParams) -> None:
+    def __init__(self, params: ComponentParams, recorded: RecordedPlace | None = None) -> None:
         assert isinstance(params, MlflowParams)
-        super().__init__(params)
-        self._uri_given = params.uri is not None
-        given = default_uri() if params.uri is None else absolute_uri(params.uri)  # for a `sync` in another folder
-        self._credentials = credential_environment(given)
-        uri = without_credentials(given)
-        self._settings = TrackerSettings(
-            uri=uri,
-            artifact_location=default_artifact_location(uri)
-            if params.artifact_location is None
-            else artifact_uri(params.artifact_location),
-            experiment=params.experiment,
-            run_name=params.run_name,
-            flush_seconds=params.flush_seconds,
-        )
+        super().__init__(params, recorded)
+        self._store, self._experiment = _store(params, recorded), _experiment(params, recorded)
+        self._credentials = credential_environment(self._store.value)
+        self._settings = _settings(params, self._store, self._experiment, recorded)
         self._folder: RunFolder | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def settings(self) -> TrackerSettings | None:
         return self._settings
-
-    def keep_place(self, recorded: TrackerSettings | None) -> None:
-        # Without a URI the place depends on the working directory, which may be another one now.
-        if recorded is not None and not self._uri_given:
-            self._settings = dataclasses.replace(
-                self._settings, uri=recorded.uri, artifact_location=recorded.artifact_location
-            )
 
     def start(self, folder: RunFolder) -> None:
         if importlib.util.find_spec("mlflow") is None:
@@ -167,8 +163,46 @@ class MlflowTracker(Tracker):
         )
 
     def describe(self) -> str:
-        uri, experiment = self._settings.uri, self._settings.experiment
+        uri, experiment = self._settings.uri, self._experiment
+        where = f"MLflow experiment {experiment.value!r} ({experiment.why})"
         if sqlite_path(uri) is None:
-            return f"MLflow experiment {experiment!r} at {uri}"
-        option = "" if uri == default_uri() else f" --uri {shlex.quote(uri)}"
-        return f"MLflow experiment {experiment!r}; open it with `jepa-lab ui{option}`"
+            where = f"{where} at {self._store.shown}"
+        else:
+            option = "" if is_store_without_option(uri) else f" --uri {shlex.quote(uri)}"
+            where = f"{where} in {self._store.shown}; open it with `jepa-lab ui{option}`"
+        return ". ".join([where, *ignored_variables(experiment)])
+
+
+def _store(params: MlflowParams, recorded: RecordedPlace | None) -> Choice:
+    """The store, with the file of a SQLite URI made absolute: a later `sync` may run in another folder.
+
+    Raises:
+        ConfigError: it is no tracking URI.
+    """
+    place = None if recorded is None else Choice(recorded.settings.uri, recorded.holder)
+    choice = choose_store(params.uri, "tracking.uri", place)
+    return Choice(absolute_uri(choice.value), choice.origin)
+
+
+def _experiment(params: MlflowParams, recorded: RecordedPlace | None) -> Choice:
+    place = None if recorded is None else Choice(recorded.settings.experiment, recorded.holder)
+    return choose_experiment(params.experiment, "tracking.experiment", place)
+
+
+def _settings(
+    params: MlflowParams, store: Choice, experiment: Choice, recorded: RecordedPlace | None
+) -> TrackerSettings:
+    """What the mirror is told: nothing of it is a secret."""
+    uri = without_credentials(store.value)
+    location = None if params.artifact_location is None else artifact_uri(params.artifact_location)
+    if location is None and recorded is not None and recorded.settings.uri == uri:
+        location = recorded.settings.artifact_location
+    return TrackerSettings(
+        uri=uri,
+        artifact_location=location or default_artifact_location(uri),
+        experiment=experiment.value,
+        run_name=params.run_name,
+        flush_seconds=params.flush_seconds,
+        uri_from=store.origin,
+        experiment_from=experiment.origin,
+    )

@@ -253,8 +253,11 @@ class RunFolder:
         if status not in get_args(RunStatus):
             raise ValueError(f"status must be one of {get_args(RunStatus)}, got {status!r}")
         inside = final_checkpoint and final_checkpoint.resolve().relative_to(self.path.resolve()).as_posix()
+        description = self._known_description()
+        tracker = None if description is None else description.tracker
         content = {
-            "run_uid": self._run_uid(),
+            "run_uid": "" if description is None else description.run_uid,
+            "tracking": None if tracker is None else tracker.record(),
             "status": status,
             "ended": time.time(),
             "last_step": last_step,
@@ -280,10 +283,15 @@ class RunFolder:
 
     def _run_uid(self) -> str:
         """Which run this is; empty where run.json cannot tell."""
+        description = self._known_description()
+        return "" if description is None else description.run_uid
+
+    def _known_description(self) -> RunDescription | None:
+        """run.json; None where it is missing or damaged, which is told where it is read for its own content."""
         try:
-            return self.read_description().run_uid
+            return self.read_description()
         except RunFolderError:
-            return ""
+            return None
 
     def remove_result(self) -> None:
         """Forget how the run ended, because it goes on."""

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from jepa_lab.errors import ConfigError, JepaLabError
-from jepa_lab.tracking.credentials import scrub, without_credentials
-from jepa_lab.tracking.uris import check_uri, default_artifact_location, default_uri, sqlite_path, uri_for_mlflow
+from jepa_lab.tracking.credentials import scrub, with_credentials
+from jepa_lab.tracking.store_choice import choose_store
+from jepa_lab.tracking.uris import default_artifact_location, sqlite_path, uri_for_mlflow
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
@@ -26,34 +27,31 @@ def serve_ui(uri: str | None, port: int, host: str = "127.0.0.1", say: Callable[
     """Serve the MLflow pages of a store until Ctrl-C; for a tracking server, say where its own pages are.
 
     Args:
-        uri: tracking URI; None for `mlflow.db` in the current folder.
+        uri: tracking URI; None for that of the environment (MLFLOW_TRACKING_URI), else `mlflow.db` in the current
+            folder.
         host: the interface; other machines cannot reach the default.
         say: what to do with the line that gives the address.
     Raises:
         ConfigError: if the URI is wrong, there is no such database, or the port is in use.
         JepaLabError: if MLflow's server ended by itself, with the end of its output.
     """
-    store = uri or default_uri()
-    try:
-        check_uri(store)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    if store.startswith(("http://", "https://", "databricks")):
-        say(f"{without_credentials(store)} is a tracking server; open that address in a browser")
+    store = choose_store(uri, "--uri")
+    if store.value.startswith(("http://", "https://", "databricks")):
+        say(f"{store.shown} is a tracking server; open that address in a browser")
         return
-    database = sqlite_path(store)
+    database = sqlite_path(store.value)
     if database is not None and not database.is_file():
         raise ConfigError(
-            f"there is no MLflow database {database.absolute()}; run a pipeline first (`jepa-lab run ...`), "
-            "or go to the folder in which you ran it"
+            f"there is no MLflow database {database.absolute()} ({store.why}); run a pipeline first "
+            "(`jepa-lab run ...`), go to the folder in which you ran it, or name the store with --uri"
         )
     _check_port(host, port)
     with tempfile.TemporaryFile() as output, _termination_as_interrupt():
         say("starting MLflow's pages, which takes some seconds")
-        server = _start(store, host, port, output)
+        server = _start(with_credentials(store.value), host, port, output)
         try:
             _wait_until_it_answers(server, host, port, output)
-            say(f"MLflow: http://{host}:{port} (Ctrl-C ends it)")
+            say(f"MLflow: http://{host}:{port} shows {store.shown}; Ctrl-C ends it")
             server.wait()
             raise _ended(server, output)
         except KeyboardInterrupt:

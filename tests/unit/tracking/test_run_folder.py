@@ -14,6 +14,7 @@ from jepa_lab.errors import ConfigError, RunFolderError, RunStopped
 from jepa_lab.tracking import atomic
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, TrackerSettings, flat_params
 from jepa_lab.tracking.environment import describe_environment
+from jepa_lab.tracking.records import write_record
 from jepa_lab.tracking.run_folder import RunFolder
 
 
@@ -158,7 +159,7 @@ def test_the_layout_of_run_json(tmp_path: Path) -> None:
         params={"masker.num_targets": "4"},
         tags={"masker": "multi_block", "seed": "3"},
         dataset=DatasetRecord("digits", "scikit-learn", "abc"),
-        tracker=TrackerSettings("sqlite:////x/mlflow.db", None, "jepa-lab", None, 5.0),
+        tracker=TrackerSettings("sqlite:////x/mlflow.db", None, "jepa-lab", None, 5.0, "tracking.uri", "default"),
         run_uid="u1",
         started=12.5,
     )
@@ -178,11 +179,21 @@ def test_the_layout_of_run_json(tmp_path: Path) -> None:
             "experiment": "jepa-lab",
             "run_name": None,
             "flush_seconds": 5.0,
+            "uri_from": "tracking.uri",
+            "experiment_from": "default",
         },
         "run_uid": "u1",
         "started": 12.5,
     }
     assert folder.read_description() == description
+
+
+def test_a_run_json_from_before_the_origin_of_its_store_was_kept_is_read(tmp_path: Path) -> None:
+    folder = _create(tmp_path)
+    old = {"uri": "http://host", "artifact_location": None, "experiment": "e", "run_name": None, "flush_seconds": 5.0}
+    content = {"params": {}, "tags": {}, "dataset": None, "tracker": old, "run_uid": "u1", "started": 1.0}
+    write_record(folder.description, "run", 1, content)
+    assert folder.read_description().tracker == TrackerSettings("http://host", None, "e", None, 5.0, "", "")
 
 
 def test_a_run_that_goes_on_keeps_its_identity_and_its_start(tmp_path: Path) -> None:
@@ -207,6 +218,7 @@ def test_the_result_says_how_the_run_ended_and_where_its_weights_are(tmp_path: P
     assert result == {
         "table": [1],
         "run_uid": "",
+        "tracking": None,
         "status": "FINISHED",
         "last_step": 10,
         "final_checkpoint": "checkpoints/step-00000010",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -23,8 +24,10 @@ from jepa_lab.errors import ConfigError, RunFolderError
 from jepa_lab.tracking.base import TRACKERS, MirrorState
 from jepa_lab.tracking.credentials import (
     FULL_URI_VARIABLE,
+    connection_uri,
     credential_environment,
     scrub,
+    server_credentials,
     with_credentials,
     without_credentials,
 )
@@ -56,25 +59,6 @@ def folder(tmp_path: Path) -> RunFolder:
     made = RunFolder.create(tmp_path, "run", "0123456789", 0, "name: run\n")
     made.write_description(RunDescription({}, {}, tracker=SETTINGS))
     return made
-
-
-def test_a_run_that_goes_on_elsewhere_keeps_its_store_unless_another_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recorded = MlflowTracker(MlflowParams()).settings()
-    assert recorded is not None
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    tracker, named = MlflowTracker(MlflowParams()), MlflowTracker(MlflowParams(uri="sqlite:////x/other.db"))
-    for each in (tracker, named):
-        each.keep_place(recorded)
-    assert tracker.settings() == recorded
-    settings = named.settings()
-    assert settings is not None
-    assert settings.uri == "sqlite:////x/other.db"
-    tracker.keep_place(None)
-    assert tracker.settings() == recorded
 
 
 def test_both_trackers_are_registered() -> None:
@@ -322,17 +306,34 @@ def test_a_tracker_shows_its_password_nowhere(folder: RunFolder) -> None:
     assert "host/db" in params.model_dump_json()
 
 
-def test_the_mirror_gets_the_credentials_through_its_environment() -> None:
-    assert credential_environment("http://ann:p%40ss@host") == {
-        "MLFLOW_TRACKING_USERNAME": "ann",
-        "MLFLOW_TRACKING_PASSWORD": "p@ss",
-    }
-    assert credential_environment("sqlite:///x.db") == {}
-    full = "postgresql://ann:p@host/db"
+@pytest.mark.parametrize("full", ["postgresql://ann:p@host/db", "http://ann:p%40ss@host", "https://token@host"])
+def test_the_mirror_gets_the_credentials_through_its_environment(full: str) -> None:
+    bare = without_credentials(full)
     environment = credential_environment(full)
-    assert with_credentials("postgresql://host/db", environment) == full
-    assert with_credentials("postgresql://other/db", environment) == "postgresql://other/db"
     assert set(environment) == {FULL_URI_VARIABLE}
+    assert with_credentials(bare, environment) == full
+    assert with_credentials("postgresql://other/db", environment) == "postgresql://other/db"
+    assert credential_environment(bare) == {}
+    assert with_credentials(bare, {"MLFLOW_TRACKING_URI": full}) == full
+    assert with_credentials(bare, {FULL_URI_VARIABLE: bare, "MLFLOW_TRACKING_URI": full}) == full
+
+
+def test_a_password_is_at_hand_for_requests_to_its_own_server_and_for_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def held() -> tuple[str | None, str | None]:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "everywhere")
+    full = "http://ann:p%40ss@host"
+    with server_credentials(full):
+        assert held() == ("ann", "p@ss")
+    assert held() == ("everywhere", None)
+    for other in ("http://host", "https://token@host", "postgresql://ann:p@host/db", "sqlite:///x.db"):
+        with server_credentials(other):
+            assert held() == ("everywhere", None)
+        assert connection_uri(other) == other
+    assert connection_uri(full) == "http://host"
 
 
 def test_a_second_owner_of_a_lock_is_refused_until_the_first_lets_go(tmp_path: Path) -> None:
@@ -472,4 +473,4 @@ def test_the_ui_refuses_a_missing_database_and_a_port_in_use(tmp_path: Path, mon
 def test_the_ui_of_a_server_is_the_server_itself_shown_without_credentials() -> None:
     said: list[str] = []
     serve_ui("http://ann:secret@host:80", 5000, say=said.append)
-    assert said == ["http://host:80 is a tracking server; open that address in a browser"]
+    assert said == ["http://host:80 (from --uri) is a tracking server; open that address in a browser"]

@@ -48,7 +48,8 @@ def quiet_mlflow() -> None:
         os.environ["HOME"] = os.sep  # as containers set it
     import mlflow  # noqa: F401 - it sets up its loggers on import, and would undo what follows
 
-    for logger in ("mlflow", "alembic", "sqlalchemy"):
+    chosen = {"mlflow"} if os.environ.get("MLFLOW_LOGGING_LEVEL") else set()
+    for logger in {"mlflow", "alembic", "sqlalchemy"} - chosen:
         logging.getLogger(logger).setLevel(logging.WARNING)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -219,6 +222,16 @@ def test_the_configuration_and_its_digest_do_not_depend_on_the_environment(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "environment")
     assert described() == before
+
+
+def test_the_tests_do_not_see_the_variables_of_whoever_runs_them() -> None:
+    code = "import os, tests.conftest; print([name for name in os.environ if 'MLFLOW' in name or 'TRACKING' in name])"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://host", "JEPA_LAB_TRACKING_URI": "http://host"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_ui_opens_the_store_of_the_environment_unless_another_is_named(

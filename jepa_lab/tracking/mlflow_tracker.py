@@ -52,8 +52,8 @@ class MlflowParams(ComponentParams):
         None,
         repr=False,
         description="Tracking URI: sqlite:///FILE, http(s)://SERVER, postgresql://... ; null is the environment's "
-        "MLFLOW_TRACKING_URI, else mlflow.db in the current folder. In FILE write '%' as %25 and '?' as %3F. Credentials "
-        "in it are used, but written nowhere.",
+        "MLFLOW_TRACKING_URI, else mlflow.db in the current folder. In FILE write '%' as %25 and '?' as %3F. "
+        "Credentials in it are used, but written nowhere.",
     )
     artifact_location: str | None = Field(
         None,

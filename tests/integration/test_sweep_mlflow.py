@@ -349,15 +349,19 @@ def test_sync_without_arguments_completes_runs_and_sweeps_as_one_record_each(
     assert "there is no folder runs" in missing.output
     folder = make_sweep(tmp_path / "sweeps", store)
     end_all(folder)
+    where = f"(MLflow experiment '{store.experiment}' at {store.uri})"
     only_sweeps = invoke("sync")
     assert (only_sweeps.exit_code, only_sweeps.output.splitlines()) == (
-        0, ["the tracker has everything of sweeps/fake-0123"],
+        0, [f"the tracker has everything of sweeps/fake-0123 {where}"],
     )  # fmt: skip
     assert_recorded_once(client, folder)
     alone = RunFolder.create(tmp_path / "runs", "alone", "0123456789", 0, "name: alone\n")
     alone.write_description(RunDescription({}, {}, None, store))
     both = invoke("sync")
-    assert (both.exit_code, both.output.splitlines()) == (0, [f"the tracker has everything of runs/{alone.name}"])
+    assert (both.exit_code, both.output.splitlines()) == (
+        0,
+        [f"the tracker has everything of runs/{alone.name} {where}"],
+    )
     assert "nothing to do: no run below runs and sweeps" in invoke("sync").output
     assert invoke("sync", "--sweeps", "nowhere").exit_code == 2
     assert "nothing to do: no run below sweeps waits" in invoke("sync", "--sweeps", "sweeps").output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,22 @@ from jepa_lab.config.checks import Geometry, build_masker, pipeline_geometry, ta
 from jepa_lab.config.memory import check_images_fit
 from jepa_lab.config.pipeline import DataSettings, DataSource, Pipeline
 from jepa_lab.data.augmentations.base import AUGMENTATIONS, Augmentation
-from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit, SkippedImage
+from jepa_lab.data.base import (
+    DATASETS,
+    NOTHING_FOUND,
+    Findings,
+    FolderChoice,
+    ImageDataset,
+    ImageSplit,
+    SkippedImage,
+)
+from jepa_lab.data.division import Division, DivisionPlan, SplitCounts, divide, notes_on, numbered, numbers
 from jepa_lab.data.images import LazyImages, to_tensor
-from jepa_lab.data.loading import load_images
+from jepa_lab.data.loading import Loaded, load_images
 from jepa_lab.data.order import Batches
 from jepa_lab.data.residency import Loading
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
-from jepa_lab.data.splits import channel_statistics, histogram_statistics, limit_images, split_validation
+from jepa_lab.data.splits import channel_statistics, histogram_statistics
 from jepa_lab.data.streaming import StreamingBatches
 from jepa_lab.data.survey import Survey, TrainingPart
 from jepa_lab.downsampling.base import DOWNSAMPLINGS
@@ -66,6 +75,7 @@ class PreparedData:
         skipped: files that were left out.
         survey: what was found about files that stream, for the run folder.
         notes: what the run's log should say.
+        findings: what the user should be told about folders and splits.
     """
 
     train: ImageSplit
@@ -79,16 +89,24 @@ class PreparedData:
     skipped: tuple[SkippedImage, ...] = ()
     survey: Survey | None = None
     notes: tuple[str, ...] = ()
+    findings: Findings = NOTHING_FOUND
+
+    @property
+    def counts(self) -> SplitCounts:
+        """How many images each split has."""
+        return SplitCounts.of(self.train, self.validation, self.test)
 
 
 def build_dataset(source: DataSource, image_size: int) -> ImageDataset:
     """The data set of a section, ready to load.
 
     Raises:
-        ConfigError: the root begins with a home folder that does not exist.
+        ConfigError: the root begins with a home folder that does not exist, or the data set has no folders to
+            understand in another way.
     """
     entry = DATASETS.entry_of(source.dataset)
-    return entry.component(source.dataset, None if source.root is None else _expanded(source.root), image_size)
+    dataset = entry.component(source.dataset, None if source.root is None else _expanded(source.root), image_size)
+    return dataset.with_folders(FolderChoice(source.labels, source.validation_split))
 
 
 def _expanded(root: str) -> Path:
@@ -125,20 +143,21 @@ def prepare_data(
     given = settings.channel_mean is not None and settings.channel_std is not None
     dataset, loading = build_dataset(settings, settings.image_size), build_loading(pipeline, device, processes)
     check_images_fit(dataset)
-    part = None if given else _training_part(settings)
+    plan = division_plan(settings, settings)
+    part = None if given else _training_part(dataset, plan)
     loaded = load_images(dataset, loading, settings.on_bad_image, settings.cache, known, part)
     data, survey = loaded.data, loaded.survey
-    train, validation, test = _split(data, settings, settings.validation_fraction, settings.split_seed)
+    division, findings = _divided(loaded, plan)
     if settings.channel_mean is not None and settings.channel_std is not None:
         mean, std = torch.tensor(settings.channel_mean), torch.tensor(settings.channel_std)
     elif survey is not None and survey.histogram is not None:
         mean, std = histogram_statistics(torch.tensor(survey.histogram))
     else:
-        mean, std = channel_statistics(train.images)
+        mean, std = channel_statistics(division.train.images)
     return PreparedData(
-        train,
-        validation,
-        test,
+        division.train,
+        division.validation,
+        division.test,
         data.class_names,
         data.digest,
         data.source,
@@ -147,6 +166,7 @@ def prepare_data(
         data.skipped,
         survey,
         loaded.notes,
+        findings,
     )
 
 
@@ -177,7 +197,7 @@ def prepare_probe_data(
         loading = build_loading(pipeline, device, processes)
         check_images_fit(dataset)
         loaded = load_images(dataset, loading, source.on_bad_image, source.cache, known, None)
-        parts = _split(loaded.data, source, pipeline.data.validation_fraction, pipeline.data.split_seed)
+        division, findings = _divided(loaded, division_plan(source, pipeline.data))
     found = loaded.data
     channels, expected = found.train.images.shape[1], data.train.images.shape[1]
     if channels != expected:
@@ -185,9 +205,11 @@ def prepare_probe_data(
             f"probe.data.dataset={source.dataset.name!r} has {channels} channel(s), the encoder takes {expected}; "  # type: ignore[attr-defined]
             "probe on data with as many channels"
         )
-    prepared = PreparedData(*parts, found.class_names, found.digest, found.source, data.mean, data.std)
-    skipped = () if own else found.skipped  # of the run's own images: told already
-    return replace(prepared, skipped=skipped, survey=loaded.survey, notes=loaded.notes)
+    prepared = PreparedData(*division.splits, found.class_names, found.digest, found.source, data.mean, data.std)
+    prepared = replace(prepared, survey=loaded.survey, notes=loaded.notes)
+    if own:  # told already
+        return prepared
+    return replace(prepared, skipped=found.skipped, findings=findings)
 
 
 def probe_image_size(pipeline: Pipeline) -> int:
@@ -205,6 +227,20 @@ def skipped_record(data: PreparedData, probe_data: PreparedData) -> dict[str, An
 
 def _skipped(data: PreparedData) -> dict[str, Any]:
     return {"count": len(data.skipped), "files": [image.name for image in data.skipped[:_NAMED_FILES]]}
+
+
+def images_record(data: PreparedData, probe_data: PreparedData) -> dict[str, Any]:
+    """What result.json says about the splits: how many images each has, and what is to be known about them."""
+    record = {"images": _images(data)}
+    if probe_data is not data:
+        record["probe_images"] = _images(probe_data)
+    return record
+
+
+def _images(data: PreparedData) -> dict[str, Any]:
+    counts, findings = data.counts, data.findings
+    splits = {**asdict(counts), "in_words": counts.sentence()}
+    return {**splits, "notes": list(findings.notes), "unread_files": dict(findings.unread)}
 
 
 def surveys_of(data: PreparedData, probe_data: PreparedData) -> dict[str, Survey]:
@@ -227,14 +263,14 @@ def build_batches(pipeline: Pipeline, data: PreparedData, device: torch.device, 
     return StreamingBatches(images, batch_size, order, device, rows)
 
 
-def _training_part(settings: DataSettings) -> TrainingPart:
-    """Which training images pretraining sees: the very code that splits them, on their indices."""
+def _training_part(dataset: ImageDataset, plan: DivisionPlan) -> TrainingPart:
+    """Which training images pretraining sees: the very code that divides them, on their numbers."""
 
     def indices(labels: Tensor | None, num_images: int) -> Tensor:
-        numbered = ImageSplit(torch.arange(num_images)[:, None, None, None], labels)
-        names = ImageData(numbered, None, (), "", "")
-        train, _, _ = _split(names, settings, settings.validation_fraction, settings.split_seed)
-        return to_tensor(train.images).flatten()
+        names = numbered(dataset)
+        assert names is not None, "only files are surveyed"
+        left = replace(names, train=numbers(num_images, labels))  # without those that are skipped
+        return to_tensor(divide(left, plan).train.images).flatten()
 
     return indices
 
@@ -250,14 +286,16 @@ def _named_probe_data() -> Iterator[None]:
         raise
 
 
-def _split(
-    loaded: ImageData, source: DataSource, fraction: float, seed: int
-) -> tuple[ImageSplit, ImageSplit, ImageSplit | None]:
-    train, test = loaded.train, loaded.test
-    if source.max_images is not None:
-        train = limit_images(train, source.max_images, seed)
-        test = None if test is None else limit_images(test, source.max_images, seed)
-    return (*split_validation(train, fraction, seed, loaded.class_names), test)
+def division_plan(source: DataSource, settings: DataSettings) -> DivisionPlan:
+    """How the images of a source are divided: with the seed and the validation fraction of the run's own data."""
+    return DivisionPlan(source.test_fraction, settings.validation_fraction, source.max_images, settings.split_seed)
+
+
+def _divided(loaded: Loaded, plan: DivisionPlan) -> tuple[Division, Findings]:
+    """The splits, and what is to be told about them."""
+    division = divide(loaded.data, plan)
+    notes = (*loaded.findings.notes, *notes_on(division, plan, loaded.data.class_names))
+    return division, replace(loaded.findings, notes=notes)
 
 
 def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:

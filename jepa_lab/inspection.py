@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import torch
 from rich.console import Console
 
-from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules
+from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules, division_plan
 from jepa_lab.config.checks import Geometry, pipeline_geometry
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.memory import check_images_fit
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageDataset
+from jepa_lab.data.division import DivisionPlan, SplitCounts, divide, notes_on, numbered
 from jepa_lab.data.loading import check_cache
 from jepa_lab.downsampling.base import Downsampling
+from jepa_lab.errors import printable
 from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
 from jepa_lab.models.flops import predictor_flops, step_flops
@@ -33,13 +35,15 @@ class Inspection:
 
     Attributes:
         flops_per_image: of a training step, at the average number of patches.
-        num_train_images: without the validation split.
+        images: of each split.
+        notes: what is to be known about folders and splits.
     """
 
     encoder_parameters: int
     predictor_parameters: int
     flops_per_image: float
-    num_train_images: int
+    images: SplitCounts
+    notes: tuple[str, ...]
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
@@ -63,8 +67,8 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
         dataset = build_dataset(pipeline.data, pipeline.data.image_size)
         check_cache(pipeline.data.cache, dataset)
         check_images_fit(dataset)
-        num_train = _num_train_images(loaded.pipeline, dataset)
-    steps_per_epoch = _steps_per_epoch(loaded, num_train)
+        images, notes = _images(pipeline, dataset)
+    steps_per_epoch = _steps_per_epoch(loaded, images.training)
     with torch.device("meta"):  # counted, not filled: the largest encoder would take half a minute
         model = build_model(pipeline, dataset.num_channels)
     masks = sample_statistics(pipeline)
@@ -73,7 +77,8 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
         encoder_parameters=sum(p.numel() for p in model.encoder_parameters()),
         predictor_parameters=sum(p.numel() for p in model.predictor_parameters()),
         flops_per_image=flops_per_image(pipeline, dataset.num_channels, masks),
-        num_train_images=num_train,
+        images=images,
+        notes=notes,
         steps_per_epoch=steps_per_epoch,
         total_steps=pipeline.training.epochs * steps_per_epoch,
         warmup_steps=schedules.warmup_steps,
@@ -138,12 +143,27 @@ def _flops_above(hierarchy: Hierarchy, sampler: MaskSampler, pipeline: Pipeline)
     return total
 
 
-def _num_train_images(pipeline: Pipeline, dataset: ImageDataset) -> int:
-    """Training images without the validation split."""
-    num_images = dataset.num_train_images()
-    if pipeline.data.max_images is not None:
-        num_images = min(num_images, pipeline.data.max_images)
-    return num_images - round(num_images * pipeline.data.validation_fraction)
+def _images(pipeline: Pipeline, dataset: ImageDataset) -> tuple[SplitCounts, tuple[str, ...]]:
+    """How many images each split has, and what is to be known about them; files are divided without being decoded."""
+    plan = division_plan(pipeline.data, pipeline.data)
+    files, names = dataset.image_files(), numbered(dataset)
+    if files is None or names is None:
+        return _images_in_one_piece(plan, dataset), ()
+    division = divide(names, plan)
+    notes = (*files.findings.notes, *notes_on(division, plan, files.class_names))
+    return SplitCounts.of(*division.splits), notes
+
+
+def _images_in_one_piece(plan: DivisionPlan, dataset: ImageDataset) -> SplitCounts:
+    """The same by number alone."""
+    train, test = dataset.num_train_images(), dataset.num_test_images()
+    if test is None and plan.test_fraction > 0 and dataset.has_labels():
+        test = round(train * plan.test_fraction)
+        train -= test
+    if plan.max_images is not None:
+        train, test = min(train, plan.max_images), None if test is None else min(test, plan.max_images)
+    validation = round(train * plan.validation_fraction)
+    return SplitCounts(train - validation, validation, test)
 
 
 def _steps_per_epoch(loaded: LoadedPipeline, num_train: int) -> int:
@@ -169,7 +189,7 @@ def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
         "encoder": f"{geometry.encoder} (width x depth x heads), {inspection.encoder_parameters:,} parameters",
         "predictor": f"{geometry.predictor}, {inspection.predictor_parameters:,} parameters",
         "FLOPs an image": f"{inspection.flops_per_image / 1e9:.3f} GFLOP (a training step, without padding)",
-        "training images": f"{inspection.num_train_images:,}",
+        "images": inspection.images.sentence(),
         "steps": f"{inspection.total_steps:,} ({inspection.steps_per_epoch:,} an epoch), "
         f"warm-up {inspection.warmup_steps:,}",
         "context patches drawn": patches(masks.drawn_context),
@@ -178,4 +198,7 @@ def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
         "target patches an image": f"mean {masks.target_union_mean:.1f}",
         "patches never used": f"{masks.never_used:.1%} of the grid (over {masks.num_images:,} images)",
     }
-    print_listing(rows, Console(highlight=False))
+    console = Console(highlight=False)
+    print_listing(rows, console)
+    for note in inspection.notes:
+        console.print(f"note: {printable(note)}", markup=False)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from jepa_lab.build import build_model, prepare_data, prepare_probe_data, skipped_record
+from jepa_lab.build import build_model, images_record, prepare_data, prepare_probe_data, skipped_record
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import LoadedPipeline, changed_keys, load_pipeline, load_resolved
 from jepa_lab.data.survey import Survey, load_surveys
-from jepa_lab.errors import ConfigError, RunFolderError
+from jepa_lab.errors import ConfigError, RunFolderError, printable
 from jepa_lab.evaluation import check_probes, final_evaluation, probe_splits
 from jepa_lab.tracking.atomic import explained_writes
 from jepa_lab.tracking.records import write_record
@@ -88,12 +88,15 @@ def _probe(
         splits = probe_splits(probe_data)
     if splits is not None:
         check_probes(loaded, splits)
+    if pipeline.probe.data is not None:
+        for note in probe_data.findings.notes:
+            print(f"note on the probe images: {printable(note)}", flush=True)
     model = build_model(pipeline, data.train.images.shape[1])
     model.load_state_dict(checkpoint.model)
     summary, details = final_evaluation(
         pipeline, model.to(compute.device), probe_data, compute, figures, announce=lambda text: print(text, flush=True)
     )
-    return summary, details | skipped_record(data, probe_data)
+    return summary, details | skipped_record(data, probe_data) | images_record(data, probe_data)
 
 
 def refuse_changed_data(folder: RunFolder, digest: str) -> None:

@@ -27,6 +27,7 @@ from jepa_lab.build import (
     build_sampler,
     build_step,
     fit_target,
+    images_record,
     prepare_data,
     prepare_probe_data,
     skipped_record,
@@ -38,7 +39,7 @@ from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.order import Batches
 from jepa_lab.data.resident import channel_record
 from jepa_lab.data.survey import Survey, load_surveys, save_surveys
-from jepa_lab.errors import DataError, JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated
+from jepa_lab.errors import DataError, JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated, printable
 from jepa_lab.evaluation import OnlineEvaluation, check_probes, final_evaluation, probe_splits
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
@@ -325,6 +326,8 @@ class Run:
             logger.info("tracking: %s", tracker.describe())
             for note in dict.fromkeys((*self.data.notes, *self.probe_data.notes)):
                 logger.warning(note)
+            for line in self._about_images():
+                logger.info(line)
             try:
                 with self.team.reporting(self.stop):
                     tracker.start(self.folder)
@@ -378,6 +381,14 @@ class Run:
             tags, params = {**tags, **self.member.tags}, {**self.member.params, **params}
         return RunDescription(params, tags, dataset, tracker.settings())
 
+    def _about_images(self) -> list[str]:
+        """The first lines of a run: how many images each split has, and what is to be known about them."""
+        told = {"images": self.data} | ({} if self.pipeline.probe.data is None else {"probe images": self.probe_data})
+        lines = []
+        for name, data in told.items():
+            lines += [f"{name}: {data.counts.sentence()}", *(f"note on the {name}: {n}" for n in data.findings.notes)]
+        return [printable(line) for line in lines]
+
     def _train_and_probe(self) -> None:
         with ExitStack() as stack:
             with self.team.reporting(self.stop):
@@ -396,6 +407,8 @@ class Run:
             logger.info("training from step %d to %d on %s", first, total, self.team.describe(self.compute))
             with build_display(total, first) as display:
                 pretraining.display = display
+                for line in self._about_images() if self.team.leads else ():
+                    display.message(line)
                 pretraining.run()
                 display.message("probing")
             batches.close()
@@ -424,6 +437,7 @@ class Run:
             "collapsed": online.collapsed,
             **channel_record(self.data.mean, self.data.std),
             **skipped_record(self.data, self.probe_data),
+            **images_record(self.data, self.probe_data),
             "total_seconds": time.monotonic() - self.started,
         }
         self.folder.write_result("FINISHED", summary, pretraining.total_steps, final, **more)

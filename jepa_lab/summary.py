@@ -38,7 +38,9 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
     print_probe(result, console)
     console.print()
     metrics = result["metrics"]
-    rows = {
+    told = {"images": "images", "probe images": "probe_images"}
+    rows = {name: result[key]["in_words"] for name, key in told.items() if key in result}
+    rows |= {
         "RankMe": f"{metrics['rankme_start']:.1f} at the start, {metrics['rankme_end']:.1f} at the end",
         "speed": f"{metrics['images_per_second']:,.0f} images/s in training",
         "time": f"{metrics['training_seconds']:.0f} s training; the command took {result['total_seconds']:.0f} s",
@@ -48,6 +50,9 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
     skipped = sum(result.get(key, {"count": 0})["count"] for key in ("skipped_images", "probe_skipped_images"))
     if skipped:
         rows["skipped"] = f"{skipped:,} image(s) that cannot be decoded were left out; the run's log names them"
+    unread = sum(sum(result.get(key, {"unread_files": {}})["unread_files"].values()) for key in told.values())
+    if unread:
+        rows["left out"] = f"{unread:,} file(s) whose format is not read; the run's log names them"
     if result["collapsed"]:
         rows["COLLAPSED"] = "the features stopped depending on the image; see the warnings in the run's log"
     print_listing(rows, console)

@@ -19,7 +19,7 @@ import jepa_lab.tracking
 import jepa_lab.training.ema  # noqa: F401  (each family registers its components)
 from jepa_lab.config.fields import Component, Components, section_of
 from jepa_lab.data.augmentations.base import AUGMENTATIONS
-from jepa_lab.data.base import DATASETS
+from jepa_lab.data.base import DATASETS, LabelSource, ValidationSplit
 from jepa_lab.data.image_files import OnBadImage
 from jepa_lab.data.residency import Residency
 from jepa_lab.downsampling.base import DOWNSAMPLINGS
@@ -82,6 +82,26 @@ class DataSource(ComponentParams):
         "later runs map into memory; for data sets of image files.",
     )
 
+    labels: LabelSource = Field(
+        "auto",
+        description="Labels of data set image_folder: the names of class folders (folders), no labels and images at "
+        "any depth (none), or what the folders look like (auto): classes are the folders in train/, or without train/ "
+        "those of the root if every image lies exactly one level down in at least two of them.",
+    )
+    test_fraction: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="Share of the labelled images, by class, kept as test split where the data set has none; 0 does "
+        "without a test split.",
+    )
+    validation_split: ValidationSplit = Field(
+        "fraction",
+        description="The validation split is cut from the training images (fraction, as large as "
+        "data.validation_fraction says), or is the folder val/, valid/ or validation/ of data set image_folder "
+        "(folder).",
+    )
+
 
 class DataSettings(DataSource):
     """The images, their size, and the validation split."""
@@ -91,9 +111,10 @@ class DataSettings(DataSource):
         0.1,
         gt=0,
         lt=1,
-        description="Share of the training images, by class, kept from pretraining for every choice.",
+        description="Share of the training images, by class, kept from pretraining for every choice; see "
+        "validation_split.",
     )
-    split_seed: int = Field(0, ge=0, strict=True, description="Seed of the validation split, the same in all runs.")
+    split_seed: int = Field(0, ge=0, strict=True, description="Seed of the splits that are cut, the same in all runs.")
     residency: Residency = Field(
         "auto",
         description="Images live on the device (resident), or are read and copied batch by batch (streaming); auto "

@@ -53,7 +53,8 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
     images, encoder = _section(data, "data"), _section(data, "encoder")
     if not root_given and images.get("root") is None:
         overlay.update({"data.dataset": {"name": "digits"}, "data.channel_mean": None, "data.channel_std": None})
-        overlay["data.cache"] = False  # for image files only
+        # For image files only.
+        overlay.update({"data.cache": False, "data.labels": "auto", "data.validation_split": "fraction"})
         image_size, patch_size = images.get("image_size"), encoder.get("patch_size")
         # Numbers that do not fit stay as they are, and are refused with their lines.
         if (

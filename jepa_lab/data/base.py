@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -46,6 +46,27 @@ class ImageFiles:
     labels: tuple[int, ...] | None
 
 
+LabelSource = Literal["auto", "folders", "none"]
+ValidationSplit = Literal["fraction", "folder"]
+
+
+@dataclass(frozen=True)
+class FolderChoice:
+    """How folders of images are understood, where there is more than one way.
+
+    Attributes:
+        labels: whether the names of folders are classes: `data.labels`.
+        validation_split: whether a folder of validation images is used as such: `data.validation_split`.
+    """
+
+    labels: LabelSource = "auto"
+    validation_split: ValidationSplit = "fraction"
+
+
+USUAL_FOLDERS = FolderChoice()
+"""What a data set does that nobody told otherwise."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What a user should know about the files of a data set.
@@ -57,6 +78,9 @@ class Findings:
 
     notes: tuple[str, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
+
+
+NOTHING_FOUND = Findings()
 
 
 @dataclass(frozen=True)
@@ -82,7 +106,7 @@ class ImageFileSet:
     native_size: int | None = None
     root: Path | None = None
     validation: ImageFiles | None = None
-    findings: Findings = Findings()
+    findings: Findings = NOTHING_FOUND
 
     def parts(self) -> tuple[ImageFiles, ...]:
         """Training, test and validation images, those that there are, in the order in which pixels are held."""
@@ -151,6 +175,27 @@ class ImageDataset(ABC):
         self.root = root
         self.image_size = image_size
 
+    def with_folders(self, choice: FolderChoice) -> ImageDataset:
+        """The same data set with its folders understood in another way.
+
+        Raises:
+            ConfigError: it is not read from folders of the user's own, so that there is nothing to choose.
+        """
+        for key, value, default in (
+            ("labels", choice.labels, USUAL_FOLDERS.labels),
+            ("validation_split", choice.validation_split, USUAL_FOLDERS.validation_split),
+        ):
+            if value != default:
+                raise ConfigError(
+                    f"data.{key} must be {default} for {type(self).__name__}, whose splits and labels are its own, "
+                    f"got {value}; remove it, or set data.dataset=image_folder to read your own images"
+                )
+        return self
+
+    def describe(self) -> str:
+        """Names the data set with every choice that its files depend on, for caches."""
+        return f"{type(self).__name__} {self.params.model_dump_json()}"
+
     @abstractmethod
     def num_train_images(self) -> int:
         """How many training images there are, without decoding them.
@@ -158,6 +203,27 @@ class ImageDataset(ABC):
         Raises:
             DataError: if the files are missing: which files to put where, and which pipelines need none.
         """
+
+    def num_test_images(self) -> int | None:
+        """How many images the data set's own test split has, without decoding files; None where there is none.
+
+        Raises:
+            DataError: as for `num_train_images`.
+        """
+        files = self.image_files()
+        if files is None:
+            test = self.load().test
+            return None if test is None else len(test)
+        return None if files.test is None else len(files.test.files)
+
+    def has_labels(self) -> bool:
+        """Whether the training images have labels.
+
+        Raises:
+            DataError: as for `num_train_images`.
+        """
+        files = self.image_files()
+        return (self.load().train if files is None else files.train).labels is not None
 
     def image_files(self) -> ImageFileSet | None:
         """The files, for a data set that is a file an image (it can stream); None for one that comes in one piece.

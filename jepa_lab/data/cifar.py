@@ -14,14 +14,16 @@ from torch import Tensor
 from jepa_lab.data.base import ImageData, ImageDataset, ImageFileSet, ImageSplit
 from jepa_lab.data.batch_pickles import read_image_batch, read_names
 from jepa_lab.data.download import download_or_explain, has_md5, missing_files
+from jepa_lab.data.folders.roles import find_split_folders
+from jepa_lab.data.folders.tree import ImageTree, find_image_tree
 from jepa_lab.data.image_files import load_files
-from jepa_lab.data.image_tree import ImageTree, find_image_tree
 from jepa_lab.data.pixels import data_digest, resize_images
 from jepa_lab.errors import DataError
 from jepa_lab.registry import ComponentParams
 
 NATIVE_SIZE = 32
 NUM_TRAIN_IMAGES = 50_000
+NUM_TEST_IMAGES = 10_000
 
 
 class CifarParams(ComponentParams):
@@ -70,12 +72,17 @@ class Cifar(ImageDataset):
                 raise missing_files(problem, self._remedy())
         return NUM_TRAIN_IMAGES
 
+    def num_test_images(self) -> int | None:
+        return NUM_TEST_IMAGES if self._tree is None else super().num_test_images()
+
     def image_files(self) -> ImageFileSet | None:
         tree = self._tree
         if tree is None:
             return None
         source = f"{self.folder} (image files)"
-        return ImageFileSet(tree.train, tree.test, tree.class_names, source, NATIVE_SIZE, self.folder)
+        return ImageFileSet(
+            tree.train, tree.test, tree.class_names, source, NATIVE_SIZE, self.folder, findings=tree.findings
+        )
 
     def load(self) -> ImageData:
         files = self.image_files()
@@ -89,11 +96,12 @@ class Cifar(ImageDataset):
     @cached_property
     def _tree(self) -> ImageTree | None:
         """The image files, where the folder is a `train/<class>/` tree."""
-        if not (self.folder / "train").is_dir():
+        if not self.folder.is_dir() or find_split_folders(self.folder).train is None:
             return None
         tree = find_image_tree(self.folder)
-        if len(tree.class_names) != self.num_classes or tree.test is None:
-            test = "missing" if tree.test is None else "there"
+        tested = 0 if tree.test is None else len(set(tree.test.labels or ()))
+        if (len(tree.class_names), tested) != (self.num_classes, self.num_classes):
+            test = "missing" if tree.test is None else f"there with {tested}"
             raise DataError(
                 f"{self.folder} must have {self.num_classes} class folders in both train and test to be "
                 f"{self.title}, but train has {len(tree.class_names)} and test is {test}; "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from jepa_lab.data.base import ImageData, ImageDataset, ImageFileSet, ImageSplit
+from jepa_lab.data.base import NOTHING_FOUND, Findings, ImageData, ImageDataset, ImageFileSet, ImageSplit
 from jepa_lab.data.cache import ImageCache, cache_folder
 from jepa_lab.data.image_files import CHANNELS, OnBadImage, file_pixels, image_data, load_files
 from jepa_lab.data.images import HostPixels, LazyImages, PixelSource, to_tensor
@@ -24,11 +24,13 @@ class Loaded:
     Attributes:
         survey: what was found about files that stream; None where the images themselves tell it.
         notes: what the run's log should say.
+        findings: about the folders of the files.
     """
 
     data: ImageData
     survey: Survey | None = None
     notes: tuple[str, ...] = ()
+    findings: Findings = NOTHING_FOUND
 
 
 def load_images(
@@ -56,15 +58,14 @@ def load_images(
     num_images = sum(len(part.files) for part in files.parts())
     resident = loading.keeps_resident(len(files.train.files) * bytes_an_image, num_images * bytes_an_image)
     if cache:
-        name = f"{type(dataset).__name__} {dataset.params.model_dump_json()}"
-        entry = ImageCache(cache_folder(), name, files, dataset.image_size, loading.workers, on_bad_image)
+        entry = ImageCache(cache_folder(), dataset.describe(), files, dataset.image_size, loading.workers, on_bad_image)
         loaded = _from_cache(entry, loading.workers, resident)
     elif resident:
         loaded = Loaded(load_files(files, dataset.image_size, on_bad_image))
     else:
         loaded = _from_files(files, dataset.image_size, loading.workers, on_bad_image, known, training_part)
     skipped = tuple(f"left out (data.on_bad_image=skip): {image.problem}" for image in loaded.data.skipped)
-    return replace(loaded, notes=loaded.notes + skipped)
+    return replace(loaded, notes=loaded.notes + skipped, findings=files.findings)
 
 
 def check_cache(cache: bool, dataset: ImageDataset) -> None:

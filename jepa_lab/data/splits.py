@@ -35,15 +35,11 @@ def split_validation(
     Raises:
         DataError: if a class, or a data set without labels, has fewer than two images.
     """
-    assert 0 < fraction < 1, fraction
-    wanted = round(len(split) * fraction)
     if split.labels is None:
         if len(split) < 2:
             raise DataError(
                 f"data.validation_fraction={fraction} needs at least 2 training images, got {len(split)}; add images"
             )
-        wanted = min(max(wanted, 1), len(split) - 1)
-        chosen = _random_sample(len(split), wanted, seed)
     else:
         classes, counts = np.unique(split.labels.numpy(), return_counts=True)
         if counts.min() < 2:
@@ -53,7 +49,18 @@ def split_validation(
                 f"class {name!r} has 1 training image, but data.validation_fraction={fraction} needs at "
                 "least 2 (one in training, one in validation); add images of the class or remove it"
             )
-        wanted = min(max(wanted, len(classes)), len(split) - len(classes))
+    return split_off(split, fraction, seed)
+
+
+def split_off(split: ImageSplit, fraction: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
+    """The parts of `split_validation`, of a split whose classes have two images each."""
+    assert 0 < fraction < 1, fraction
+    wanted = round(len(split) * fraction)
+    if split.labels is None:
+        chosen = _random_sample(len(split), min(max(wanted, 1), len(split) - 1), seed)
+    else:
+        num_classes = len(split.labels.unique())
+        wanted = min(max(wanted, num_classes), len(split) - num_classes)
         chosen = stratified_sample(split.labels, wanted, seed, keep_one=True)
     is_chosen = torch.zeros(len(split), dtype=torch.bool)
     is_chosen[chosen] = True

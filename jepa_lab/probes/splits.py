@@ -20,7 +20,8 @@ class ProbeSplits:
         class_names: in the order of the labels.
         mean, std: [C] of pixels in [0, 1], those that the encoder was trained with.
     Raises:
-        DataError: if there are no labels, fewer than two classes, or a class without images in training or validation.
+        DataError: if there are no labels, fewer than two classes, or a class without images in training. Validation
+            and test may lack some: their accuracies then say nothing about these classes.
     """
 
     train: ImageSplit
@@ -36,8 +37,8 @@ class ProbeSplits:
                 f"a probe tells classes apart, but the data have {len(self.class_names)}; "
                 "set probe.data to a labelled data set"
             )
-        _check_classes("training", self.train, self.class_names, "lower data.validation_fraction")
-        _check_classes("validation", self.validation, self.class_names, "raise data.validation_fraction")
+        _check_classes(self.train, self.class_names)
+        labels_of(self.validation)
 
     def online_train(self, max_images: int) -> ImageSplit:
         """The training images of the cheap probe: always the same, each class in proportion to its size.
@@ -68,8 +69,8 @@ def labels_of(split: ImageSplit) -> Tensor:
     return split.labels.cpu()
 
 
-def _check_classes(name: str, split: ImageSplit, class_names: tuple[str, ...], remedy: str) -> None:
-    """Every class must have an image.
+def _check_classes(split: ImageSplit, class_names: tuple[str, ...]) -> None:
+    """Every class must have a training image.
 
     Raises:
         DataError: naming the classes that have none.
@@ -79,6 +80,6 @@ def _check_classes(name: str, split: ImageSplit, class_names: tuple[str, ...], r
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise DataError(
-            f"the probe's {name} split ({len(split)} images) has no image of class {shown}; "
-            f"{remedy}, or add images of that class"
+            f"the probe's training split ({len(split)} images) has no image of class {shown}; "
+            "lower data.validation_fraction, or add images of that class"
         )

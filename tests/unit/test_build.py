@@ -19,8 +19,10 @@ def test_a_class_with_one_image_is_told_by_its_name(tmp_path: Path) -> None:
         for number in range(count):
             Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "images" / "train" / name / f"{number}.png")
     overrides = ["data={dataset: image_folder, image_size: 8}", f"data.root={tmp_path / 'images'}"]
-    with pytest.raises(DataError, match="class 'wasp' has 1 training image"):
+    with pytest.raises(DataError, match=r"class 'wasp' has 1 image, but with data.test_fraction=0.2 .* at least 3"):
         prepare_data(load_tiny(tmp_path, *overrides).pipeline)
+    with pytest.raises(DataError, match="class 'wasp' has 1 training image"):
+        prepare_data(load_tiny(tmp_path, *overrides, "data.test_fraction=0").pipeline)
 
 
 @pytest.mark.parametrize(

@@ -52,4 +52,4 @@ def test_bad_files_among_them_are_an_error_or_skipped(tmp_path: Path) -> None:
 def test_checking_a_folder_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_files_module, "decode_image", None)
     loaded = load_photos(tmp_path, write_photos(tmp_path / "photos"), "data.residency=streaming", "data.cache=true")
-    assert inspect_pipeline(loaded).num_train_images == 54
+    assert inspect_pipeline(loaded).images.training == 54

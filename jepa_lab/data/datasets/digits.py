@@ -34,6 +34,9 @@ class Digits(ImageDataset):
     def num_train_images(self) -> int:
         return NUM_TRAIN_IMAGES
 
+    def num_test_images(self) -> int:
+        return NUM_TEST_IMAGES
+
     def load(self) -> ImageData:
         from sklearn.datasets import load_digits
 

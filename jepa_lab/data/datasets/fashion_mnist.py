@@ -17,7 +17,7 @@ from jepa_lab.registry import ComponentParams
 
 DEFAULT_ROOT = Path("data/fashion_mnist")
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
-NUM_TRAIN_IMAGES = 60_000
+NUM_IMAGES = {"train": 60_000, "test": 10_000}
 NATIVE_SIZE = 28
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -70,12 +70,18 @@ class FashionMnist(ImageDataset):
     num_channels = 1
 
     def num_train_images(self) -> int:
+        return self._num_images("train")
+
+    def num_test_images(self) -> int:
+        return self._num_images("test")
+
+    def _num_images(self, part: str) -> int:
         folder = self._find_folder()
         if folder is not None:
-            return read_idx_shape(_idx_file(folder, FILES["train"][0]))[0]
+            return read_idx_shape(_idx_file(folder, FILES[part][0]))[0]
         if not self.params.download:
             raise missing_files(self._problem, self._remedy)
-        return NUM_TRAIN_IMAGES
+        return NUM_IMAGES[part]
 
     def load(self) -> ImageData:
         folder = self._find_folder()

@@ -5,16 +5,23 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageFileSet
+from jepa_lab.data.base import (
+    DATASETS,
+    USUAL_FOLDERS,
+    FolderChoice,
+    ImageData,
+    ImageDataset,
+    ImageFileSet,
+)
+from jepa_lab.data.folders.tree import ImageTree, find_image_tree
 from jepa_lab.data.image_files import load_files
-from jepa_lab.data.image_tree import ImageTree, find_image_tree
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import ComponentParams
 
 
 @DATASETS.register(
     "image_folder",
-    summary="your images: train/<class>/ and test|val/<class>/ in data.root, or a flat folder without labels",
+    summary="your images in data.root: train/<class>/ with test/ or val/, <class>/ alone, or any folders, unlabelled",
     source="the layout of torchvision.datasets.ImageFolder",
 )
 class ImageFolder(ImageDataset):
@@ -27,25 +34,47 @@ class ImageFolder(ImageDataset):
     Params = ComponentParams
     num_channels = 3
 
-    def __init__(self, params: ComponentParams, root: Path | None, image_size: int) -> None:
+    def __init__(
+        self,
+        params: ComponentParams,
+        root: Path | None,
+        image_size: int,
+        choice: FolderChoice = USUAL_FOLDERS,
+    ) -> None:
         super().__init__(params, root, image_size)
         if root is None:
             raise ConfigError(
                 "data.root is required for data.dataset=image_folder, got none; set data.root=FOLDER to a "
-                "folder with train/<class>/ and test/<class>/ images, or with images directly in it"
+                "folder with train/<class>/ and test/<class>/ images, with <class>/ images, or with images alone"
             )
         self.folder = root
+        self.choice = choice
+
+    def with_folders(self, choice: FolderChoice) -> ImageFolder:
+        return ImageFolder(self.params, self.folder, self.image_size, choice)
+
+    def describe(self) -> str:
+        usual = self.choice == USUAL_FOLDERS
+        return super().describe() + ("" if usual else f" {self.choice.labels} {self.choice.validation_split}")
 
     @cached_property
     def _tree(self) -> ImageTree:
-        return find_image_tree(self.folder)
+        return find_image_tree(self.folder, self.choice)
 
     def num_train_images(self) -> int:
         return len(self._tree.train.files)
 
     def image_files(self) -> ImageFileSet:
         tree = self._tree
-        return ImageFileSet(tree.train, tree.test, tree.class_names, str(self.folder), root=self.folder)
+        return ImageFileSet(
+            tree.train,
+            tree.test,
+            tree.class_names,
+            str(self.folder),
+            root=self.folder,
+            validation=tree.validation,
+            findings=tree.findings,
+        )
 
     def load(self) -> ImageData:
         return load_files(self.image_files(), self.image_size)

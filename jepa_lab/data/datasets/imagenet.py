@@ -7,8 +7,9 @@ from pathlib import Path
 
 from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageFiles, ImageFileSet
 from jepa_lab.data.download import NEEDS_NO_FILES, complete_folder
+from jepa_lab.data.folders.labels import check_same_classes, labelled_part
+from jepa_lab.data.folders.scan import folders_in
 from jepa_lab.data.image_files import load_files
-from jepa_lab.data.image_tree import check_same_classes, class_folders, labelled_images
 from jepa_lab.errors import DataError
 from jepa_lab.registry import ComponentParams
 
@@ -58,14 +59,14 @@ class ImageNet(ImageDataset):
             if not (self._root / part).is_dir():
                 self._check_archives(part)
                 self._unpack(part)
-        names = class_folders(self._root / "train")
+        names = folders_in(self._root / "train")
         check_same_classes(self._root / "val", names)
         train, test = (self._find_split(part, names) for part in ("train", "val"))
         return ImageFileSet(train, test, names, f"{self._root} (image files)", root=self._root)
 
     def _find_split(self, part: str, names: tuple[str, ...]) -> ImageFiles:
         folder = self._root / part
-        found = labelled_images(folder, names)
+        found = labelled_part(folder, names).files
         if (len(names), len(found.files)) != (NUM_CLASSES, NUM_IMAGES[part]):
             raise DataError(
                 f"{folder} must have {NUM_IMAGES[part]} images of {NUM_CLASSES} classes to be ImageNet-1k, got "

@@ -26,6 +26,7 @@ TRAIN_FILES = {
     "train_and_unlabeled": ("train_X.bin", "unlabeled_X.bin"),
 }
 NUM_TRAIN_IMAGES = {"unlabeled": 100_000, "train": 5_000, "train_and_unlabeled": 105_000}
+NUM_TEST_IMAGES = 8_000
 
 
 @DATASETS.register(
@@ -70,6 +71,12 @@ class Stl10(ImageDataset):
         if not self.params.download:
             raise missing_files(f"STL-10 is not complete: {paths[0]} is missing", self._remedy)
         return NUM_TRAIN_IMAGES[self.params.pretrain_on]
+
+    def num_test_images(self) -> int | None:
+        return NUM_TEST_IMAGES if self.has_labels() else None
+
+    def has_labels(self) -> bool:
+        return self.params.pretrain_on == "train"
 
     def load(self) -> ImageData:
         problem = self._problem()

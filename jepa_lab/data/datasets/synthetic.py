@@ -48,6 +48,9 @@ class Synthetic(ImageDataset):
     def num_train_images(self) -> int:
         return self.params.num_train
 
+    def num_test_images(self) -> int:
+        return self.params.num_test
+
     def load(self) -> ImageData:
         params = self.params
         # torch's CPU generator uses the low 32 bits of a seed: an even and an odd one stay apart.

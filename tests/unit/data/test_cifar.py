@@ -92,7 +92,7 @@ def test_a_tree_of_images_is_accepted_as_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("splits", "classes", "words"),
     [
-        ({"train": 1, "test": 1}, 9, "train has 9 and test is there"),
+        ({"train": 1, "test": 1}, 9, "train has 9 and test is there with 9"),
         ({"train": 1}, 10, "train has 10 and test is missing"),
     ],
 )

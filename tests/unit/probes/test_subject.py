@@ -55,18 +55,16 @@ def test_features_in_batches_are_the_same_features(encoder: FakeEncoder | None) 
     assert torch.equal(torch.cat(batches), subject.features.train[0])
 
 
-def test_a_class_missing_from_a_split_is_named_with_the_remedy() -> None:
+def test_a_class_missing_from_training_is_named_with_the_remedy() -> None:
     splits = make_splits()
     with pytest.raises(DataError, match=r"training split \(60 images\).*class 'class1'; lower data.validation"):
         replace(splits, train=without_class(splits.train, 1))
-    with pytest.raises(DataError, match=r"validation split .*class 'class2'; raise data.validation_fraction"):
-        replace(splits, validation=without_class(splits.validation, 2))
 
 
 def test_many_missing_classes_are_counted() -> None:
     splits = make_splits(num_classes=10)
     with pytest.raises(DataError, match="'class1', 'class2', 'class3', 'class4', 'class5' and 4 more"):
-        replace(splits, validation=labelled_images(1, 10, seed=0))
+        replace(splits, train=labelled_images(1, 10, seed=0))
 
 
 def test_a_class_missing_from_the_test_split_has_no_accuracy() -> None:

@@ -4,16 +4,9 @@ from typing import Any
 
 import pytest
 
-from jepa_lab.data.image_tree import find_image_tree
+from jepa_lab.data.folders.tree import find_image_tree
 from jepa_lab.errors import DataError
-
-
-def make(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"not opened")
-    return root
+from tests.unit.data.folders.trees import make
 
 
 def test_class_folders_give_labels_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -56,15 +49,42 @@ def test_linked_folders_are_followed_at_any_depth(tmp_path: Path) -> None:
     assert tree.train.labels == (0, 1, 1)
 
 
-def test_val_is_the_test_split_unless_there_is_a_test_folder(tmp_path: Path) -> None:
-    make(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/v.png", "val/b/v.png")
-    tree = find_image_tree(tmp_path)
+def test_test_images_may_lack_classes(tmp_path: Path) -> None:
+    names = ("train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png", "test/a/1.png", "test/b/notes.txt")
+    tree = find_image_tree(make(tmp_path, *names))
     assert tree.test is not None
-    assert {file.name for file in tree.test.files} == {"v.png"}
-    make(tmp_path, "test/a/t.png", "test/b/t.png")
-    tree = find_image_tree(tmp_path)
+    assert tree.test.labels == (0, 2)
+    assert tree.class_names == ("a", "b", "c")
+
+
+def test_a_test_folder_without_class_folders_is_left_alone_and_named(tmp_path: Path) -> None:
+    tree = find_image_tree(make(tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png"))
+    assert tree.test is None
+    assert tree.findings.notes == ("test/ is left alone: it has no class folders, so its images have no labels",)
+    tree = find_image_tree(make(tmp_path, "valid/a/1.png", "valid/b/1.png"))
     assert tree.test is not None
-    assert {file.name for file in tree.test.files} == {"t.png"}
+    assert {file.parent.parent.name for file in tree.test.files} == {"valid"}
+
+
+def test_what_lies_beside_train_is_named(tmp_path: Path) -> None:
+    names = ("train/a/1.png", "train/b/1.png", "masks/1.png", "extra/2.png", "cover.png", "readme.txt", ".git/x.png")
+    tree = find_image_tree(make(tmp_path, *names))
+    assert len(tree.train.files) == 2
+    assert tree.findings.notes == (
+        "left alone beside train/: extra/, masks/",
+        "left alone beside train/: 1 image(s), such as cover.png",
+    )
+
+
+def test_pictures_whose_format_is_not_read_are_counted_and_named(tmp_path: Path) -> None:
+    names = ("train/a/1.jpg", "train/a/2.HEIC", "train/a/3.heic", "train/b/1.jfif", "train/b/2.dng", "train/b/list.csv")
+    tree = find_image_tree(make(tmp_path, *names, "test/a/1.png", "test/a/2.nef"))
+    assert tree.findings.unread == ((".heic", 2), (".dng", 1), (".nef", 1))
+    assert tree.findings.notes == (
+        "4 file(s) left out, whose format is not read: 2 .heic, 1 .dng, 1 .nef (such as train/a/2.HEIC); convert them "
+        "to JPEG or PNG to use them",
+    )
+    assert len(tree.train.files) == 2
 
 
 @pytest.mark.parametrize("place", ["", "train/"])
@@ -74,24 +94,28 @@ def test_a_flat_folder_has_no_labels_and_no_test_split(tmp_path: Path, place: st
     assert tree.train.labels is None
     assert tree.test is None
     assert tree.class_names == ()
+    assert "test/ is left alone: without labels there is no test split" in tree.findings.notes
 
 
 @pytest.mark.parametrize(
     ("names", "words"),
     [
         ((), "holds no images"),
-        (("cat/1.png", "dog/1.png"), "expected ROOT/train/<class>/IMAGES"),
         (("train/notes.txt",), "train holds no images"),
         (("train/a/1.png", "train/b/notes.txt"), "train/b holds no images"),
         (("train/a/1.png", "train/b/1.png", "train/stray.png"), "images beside them (such as 'stray.png')"),
         (("train/a/1.png",), "the single class folder 'a'"),
-        (("train/a/1.png", "train/b/1.png", "test/a/1.png"), "test lacks classes of the training images: b"),
         (
             ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png", "test/c/1.png"),
             "test has classes that the training images lack: c",
         ),
-        (("train/a/1.png", "train/b/1.png", "test/1.png"), "test lacks classes"),
-        (("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/x.txt"), "test/b holds no images"),
+        (
+            ("train/Ant/1.png", "train/b/1.png", "test/ant/1.png"),
+            "test has classes that the training images lack: ant ('ant' and 'Ant' differ in upper and lower case)",
+        ),
+        (("train/a/1.png", "train/b/1.png", "test/a/x.txt"), "test has class folders without images"),
+        (("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/2.png"), "images beside them (such as '2.png')"),
+        (("train/a/1.png", "train/b/1.heic"), "train/b holds no images (but 1 .heic, which is not read: convert"),
     ],
 )
 def test_a_folder_of_another_layout_is_refused_with_the_reason(
@@ -108,63 +132,13 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
         find_image_tree(tmp_path / "nowhere")
 
 
-TINY_TRAIN = ("train/n01/images/n01_0.JPEG", "train/n01/n01_boxes.txt", "train/n02/images/n02_0.JPEG")
-TINY_VAL = tuple(f"val/images/val_{number}.JPEG" for number in range(3))
-ANNOTATIONS = "val_0.JPEG\tn02\t0\t0\t62\t62\nval_2.JPEG\tn01\t1\t1\t5\t5\nval_1.JPEG\tn02\t0\t0\t9\t9\n"
-
-
-def tiny_imagenet(root: Path, annotations: str = ANNOTATIONS) -> Path:
-    make(root, *TINY_TRAIN, *TINY_VAL, "test/images/test_0.JPEG", "wnids.txt")
-    (root / "val" / "val_annotations.txt").write_text(annotations)
-    return root
-
-
-def test_the_annotated_val_of_tiny_imagenet_is_the_test_split(tmp_path: Path) -> None:
-    tree = find_image_tree(tiny_imagenet(tmp_path))
-    assert tree.class_names == ("n01", "n02")
-    assert [file.name for file in tree.train.files] == ["n01_0.JPEG", "n02_0.JPEG"]
-    assert tree.test is not None
-    assert [file.name for file in tree.test.files] == ["val_2.JPEG", "val_0.JPEG", "val_1.JPEG"]
-    assert tree.test.labels == (0, 1, 1)
-
-
-def test_a_tiny_imagenet_whose_val_was_sorted_into_classes_is_read(tmp_path: Path) -> None:
-    make(tmp_path, *TINY_TRAIN, "val/n01/a.JPEG", "val/n02/images/b.JPEG", "test/images/test_0.JPEG")
-    (tmp_path / "val" / "val_annotations.txt").write_text(ANNOTATIONS)
-    tree = find_image_tree(tmp_path)
-    assert tree.test is not None
-    assert [file.name for file in tree.test.files] == ["a.JPEG", "b.JPEG"]
-
-
 def test_imagenette_is_read(tmp_path: Path) -> None:
     tree = find_image_tree(
         make(tmp_path, "noisy_imagenette.csv", "train/n1/a.JPEG", "train/n2/b.JPEG", "val/n1/c.JPEG", "val/n2/d.JPEG")
     )
     assert tree.test is not None
     assert tree.test.labels == (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("annotations", "words"),
-    [
-        ("", "must give the class of each image in"),
-        (ANNOTATIONS[:-30], "does not name 1 of them (such as 'val_1.JPEG')"),
-        (ANNOTATIONS.replace("val_1", "val_7"), "val_annotations.txt:3: 'val_7.JPEG' is not in"),
-        (ANNOTATIONS.replace("val_1", "val_0"), "val_annotations.txt:3: 'val_0.JPEG' is not in"),
-        (ANNOTATIONS.replace("n01", "n99"), "val_annotations.txt:2: the class 'n99' has no folder in train"),
-        ("<html>\n", "val_annotations.txt:1: '<html>' is not FILE, tab, CLASS"),
-        ("\x00\ud800", "val_annotations.txt:1: "),
-    ],
-)
-def test_annotations_that_do_not_fit_are_refused_with_file_and_line(
-    tmp_path: Path, annotations: str, words: str
-) -> None:
-    tiny_imagenet(tmp_path)
-    (tmp_path / "val" / "val_annotations.txt").write_bytes(annotations.encode("utf-8", "surrogatepass"))
-    with pytest.raises(DataError) as caught:
-        find_image_tree(tmp_path)
-    assert words in str(caught.value)
-    assert "restore the published file" in str(caught.value)
+    assert [file.name for file in tree.test.files] == ["c.JPEG", "d.JPEG"]
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "deep/back"])

@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from jepa_lab.errors import (
     JepaLabError,
     RunFolderError,
     RunInterrupted,
+    RunPruned,
     RunStopped,
 )
 from jepa_lab.evaluation import OnlineEvaluation
@@ -419,6 +421,64 @@ def test_a_run_in_bf16_ends_with_finite_weights_that_are_kept_in_single_precisio
     assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in second.values())
     assert not torch.equal(first["predictor.mask_token"], second["predictor.mask_token"])
     assert CheckpointStore(outcome.folder.checkpoints).load().run.precision == "bf16"
+
+
+def test_a_logged_loss_is_the_mean_over_the_steps_since_the_row_before(tmp_path: Path) -> None:
+    folders = [
+        start_run(load_tiny(tmp_path, f"training.log_every_steps={every}"), tmp_path / "runs", []).folder
+        for every in (1, 3)
+    ]
+    single, several = (
+        {row.step: row.metrics["train/loss"] for row in read_metrics(folder.metrics) if "train/loss" in row.metrics}
+        for folder in folders
+    )
+    assert list(single) == list(range(1, 16))
+    before = 0
+    for step, loss in several.items():
+        losses = [single[each] for each in range(before + 1, step + 1)]
+        assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+        before = step
+    assert before == 15
+
+
+def test_speed_and_time_of_training_are_those_of_its_steps_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("jepa_lab.training.stopwatch.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    after_step, evaluate = Pretraining._after_step, OnlineEvaluation.evaluate
+
+    def take_two_seconds(self: Pretraining, *arguments: Any) -> None:
+        clock[0] += 2
+        after_step(self, *arguments)
+
+    def take_a_hundred(self: OnlineEvaluation) -> Evaluation:
+        clock[0] += 100
+        return evaluate(self)
+
+    monkeypatch.setattr(Pretraining, "_after_step", take_two_seconds)
+    monkeypatch.setattr(OnlineEvaluation, "evaluate", take_a_hundred)
+    outcome = start_run(load_tiny(tmp_path), tmp_path / "runs", [])
+    rows = [row.metrics for row in read_metrics(outcome.folder.metrics) if "train/loss" in row.metrics]
+    assert {row["train/images_per_second"] for row in rows} == {24 / 2}
+    assert outcome.result["metrics"]["training_seconds"] == 15 * 2
+    assert outcome.result["metrics"]["images_per_second"] == 24 / 2
+
+
+def test_a_run_that_is_given_up_after_its_last_step_has_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Pretraining.run
+
+    def give_up(self: Pretraining) -> None:
+        self.stop_file.touch()
+        run(self)
+
+    monkeypatch.setattr(Pretraining, "run", give_up)
+    outcome = start_run(load_tiny(tmp_path, "probe.every_epochs=3"), tmp_path / "runs", [])
+    assert outcome.result["status"] == "FINISHED"
+    with pytest.raises(RunPruned, match="step 5"):
+        start_run(load_tiny(tmp_path, "probe.every_epochs=1"), tmp_path / "runs", [])
 
 
 def test_the_clock_of_training_stands_still_after_the_last_step(

@@ -186,3 +186,11 @@ def test_the_schedule_rises_in_a_line_and_falls_by_half_a_cosine() -> None:
     assert warmup_cosine(1.0, 0.2) == pytest.approx(0.0)
     assert warmup_cosine(0.5, 1.0) == 0.5
     assert warmup_cosine(0.5, 0.0) == pytest.approx(0.5)
+
+
+def test_of_equally_good_epochs_the_first_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.9, 0.4, 0.6, 0.6, 0.5])  # that before the first epoch does not count
+    monkeypatch.setattr("jepa_lab.probes.finetune._Training._accuracy", lambda self, split: next(accuracies))
+    outcome = finetune(epochs=4).run(make_subject(FakeEncoder()))
+    assert outcome.details["epoch"] == 2
+    assert outcome.scores[0].validation_accuracy == 0.6

@@ -72,3 +72,13 @@ def test_the_figure_shows_every_depth(accuracies: list[float], tmp_path: Path, m
     (axes,) = drawn[0].axes
     assert list(axes.lines[0].get_ydata()) == accuracies
     assert list(axes.lines[1].get_xdata()) == [accuracies.index(max(accuracies)) + 1]
+
+
+def test_of_equally_good_depths_the_first_is_taken() -> None:
+    class EveryBlockAlike(FakeEncoder):
+        def last_layers(self, images: Tensor, num_layers: int) -> Tensor:
+            return super().last_layers(images, 1).repeat(1, 1, num_layers)
+
+    outcome = PROBE.run(make_subject(EveryBlockAlike()))
+    assert len(set(outcome.details["validation_accuracy_by_depth"])) == 1
+    assert outcome.details["best_depth"] == 1

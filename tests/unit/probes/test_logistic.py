@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from jepa_lab.probes.features import Labelled
-from jepa_lab.probes.logistic import LogisticParams, logistic_probe
+from jepa_lab.probes.logistic import LogisticParams, _is_clearly_worse, logistic_probe
 from jepa_lab.probes.result import ProbeResult
 from tests.unit.probes.samples import blobs, digit_splits
 
@@ -188,3 +188,14 @@ def test_features_that_barely_differ_are_probed_as_well_as_any(digits: tuple[Lab
 def test_grids_that_are_not_positive_finite_and_increasing_are_refused(grid: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError, match="c_grid"):
         LogisticParams(c_grid=grid)
+
+
+def test_a_c_is_clearly_worse_only_beyond_two_standard_errors() -> None:
+    best = np.ones(20, dtype=bool)
+
+    def worse(lost: int) -> bool:
+        correct = best.copy()
+        correct[:lost] = False
+        return _is_clearly_worse(correct, best)
+
+    assert [worse(lost) for lost in (0, 3, 4, 5)] == [False, False, False, True]  # 4 images are 2 standard errors

@@ -142,3 +142,16 @@ def test_a_restored_detector_goes_on_as_if_not_interrupted(split: int) -> None:
     second.restore(json.loads(json.dumps(first.state(), allow_nan=False)))
     assert second.status == first.status
     assert before + verdicts(NO_EMA[split:], second) == verdicts(NO_EMA)
+
+
+def test_of_epochs_that_depend_on_the_image_alike_the_first_is_compared_with() -> None:
+    history = [(0.4, 0.002, 1.08), (0.1, 0.002, 1.08), (0.2, 0.0001, 1.01)]
+    assert verdicts(history) == ["healthy", "healthy", "warned"]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "rank", "verdict"), [(0.25, 3.0, "warned"), (0.26, 3.0, "healthy"), (0.25, 3.1, "healthy")]
+)
+def test_little_is_left_from_the_given_shares_on(ratio: float, rank: float, verdict: str) -> None:
+    detector = CollapseDetector(CollapseSettings(variance_fraction=0.25, rank_fraction=0.5))
+    assert verdicts([(0.4, 1.0, 5.0), (0.1, ratio, rank)], detector) == ["healthy", verdict]

@@ -17,14 +17,20 @@ def test_the_online_probe_does_not_depend_on_the_scale_of_features() -> None:
     assert online_probe(*scaled) == online_probe(train, validation)
 
 
-def test_the_online_probe_is_a_ridge_regression_on_standardised_features() -> None:
-    train, validation = blobs(120, 0, noise_features=5), blobs(300, 1, noise_features=5)
+def test_the_online_probe_is_a_ridge_regression_on_standardised_features_with_a_penalty_per_image() -> None:
+    # Hardly more images than features, or the penalty would change nothing.
+    train, validation = blobs(45, 0, noise_features=45), blobs(600, 1, noise_features=45)
     features, held_out = train[0].double().numpy(), validation[0].double().numpy()
     mean, std = features.mean(axis=0), features.std(axis=0)
     x, targets = (features - mean) / std, np.eye(3)[train[1].numpy()] * 2 - 1
-    weights = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(7), x.T @ (targets - targets.mean(axis=0)))
-    scores = (held_out - mean) / std @ weights + targets.mean(axis=0)
-    assert online_probe(train, validation) == pytest.approx((scores.argmax(axis=1) == validation[1].numpy()).mean())
+
+    def accuracy(penalty: float) -> float:
+        weights = np.linalg.solve(x.T @ x + penalty * np.eye(47), x.T @ (targets - targets.mean(axis=0)))
+        scores = (held_out - mean) / std @ weights + targets.mean(axis=0)
+        return (scores.argmax(axis=1) == validation[1].numpy()).mean()
+
+    assert online_probe(train, validation) == pytest.approx(accuracy(1e-3 * 45))
+    assert abs(accuracy(1e-3 * 45) - accuracy(1e-3)) > 0.02
 
 
 def test_the_online_probe_sees_better_features_as_better() -> None:

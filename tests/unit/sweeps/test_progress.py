@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jepa_lab.sweeps import progress
 from jepa_lab.sweeps.progress import LiveDisplay, PlainDisplay, SweepState
-from jepa_lab.sweeps.watch import TrialWatch
+from jepa_lab.sweeps.watch import TrialWatch, duration
 
 ROWS = """\
 {"format_version": 1, "step": 2, "epoch": 1.0, "time": 1.0, "metrics": {"train/loss": 0.5}}
@@ -27,6 +27,7 @@ def test_a_trial_shows_epoch_loss_online_probe_and_time_left(tmp_path: Path, mon
     first, second = ROWS.splitlines(keepends=True)
     watch.path.write_text(first)
     watch.update()
+    assert watch.seconds_left() is None, "a speed takes two looks"
     watch.path.write_text(first + second)
     watch.update()
     clock[0] = 16.0
@@ -68,3 +69,11 @@ def test_a_terminal_shows_the_same_lines_in_place() -> None:
     assert "slot 0  a seed 0: epoch 1.0/4" in text
     assert "3 of 8 trials finished" in text
     assert "a seed 0 [failed]" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(59.4, "59 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (90061, "25 h 1 min")],
+)
+def test_a_time_is_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

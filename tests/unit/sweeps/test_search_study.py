@@ -49,3 +49,23 @@ def test_a_point_that_was_not_complete_when_the_parent_was_killed_keeps_its_numb
     assert number == 1
     assert written.items() <= dict(point).items()
     assert set(point) == {parameter.key for parameter in parameters if parameter.applies(point)}
+
+
+def searched(folder: Path, values: list[float | None]) -> SearchStudy:
+    study = open_search(folder, "random")
+    for value in values:
+        number, _ = study.ask(PARAMETERS[2:])
+        study.finish(number, value)
+    return study
+
+
+def test_of_equally_good_points_the_earlier_is_the_better(tmp_path: Path) -> None:
+    study = searched(tmp_path, [0.5, None, 0.9, 0.9, 0.1, 0.9])
+    assert [trial.number for trial in study.best(3)] == [2, 3, 5]
+    assert [trial.number for trial in study.best(9)] == [2, 3, 5, 0, 4]
+
+
+@pytest.mark.parametrize(("points", "known"), [(3, False), (4, True)])
+def test_importances_need_four_points(tmp_path: Path, points: int, known: bool) -> None:
+    study = searched(tmp_path, [0.1 * number for number in range(points)])
+    assert bool(study.importances()) == known

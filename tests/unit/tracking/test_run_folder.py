@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from jepa_lab.errors import ConfigError, RunFolderError, RunStopped
 from jepa_lab.tracking import atomic
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, TrackerSettings, flat_params
-from jepa_lab.tracking.environment import describe_environment
+from jepa_lab.tracking.environment import _git_state, describe_environment
 from jepa_lab.tracking.records import write_record
 from jepa_lab.tracking.run_folder import RunFolder
 
@@ -151,6 +152,24 @@ def test_the_environment_holds_versions_and_the_command_but_no_credentials_or_va
     assert held["device"] == "cpu"
     assert held["cpu_count"] == os.cpu_count()
     assert "hunter2" not in text
+
+
+def test_the_environment_names_the_commit_and_whether_the_code_was_changed(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    git("init")
+    assert _git_state(package) is None, "in a checkout that does not track it"
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert _git_state(package) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (package / "__init__.py").write_text("changed = True\n")
+    assert _git_state(package) == {"commit": git("rev-parse", "HEAD"), "dirty": True}
 
 
 def test_the_layout_of_run_json(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from jepa_lab.training.ema.constant import ConstantEma, ConstantParams
 from jepa_lab.training.ema.linear import LinearEma
 from jepa_lab.training.ema.start_end import StartEndParams
 from jepa_lab.training.schedules import OptimizerSettings, Schedules
@@ -105,3 +106,9 @@ def test_a_final_weight_decay_of_the_predictor_needs_its_start() -> None:
 def test_moments_decay_rates_beyond_one_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"betas must lie in \[0, 1\)"):
         OptimizerSettings(betas=(0.9, 1.0))
+
+
+def test_a_warmup_that_takes_the_whole_training_ends_at_the_peak() -> None:
+    settings = OptimizerSettings(learning_rate=0.4, start_learning_rate=0.0, warmup_fraction=1.0)
+    schedules = Schedules(settings, ConstantEma(ConstantParams()), epochs=2, steps_per_epoch=5)
+    assert [schedules.learning_rate(step) for step in (5, 10)] == [0.2, 0.4]

@@ -147,3 +147,17 @@ def test_momentum_one_freezes_and_momentum_zero_copies(reference: Reference) -> 
     model.update_target_encoder(0.0, torch.tensor(1.0))
     pairs = zip(model.context_encoder.parameters(), model.target_encoder.parameters(), strict=True)
     assert all(torch.allclose(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("side", ["encoder_parameters", "predictor_parameters"])
+def test_a_gradient_that_is_not_finite_on_either_side_is_refused_though_the_loss_is_finite(
+    reference: Reference, side: str
+) -> None:
+    step = build_reference_step(build_reference_model(reference))
+    parameters = [parameter for parameter in getattr(step.model, side)() if parameter.requires_grad]
+    parameters[-1].register_hook(lambda gradient: gradient * float("inf"))
+    weights = snapshot(step.model)
+    statistics = step(reference.images(0), reference.masks(0), 1)
+    assert statistics.loss.isfinite()
+    assert statistics.refused == 1
+    assert same(weights, snapshot(step.model))

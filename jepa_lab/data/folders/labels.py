@@ -236,14 +236,15 @@ def check_known_classes(folder: Path, folder_names: tuple[str, ...]) -> None:
 
 def _nothing_fits(root: Path, folders: SplitFolders | None, found: Contents) -> DataError:
     """Says what is there instead."""
-    numbers = endings(files_below(root))
-    inside = folders_in(root)
+    numbers, inside = endings(files_below(root)), folders_in(root)
     what = f"{len(inside)} folder{'s' if len(inside) != 1 else ''}"
     if numbers:
         what += f" and {numbers.total():,} file{'s' if numbers.total() != 1 else ''} ({counted(numbers)})"
-    if folders is not None:
-        what += ", no train/"
-        if folders.held_out():
-            what += f" beside {' and '.join(f'{folder.name}/' for folder in folders.held_out())}"
+    if folders is not None and folders.held_out():
+        what += f", and no train/ beside {' and '.join(f'{folder.name}/' for folder in folders.held_out())}"
+    elif folders is not None and inside:
+        what += ", and no train/"
+    if not (numbers or inside):
+        what = "nothing in it"
     remedy = "convert the pictures to JPEG or PNG; " if found.unread else ""
     return DataError(f"{root} holds no images to train on: found {what}; {remedy}{LAYOUTS}")

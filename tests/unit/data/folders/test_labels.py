@@ -99,11 +99,13 @@ def test_a_data_set_one_level_down_is_pointed_at(tmp_path: Path) -> None:
 
 
 def test_when_nothing_fits_the_message_says_what_was_found_and_what_is_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no images to train on: found nothing in it; layouts that are read"):
+        find_image_tree(tmp_path)
     make(tmp_path, *(f"{folder}/{number}.heic" for folder in "abcd" for number in range(150)), "a/list.csv", "LICENSE")
     with pytest.raises(DataError) as caught:
         find_image_tree(tmp_path)
     message = str(caught.value)
-    assert "found 4 folders and 602 files (600 .heic, 1 without an ending, 1 .csv), no train/" in message
+    assert "found 4 folders and 602 files (600 .heic, 1 without an ending, 1 .csv), and no train/" in message
     assert "convert the pictures to JPEG or PNG" in message
     for layout in ("ROOT/train/<class>/IMAGES", "ROOT/<class>/IMAGES", "at any depth"):
         assert layout in message

@@ -106,7 +106,7 @@ def test_without_train_the_folders_of_other_splits_are_not_trained_on(tmp_path: 
     assert [file.name for file in tree.train.files] == ["1.png", "2.png"]
     with pytest.raises(
         DataError,
-        match=r"holds no images to train on: found 1 folder and 1 file \(1 .png\), no train/ "
+        match=r"holds no images to train on: found 1 folder and 1 file \(1 .png\), and no train/ "
         r"beside test/",
     ):
         find_image_tree(make(tmp_path / "alone", "test/a/3.png"))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import io
 import logging
-import os
 import signal
 import sys
 import traceback
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from jepa_lab import __version__
 from jepa_lab.errors import ConfigError, JepaLabError, RunCrashed, RunStopped
+from jepa_lab.interruption import StopRequested, StopSignals, leaving_on_signals
+from jepa_lab.output import lost_output, unfailing_output
 
 if TYPE_CHECKING:
     from jepa_lab.run import RunOutcome
@@ -35,74 +33,70 @@ _sweeps_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder of the sweep folders.",
 )
-_OUTPUT_LOST = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_READER_LEFT = 128 + signal.SIGPIPE
 
 
 class _Group(click.Group):
-    """Turns our errors into one message and their exit code, and mistakes of our own into exit code 1."""
+    """Turns our errors into one message and their exit code, and bugs of our own into exit code 1."""
 
     def main(self, *arguments: Any, **keywords: Any) -> Any:
-        _prepare_streams()
-        before = signal.signal(signal.SIGTERM, _leave)
-        try:
+        with unfailing_output(), leaving_on_signals():
             return super().main(*arguments, **keywords)
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             _check_current_folder()
-            result = super().invoke(ctx)
-            sys.stdout.flush()  # or a full disk behind the output would show after the last line of ours
-            return result
+            return super().invoke(ctx)
         except JepaLabError as error:
             _say(f"error: {error}")
             sys.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             _say("interrupted")
-            sys.exit(130)
-        except SystemExit as leaving:
-            if isinstance(leaving.__context__, BrokenPipeError):  # rich's answer to `| head`
-                _leave_without_output(141)
-            raise
-        except BrokenPipeError:
-            _leave_without_output(141)
+            sys.exit(128 + (error.signal if isinstance(error, StopRequested) else signal.SIGINT))
         except click.ClickException as error:  # it repeats arguments, which may be URIs with passwords
             vars(error)["message"] = _without_credentials(error.message)
             raise
         except (click.exceptions.Exit, click.Abort):  # click's own ways to end
             raise
-        except Exception as error:  # the outermost place: whatever comes here is a mistake of our own
-            if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_LOST:
-                _say(f"error: the output cannot be written ({error.strerror}); free space there, or send it elsewhere")
-                _leave_without_output(RunStopped.exit_code)
+        except Exception as error:  # the outermost place: whatever comes here is a bug of our own
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                where = "a file" if error.filename is None else str(error.filename)
+                _say(f"error: {where} cannot be written ({error.strerror}); free space there and try again")
+                sys.exit(RunStopped.exit_code)
             _say(
-                f"error: jepa-lab failed ({type(error).__name__}). This is a mistake of ours, not of your files; "
-                f"please report the command and these lines:\n{traceback.format_exc()}"
+                f"error: jepa-lab failed ({type(error).__name__}). This is a bug in jepa-lab, not a problem with your "
+                f"files; please report the command and these lines:\n{traceback.format_exc()}"
             )
             sys.exit(RunCrashed.exit_code)
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """End on SIGTERM with its exit code; a run has a handler of its own while it trains."""
-    sys.exit(128 + number)
+class _PrintingCommand(click.Command):
+    """A command whose only product is what it prints."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        result = super().invoke(ctx)
+        _refuse_lost_output()
+        return result
 
 
-def _prepare_streams() -> None:
-    """Standard streams that take every letter, whatever the locale, and that exist where they were closed (`>&-`)."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def _refuse_lost_output() -> None:
+    """Fail where the product of a command, which is what it has printed, did not arrive.
+
+    Raises:
+        RunStopped: it could not be written. SystemExit: the reader left (`| head`), which is no error.
+    """
+    lost = lost_output()
+    if lost is None:
+        return
+    if lost.errno == errno.EPIPE:
+        sys.exit(_READER_LEFT)
+    raise RunStopped(f"the output is incomplete ({lost.strerror or lost}); free space there, or send it elsewhere")
 
 
 def _say(text: str) -> None:
-    """A message to the standard error; where that cannot be written, the exit code has to say it all."""
-    with contextlib.suppress(OSError):
-        click.echo(_without_credentials(text), err=True)
+    """A message to the standard error."""
+    click.echo(_without_credentials(text), err=True)
 
 
 def _without_credentials(text: str) -> str:
@@ -110,12 +104,6 @@ def _without_credentials(text: str) -> str:
     from jepa_lab.tracking.credentials import scrub  # pydantic comes with it, which a start need not wait for
 
     return scrub(text)
-
-
-def _leave_without_output(code: int) -> NoReturn:
-    """Exit without the interpreter's last attempt to write what is left of the output."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
 
 
 def _check_current_folder() -> None:
@@ -147,7 +135,6 @@ def main() -> None:
 )
 def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs: Path, resume: Path | None) -> None:
     """Train and probe the pipeline FILE, or go on with a run; torchrun does it in several processes."""
-    from jepa_lab.interruption import StopSignals
     from jepa_lab.training.distributed import joined_team
 
     file = None if first is None else Path(first)
@@ -169,7 +156,6 @@ def _resume(
 ) -> RunOutcome:
     """Resume the run of a name or a path."""
     from jepa_lab.config.loading import load_pipeline
-    from jepa_lab.interruption import StopSignals
     from jepa_lab.resume import resume_run
     from jepa_lab.tracking.folder_names import find_folder
     from jepa_lab.tracking.run_folder import RunFolder
@@ -186,7 +172,6 @@ def _start(
 ) -> RunOutcome:
     """Begin a run, or go on with an unfinished one of the same pipeline."""
     from jepa_lab.config.loading import load_pipeline
-    from jepa_lab.interruption import StopSignals
     from jepa_lab.resume import find_unfinished, resume_run
     from jepa_lab.run import start_run
 
@@ -209,7 +194,7 @@ def _print_outcome(outcome: RunOutcome) -> None:
         click.echo(outcome.mirror.sentence(outcome.folder.path))
 
 
-@main.command(epilog=_OVERRIDES)
+@main.command(cls=_PrintingCommand, epilog=_OVERRIDES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 @click.option("--preset", help="Overlay between FILE and the overrides: smoke.")
@@ -228,7 +213,7 @@ def check(file: Path, overrides: tuple[str, ...], preset: str | None) -> None:
     click.echo(f"tracking: {tracker.describe()}")
 
 
-@main.command()
+@main.command(cls=_PrintingCommand)
 @click.option("--ablation", is_flag=True, help="Of ablation files instead.")
 def schema(ablation: bool) -> None:
     """Print the JSON schema of pipeline files, for editors."""
@@ -244,7 +229,7 @@ def schema(ablation: bool) -> None:
     click.echo(json.dumps(document, indent=1))
 
 
-@main.command(name="list")
+@main.command(name="list", cls=_PrintingCommand)
 @click.argument("family", required=False)
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--markdown", "form", flag_value="markdown", help="Print the page docs/components.md.")
@@ -355,7 +340,7 @@ def sweep(
     storage: str | None,
     dry_run: bool,
 ) -> None:
-    """Train every arm of the ablation FILE with every seed, and compare them; the same command goes on."""
+    """Train every arm of the ablation FILE with every seed, and compare them. Run it again to resume."""
     from jepa_lab.reports.report import print_table
     from jepa_lab.sweeps.estimate import print_plan
     from jepa_lab.sweeps.executors import EXECUTORS
@@ -370,6 +355,7 @@ def sweep(
     local.component.planned_slots(executor)  # refuses what cannot be meant, before anything is written
     if dry_run:
         print_plan(plan, executor)
+        _refuse_lost_output()
         return
     outcome = run_sweep(plan, file.read_text(encoding="utf-8"), SweepSettings(sweeps, storage, executor, sys.argv))
     print_table(outcome.report)
@@ -378,7 +364,7 @@ def sweep(
     if not outcome.mirror.complete:
         click.echo(outcome.mirror.sentence(outcome.folder.path))
     if outcome.stopped_by is not None:
-        click.echo(f"stopped by {outcome.stopped_by.name}; the same command goes on", err=True)
+        click.echo(f"stopped by {outcome.stopped_by.name}; run the same command again to resume", err=True)
         sys.exit(128 + outcome.stopped_by)
 
 
@@ -404,7 +390,9 @@ def report(sweep: Path, storage: str | None, sweeps: Path) -> None:
         click.echo(f"wrote {path}")
 
 
-@main.command(epilog="Without RUN or EXPERIMENT: the experiment $MLFLOW_EXPERIMENT_NAME, else jepa-lab.")
+@main.command(
+    cls=_PrintingCommand, epilog="Without RUN or EXPERIMENT: the experiment $MLFLOW_EXPERIMENT_NAME, else jepa-lab."
+)
 @click.argument("names", nargs=-1, metavar="[RUN | EXPERIMENT]...")
 @click.option(
     "--metric", default="probe/validation_accuracy", show_default=True, help="Number that groups are compared by."

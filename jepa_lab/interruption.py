@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_STOPPING = (signal.SIGINT, *_ENDING)
 
 
 class StopRequested(KeyboardInterrupt):
@@ -27,11 +29,36 @@ class StopRequested(KeyboardInterrupt):
         return StopRequested, (self.signal,)
 
 
+@contextmanager
+def leaving_on_signals() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP end the process by SystemExit with their exit code (143, 129), so that it cleans up.
+
+    For commands, or their parts, that have no `StopSignals` of their own. Signals that were ignored stay ignored.
+    """
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    installed = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in installed:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number, handler in installed.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    for each in _ENDING:  # a second one must not disturb the cleaning up
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 class StopSignals:
     """Turns SIGINT, SIGTERM and SIGHUP into `StopRequested`: at once, or where the code says that it may be stopped.
 
     A context manager. Handlers of a process belong to its main thread: in another one nothing is installed.
-    A signal that was ignored before (by a shell's background job, by nohup) stays ignored.
+    A signal that was ignored before (by a shell's background job, by nohup) stays ignored. The first signal decides:
+    a scheduler repeats SIGTERM, and a terminal that closes sends SIGHUP once by the kernel and once by the shell, so
+    after the first one only Ctrl-C, by which a person says "now", has an effect.
 
     Attributes:
         received: the signal that is waiting for the end of a `held` block, or None.
@@ -81,8 +108,8 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again = self.received is not None
-        if self._held and again and number != signal.SIGINT:
-            return  # schedulers repeat SIGTERM; only a person's second Ctrl-C means "now"
+        if again and number != signal.SIGINT:
+            return
         self.received = self.received or signal.Signals(number)
         if not self._held or again:
             raise StopRequested(number)

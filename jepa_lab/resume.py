@@ -25,6 +25,7 @@ from jepa_lab.config.loading import (
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import RunFolderError
 from jepa_lab.interruption import StopSignals
+from jepa_lab.output import unfailing_output
 from jepa_lab.run import (
     Membership,
     Run,
@@ -107,7 +108,7 @@ def resume_run(
         DeviceError: this machine does not compute as the one that the run began on.
     """
     started = time.monotonic()
-    with stoppable() as stop, ExitStack() as stack:
+    with unfailing_output(), stoppable() as stop, ExitStack() as stack:
         lock_seconds = 0 if member is None else member.lock_seconds
         team.from_leader(lambda: stack.enter_context(locked(folder, lock_seconds)), stop)
         with team.reporting(stop):

@@ -43,6 +43,7 @@ from jepa_lab.errors import DataError, JepaLabError, RunCrashed, RunInterrupted,
 from jepa_lab.evaluation import OnlineEvaluation, check_probes, final_evaluation, probe_splits
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.output import unfailing_output
 from jepa_lab.randomness import build_generator
 from jepa_lab.tracking.base import TRACKERS, FollowedElsewhere, MirrorState, Tracker
 from jepa_lab.tracking.credentials import scrub
@@ -114,7 +115,7 @@ def start_run(
     """
     started = time.monotonic()
     pipeline = loaded.pipeline
-    with stoppable() as stop, ExitStack() as stack:
+    with unfailing_output(), stoppable() as stop, ExitStack() as stack:
         with team.reporting(stop):
             check_pipeline(loaded)
             check_team(loaded, team)
@@ -151,10 +152,10 @@ def stoppable() -> Iterator[StopSignals]:
         try:
             yield stop
         except KeyboardInterrupt as error:
-            raise _interruption(error, "before the training went on; give the same command again") from None
+            raise interruption(error, "before training started; run the same command again") from None
 
 
-def _interruption(error: KeyboardInterrupt, where: str) -> RunInterrupted:
+def interruption(error: KeyboardInterrupt, where: str) -> RunInterrupted:
     """The error that tells how a run was stopped."""
     if isinstance(error, StopRequested) and error.signal != signal.SIGINT:
         return RunTerminated(f"ended by {error.signal.name} {where}", error.signal)
@@ -349,7 +350,7 @@ class Run:
                 self._record_end("KILLED", str(error) or type(error).__name__)
                 self._close_after_error(tracker, 0.0)
                 if isinstance(error, KeyboardInterrupt):
-                    raise _interruption(error, self._how_to_go_on()) from None
+                    raise interruption(error, self._how_to_go_on()) from None
                 raise
             mirror = tracker.close(_TRACKER_TIMEOUT_SECONDS)
         result = self.folder.read_result()
@@ -490,7 +491,7 @@ class Run:
     def _how_to_go_on(self) -> str:
         steps = CheckpointStore(self.folder.checkpoints).steps()
         saved = f"the last checkpoint is that of step {steps[-1]}" if steps else "no step was taken"
-        return f"({saved}); go on with `jepa-lab run --resume {shlex.quote(str(self.folder.path))}`"
+        return f"({saved}); resume it with `jepa-lab run --resume {shlex.quote(str(self.folder.path))}`"
 
     def _record_end(self, status: RunStatus, message: str, collapsed: bool = False) -> None:
         """Write how the run ended, unless the disk is what ended it."""

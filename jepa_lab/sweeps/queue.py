@@ -127,7 +127,7 @@ class TrialQueue:
                 trial.twins.clear()
             self._look()
             if self.stop.received is not None and not self._stopping:
-                self.display.message("stopping: the trials that run save their state; Ctrl-C again leaves at once")
+                self.display.message("stopping: running trials save their state; press Ctrl-C again to leave at once")
                 self._stopping = True
                 self.executor.stop()
         return not self._stopping

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jepa_lab.config.pipeline import Pipeline
-from jepa_lab.errors import RunFolderError, RunInterrupted
+from jepa_lab.errors import RunFolderError
 from jepa_lab.interruption import StopSignals
+from jepa_lab.output import unfailing_output
 from jepa_lab.registry import ComponentParams
 from jepa_lab.reports.content import ReportInput
 from jepa_lab.reports.report import write_report
-from jepa_lab.run import build_tracker
+from jepa_lab.run import build_tracker, interruption, stoppable
 from jepa_lab.sweeps.executors.base import EXECUTORS, Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, differences
@@ -58,7 +59,7 @@ class SweepOutcome:
     """What the end of a sweep tells.
 
     Attributes:
-        stopped_by: the signal that stopped it, or None; the same command goes on.
+        stopped_by: the signal that stopped it, or None; the same command resumes it.
         report: what the report was made from.
         tracker: where the tracker's copy is. mirror: how complete it is.
     """
@@ -221,22 +222,23 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
     """
     build_tracker(baseline_pipeline(plan), RunFolder(settings.root / folder_name(plan)))  # refuses a wrong store
     folder = sweep_folder(plan, ablation, settings.root)
-    with StopSignals() as stop, folder.lock() as lock:
+    with unfailing_output(), stoppable() as stop, folder.lock() as lock:
         lock.acquire(_LOCK_SECONDS)
         sweep = Sweep(plan, folder, settings, stop)
         record = SweepRecord(plan, folder, settings.command)
         try:
             complete = sweep.perform()
-        except KeyboardInterrupt:
+            report = report_input(folder, sweep.studies)
+            write_report(report, folder.report)
+        except KeyboardInterrupt as error:
             record.end("KILLED", {}, 0, tracker_seconds=0.0)  # at once: the mirror goes on by itself
-            raise RunInterrupted(f"interrupted; the same command goes on with {folder.path}") from None
-        report = report_input(folder, sweep.studies)
+            raise interruption(error, f"(run the same command again to resume {folder.path})") from None
         counts = report.trials["status"].value_counts()
         ended = {status: int(counts.get(status, 0)) for status in ("FINISHED", "COLLAPSED", "FAILED", "PRUNED")}
         over = sum(ended.values())
         metrics = {f"trials/{status.lower()}": float(count) for status, count in ended.items()}
         metrics["trials/unfinished"] = float(len(report.trials) - over)
-        write_report(report, folder.report)
         mirror = record.end("FINISHED" if complete else "KILLED", metrics, over)
         sweep.studies.first.record_mlflow_runs(mlflow_run_ids(folder.record))
-        return SweepOutcome(folder, stop.received, report, record.tracker.describe(), mirror)
+        stopped_by = None if complete else stop.received
+        return SweepOutcome(folder, stopped_by, report, record.tracker.describe(), mirror)

@@ -20,6 +20,7 @@ import torch
 
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunOutOfMemory, RunPruned
+from jepa_lab.output import unfailing_output
 from jepa_lab.resume import find_unfinished, resume_run
 from jepa_lab.run import Membership, start_run
 from jepa_lab.sweeps.executors.base import Outcome, Reply, Task
@@ -97,9 +98,13 @@ def main() -> None:
         gc.collect()
         gc.freeze()  # what outlives a trial is imported code: to look through it after every trial takes 0.25 s
         torch.cuda.empty_cache()
-        replies.write(reply.to_json() + "\n")
-        replies.flush()
+        try:
+            replies.write(reply.to_json() + "\n")
+            replies.flush()
+        except BrokenPipeError:  # the parent is gone; the end of the standard input says so, too
+            return
 
 
 if __name__ == "__main__":
-    main()
+    with unfailing_output():
+        main()

@@ -12,7 +12,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import IO
+from types import FrameType
+from typing import IO, NoReturn
 
 from jepa_lab.errors import ConfigError, JepaLabError
 from jepa_lab.tracking.credentials import scrub, with_credentials
@@ -62,15 +63,25 @@ def serve_ui(uri: str | None, port: int, host: str = "127.0.0.1", say: Callable[
 
 @contextlib.contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Within the block SIGTERM does what Ctrl-C does, so that the server never outlives us."""
+    """Within, SIGTERM and SIGHUP (a closed terminal) do what Ctrl-C does, so that the server never outlives us."""
     if threading.current_thread() is not threading.main_thread():  # signals are for the main thread
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not disturb the end of the server
+        raise KeyboardInterrupt
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup does it
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check_port(host: str, port: int) -> None:

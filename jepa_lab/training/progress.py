@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -93,12 +92,7 @@ class PlainDisplay(ProgressDisplay):
         )
 
     def message(self, text: str) -> None:
-        try:
-            print(text, flush=True)
-        except OSError as error:  # whoever read along has left (`| head`), or the disk is full
-            if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
-                print(f"the output cannot be written ({error.strerror}); the run goes on", file=sys.stderr)
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        print(text, flush=True)
 
 
 def build_display(total_steps: int, first_step: int) -> ProgressDisplay:

@@ -77,7 +77,23 @@ def test_messages_with_any_letters_fit_into_an_ascii_terminal(tmp_path: Path) ->
 
 def test_a_full_disk_behind_the_output_is_exit_code_3(tmp_path: Path) -> None:
     output = assert_clean(command("list", "loss", cwd=tmp_path, shell=">/dev/full"), 3)
-    assert "the output cannot be written (No space left on device)" in output
+    assert "error: the output is incomplete (No space left on device); free space there" in output
+
+
+@pytest.mark.slow
+def test_a_full_disk_behind_the_output_decides_nothing_about_a_sweep_or_a_probe(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    (tmp_path / "ablation.yaml").write_text("name: full\nbase: tiny.yaml\nbaseline: a\narms: {a: {}}\nseeds: [0]\n")
+    shell = ">/dev/full"
+    assert_clean(command("sweep", "ablation.yaml", "training.epochs=1", "--slots", "1", cwd=tmp_path, shell=shell), 0)
+    (sweep,) = (tmp_path / "sweeps").iterdir()
+    result = RunFolder.open(sweep).read_result()
+    assert result is not None
+    assert result["status"] == "FINISHED"
+    (trial,) = (sweep / "trials").iterdir()
+    assert_clean(command("probe", trial, cwd=tmp_path, shell=shell), 0)
+    assert (trial / "probes" / "1.json").exists()
+    assert_clean(command("sweep", "ablation.yaml", "training.epochs=1", "--dry-run", cwd=tmp_path, shell=shell), 3)
 
 
 def test_a_reader_that_leaves_early_ends_a_command_quietly(tmp_path: Path) -> None:
@@ -122,7 +138,12 @@ def test_a_run_finishes_in_odd_surroundings(tmp_path: Path, changes: dict[str, s
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("shell", "words"),
-    [("| head -1", ""), (">/dev/full", "the run goes on"), ("| true; exit ${PIPESTATUS[0]}", "")],
+    [
+        ("| head -1", ""),
+        (">/dev/full", "cannot be written (No space left on device); continuing without it"),
+        (">/dev/full 2>&1", ""),
+        ("| true; exit ${PIPESTATUS[0]}", ""),
+    ],
 )
 def test_a_run_finishes_whoever_reads_its_output(tmp_path: Path, shell: str, words: str) -> None:
     arguments = ("run", write_tiny(tmp_path), "training.epochs=1", "--runs", tmp_path / "runs")

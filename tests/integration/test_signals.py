@@ -72,7 +72,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_next_step_from_which_it_
     with monkeypatch.context() as patch:
         send_at_step(patch, 7, number)
         with pytest.raises(
-            error, match=r"last checkpoint is that of step 7\); go on with `jepa-lab run --res"
+            error, match=r"last checkpoint is that of step 7\); resume it with `jepa-lab run --res"
         ) as caught:
             start_run(load_tiny(tmp_path, *RARELY), tmp_path / "runs", [])
     assert caught.value.exit_code == code
@@ -96,6 +96,27 @@ def test_a_second_ctrl_c_leaves_at_once_without_a_checkpoint(
     folder = only_run(tmp_path)
     resume_run(folder, None, [])
     assert_same_run(folder, whole)
+
+
+def test_a_signal_that_is_repeated_does_not_disturb_the_end_that_the_first_one_has_begun() -> None:
+    """A closing terminal sends SIGHUP twice, by the kernel and by the shell."""
+    cleaned_up = False
+    with StopSignals(), pytest.raises(StopRequested, match="SIGHUP"):
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned_up = True
+    assert cleaned_up
+
+
+def test_a_second_ctrl_c_ends_what_the_first_signal_has_begun() -> None:
+    with StopSignals(), pytest.raises(StopRequested, match="SIGINT"):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_sigterm_that_is_repeated_still_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +182,7 @@ def test_a_signal_before_training_ends_with_its_code_and_writes_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr("jepa_lab.run.load_data", stop)
-    with pytest.raises(RunTerminated, match="ended by SIGTERM before the training went on"):
+    with pytest.raises(RunTerminated, match="ended by SIGTERM before training started"):
         start_run(load_tiny(tmp_path), tmp_path / "runs", [])
     assert not (tmp_path / "runs").exists()
 

@@ -226,7 +226,7 @@ def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    assert "the same command goes on" in said
+    assert "run the same command again to resume" in said
     results = [json.loads(path.read_text()) for path in (tmp_path / "sweeps").glob("*/trials/*/result.json")]
     assert [result["status"] for result in results] == ["KILLED"]
     assert all(result["last_step"] > 0 for result in results)
@@ -246,7 +246,7 @@ def test_a_second_ctrl_c_waits_for_no_tracker(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Sweep, "perform", perform)
     monkeypatch.setattr(TRACKERS.get("none").component, "close", lambda tracker, seconds: waits.append(seconds))
     file = write_ablation(tmp_path)
-    with pytest.raises(RunInterrupted, match="the same command goes on with"):
+    with pytest.raises(RunInterrupted, match="run the same command again to resume"):
         sweep(file, tmp_path / "sweeps")
     assert waits == [0.0]
 

@@ -98,25 +98,30 @@ def test_a_second_ctrl_c_leaves_at_once_without_a_checkpoint(
     assert_same_run(folder, whole)
 
 
-def test_a_signal_that_is_repeated_does_not_disturb_the_end_that_the_first_one_has_begun() -> None:
+def stop_and_clean_up(first: signal.Signals, *later: signal.Signals) -> None:
+    """Print which signals came during the cleaning up after a first one."""
+    done = []
+    try:
+        os.kill(os.getpid(), first)
+    finally:
+        for number in later:
+            os.kill(os.getpid(), number)
+            done.append(number.name)
+        print(*done)
+
+
+def test_a_signal_that_is_repeated_does_not_disturb_the_end_that_the_first_one_has_begun(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """A closing terminal sends SIGHUP twice, by the kernel and by the shell."""
-    cleaned_up = False
     with StopSignals(), pytest.raises(StopRequested, match="SIGHUP"):
-        try:
-            os.kill(os.getpid(), signal.SIGHUP)
-        finally:
-            os.kill(os.getpid(), signal.SIGHUP)
-            os.kill(os.getpid(), signal.SIGTERM)
-            cleaned_up = True
-    assert cleaned_up
+        stop_and_clean_up(signal.SIGHUP, signal.SIGHUP, signal.SIGTERM)
+    assert capsys.readouterr().out == "SIGHUP SIGTERM\n"
 
 
-def test_a_second_ctrl_c_ends_what_the_first_signal_has_begun() -> None:
+def test_a_second_ctrl_c_ends_at_once_what_the_first_signal_has_begun() -> None:
     with StopSignals(), pytest.raises(StopRequested, match="SIGINT"):
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)
+        stop_and_clean_up(signal.SIGTERM, signal.SIGINT)
 
 
 def test_sigterm_that_is_repeated_still_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

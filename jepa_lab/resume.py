@@ -133,7 +133,7 @@ def resume_run(
                 _refuse_unknown_run(folder, pipeline, checkpoint)
             check_team(loaded, team)
             compute = team.on_device(_compute(loaded, checkpoint))
-        data, probe_data = load_shared_data(loaded, compute.device, folder.path / "data.json", team, stop)
+        data, probe_data = load_shared_data(loaded, compute.device, folder.path / "data.json", team, stop, started)
         with team.reporting(stop):
             if recorded is not None and recorded.dataset is not None and recorded.dataset.digest != data.digest:
                 raise RunFolderError(

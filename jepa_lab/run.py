@@ -36,6 +36,7 @@ from jepa_lab.build import (
 from jepa_lab.config.checks import check_pipeline, check_regularizer
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.data.base import DATASETS
 from jepa_lab.data.order import Batches
 from jepa_lab.data.resident import channel_record
 from jepa_lab.data.survey import Survey, load_surveys, save_surveys
@@ -125,7 +126,7 @@ def start_run(
                 torch.set_num_threads(pipeline.training.num_threads)
             with loaded.located("training"):
                 compute = team.on_device(resolve_compute(pipeline.training))
-        data, probe_data = load_shared_data(loaded, compute.device, None, team, stop)
+        data, probe_data = load_shared_data(loaded, compute.device, None, team, stop, started)
         with team.reporting(stop):
             check_batch(loaded, data)
             check_probe(loaded, probe_data, member)
@@ -177,7 +178,12 @@ def locked(folder: RunFolder, timeout_seconds: float = 0) -> Iterator[None]:
 
 
 def load_shared_data(
-    loaded: LoadedPipeline, device: torch.device, surveys: Path | None, team: Team, stop: StopSignals
+    loaded: LoadedPipeline,
+    device: torch.device,
+    surveys: Path | None,
+    team: Team,
+    stop: StopSignals,
+    started: float,
 ) -> tuple[PreparedData, PreparedData]:
     """What is trained on, and what the probe works on.
 
@@ -185,6 +191,7 @@ def load_shared_data(
 
     Args:
         surveys: the run's data.json, where it goes on.
+        started: time.monotonic() when the command began.
     """
     known, note = ({}, None) if surveys is None else load_surveys(surveys)
     first: list[tuple[PreparedData, PreparedData]] = []
@@ -193,9 +200,11 @@ def load_shared_data(
         first.append(load_data(loaded, device, known, team.place.local_size))
         return surveys_of(*first[0])
 
-    found = team.from_leader(lead, stop)
-    with team.reporting(stop):
-        data, probe_data = first[0] if team.leads else load_data(loaded, device, found, team.place.local_size)
+    with build_display(started) as display:
+        display.phase(f"loading {DATASETS.entry_of(loaded.pipeline.data.dataset).name}")
+        found = team.from_leader(lead, stop)
+        with team.reporting(stop):
+            data, probe_data = first[0] if team.leads else load_data(loaded, device, found, team.place.local_size)
     return data if note is None else replace(data, notes=(note, *data.notes)), probe_data
 
 
@@ -391,7 +400,10 @@ class Run:
         return [printable(line) for line in lines]
 
     def _train_and_probe(self) -> None:
-        with ExitStack() as stack:
+        with build_display(self.started) as display, ExitStack() as stack:
+            for line in self._about_images() if self.team.leads else ():
+                display.message(line)
+            display.phase("preparing the model and the evaluation")
             with self.team.reporting(self.stop):
                 model = self._build_model()
                 online = OnlineEvaluation(self.pipeline, model, self.data, self.probe_data, self.compute)
@@ -406,12 +418,8 @@ class Run:
                 pretraining.restore(self.checkpoint)
             first, total = pretraining.steps_taken, pretraining.total_steps
             logger.info("training from step %d to %d on %s", first, total, self.team.describe(self.compute))
-            with build_display(total, first) as display:
-                pretraining.display = display
-                for line in self._about_images() if self.team.leads else ():
-                    display.message(line)
-                pretraining.run()
-                display.message("probing")
+            pretraining.display = display
+            pretraining.run()
             batches.close()
             self.team.from_leader(lambda: self._probe(pretraining, online), self.stop)
 
@@ -430,7 +438,8 @@ class Run:
     def _probe(self, pretraining: Pretraining, online: OnlineEvaluation) -> None:
         """Probe the trained model, and write result.json."""
         model, figures = pretraining.step.model, self.folder.figures
-        summary, more = final_evaluation(self.pipeline, model, self.probe_data, self.compute, figures)
+        announce = pretraining.display.phase
+        summary, more = final_evaluation(self.pipeline, model, self.probe_data, self.compute, figures, announce)
         summary |= self._training_summary(pretraining, online)
         final = pretraining.checkpoints.path(pretraining.total_steps)
         more |= {

@@ -36,10 +36,14 @@ class Pace:
         self._evaluation_seconds = seconds
 
     def seconds_left(self) -> float | None:
-        """Until the last step has been taken and evaluated; None before the second step of this process."""
+        """Until the last step, with the evaluations after this one; None before the second step of this process."""
         if len(self._steps) < 2:
             return None
         (first, began), (step, now) = self._steps[0], self._steps[-1]
-        evaluations = -(-self._total_steps // self._every) - step // self._every
         per_step = (now - began) / (step - first)
-        return per_step * (self._total_steps - step) + self._evaluation_seconds * evaluations
+        return per_step * (self._total_steps - step) + self._evaluation_seconds * self._evaluations_after(step)
+
+    def _evaluations_after(self, step: int) -> int:
+        regular = self._total_steps // self._every - step // self._every
+        of_last_step_alone = self._total_steps % self._every > 0 and step < self._total_steps
+        return regular + of_last_step_alone

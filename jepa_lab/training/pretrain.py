@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ from jepa_lab.training.checkpoint import (
     restore_optimizer,
 )
 from jepa_lab.training.finite import AcceptedLoss
-from jepa_lab.training.progress import PlainDisplay, ProgressDisplay
+from jepa_lab.training.pace import Pace
+from jepa_lab.training.progress import LoggedNumbers, PlainDisplay, ProgressDisplay, TrainingPosition
 from jepa_lab.training.settings import TrainingSettings
 from jepa_lab.training.step import StepStatistics, TrainingStep
 from jepa_lab.training.stopwatch import Stopwatch
@@ -137,7 +139,8 @@ class Pretraining:
     team: Team
 
     def __post_init__(self) -> None:
-        self.display: ProgressDisplay = PlainDisplay(self.total_steps, 0)
+        self.display: ProgressDisplay = PlainDisplay()
+        self.pace = Pace(self.total_steps, self.evaluate_every_epochs * self.batches.steps_per_epoch)
         self.steps_taken = 0
         self._saved_step: int | None = None
         self._evaluated = False
@@ -161,6 +164,7 @@ class Pretraining:
             RunStopped: non-finite numbers, a collapse that was asked to end the run, or a full disk.
             StopRequested: by a signal; the state is saved.
         """
+        self.display.step(self._position(self.steps_taken))
         with self.stop.held():
             with self.team.reporting(self.stop):
                 self._begin()
@@ -171,12 +175,14 @@ class Pretraining:
         if self._evaluated:
             self._stop_if_collapsed(self.steps_taken, self.evaluation.collapsed, "so it was found before")
             return
+        self.display.phase("evaluating the encoder before training")
         evaluation = self._evaluate(self.steps_taken)
         self._checkpoint(self.steps_taken, self.batches.position())
         self._stop_if_collapsed(self.steps_taken, evaluation.collapsed, evaluation.warning)
 
     def _train(self) -> None:
         self._logged_step, self._logged_seconds = self.steps_taken, self.stopwatch.seconds()
+        self.display.phase("compiling the training step" if self.step.compute.compile else "first step")
         self.stopwatch.start()
         for step in range(self.steps_taken + 1, self.total_steps + 1):
             images = self._next_images(step)  # this process's rows: [B / processes, C, H, W] uint8
@@ -219,6 +225,8 @@ class Pretraining:
 
     def _after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
         self.steps_taken = step
+        self.pace.stepped(step, self.stopwatch.seconds())
+        self.display.step(self._position(step))
         self._loss.add(statistics.loss, statistics.refused)
         self._skipped += statistics.refused
         last = step == self.total_steps
@@ -229,6 +237,7 @@ class Pretraining:
             self._log(step, statistics, masks)
         if saves:
             self.stopwatch.stop()
+            self.display.pause("evaluating" if evaluates else "saving")
             evaluation = self._evaluate(step) if evaluates else None
             self._checkpoint(step, self.batches.position())
             if evaluation is not None:
@@ -255,6 +264,9 @@ class Pretraining:
     def _is_probe_epoch(self, step: int) -> bool:
         epoch, within = divmod(step, self.batches.steps_per_epoch)
         return within == 0 and (epoch % self.evaluate_every_epochs == 0 or epoch == self.settings.epochs)
+
+    def _position(self, step: int) -> TrainingPosition:
+        return TrainingPosition(step, self.total_steps, self.batches.steps_per_epoch, self.pace.seconds_left())
 
     def _epoch(self, step: int) -> float:
         return step / self.batches.steps_per_epoch
@@ -314,13 +326,13 @@ class Pretraining:
             **{f"train/{name}": value.item() for name, value in statistics.terms.items()},  # of this step alone
         }
         self.metrics.append(step, self._epoch(step), metrics)
-        self.display.update(step, self._epoch(step), loss, metrics["train/learning_rate"], speed)
+        self.display.logged(LoggedNumbers(loss, metrics["train/learning_rate"], speed))
         self._loss.reset()
         self._logged_step, self._logged_seconds = step, seconds
 
     def _evaluate(self, step: int) -> Evaluation:
         """Evaluate, which may take minutes: a signal ends it, and the run that is resumed does it again."""
-        memory = self.evaluation.state()
+        memory, began = self.evaluation.state(), time.monotonic()
         try:
             evaluation = self.team.from_leader(lambda: self._measure(step), self.stop)
         except StopRequested:
@@ -328,6 +340,7 @@ class Pretraining:
             if step > 0:  # before the first step there is nothing to lose
                 self._checkpoint(step, self.batches.position(), evaluated=False)
             raise
+        self.pace.evaluated(time.monotonic() - began)
         self._record_evaluation(step, evaluation)
         return evaluation
 

@@ -1,0 +1,57 @@
+"""A run tells its display what it does, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jepa_lab.run import start_run
+from jepa_lab.training.progress import LoggedNumbers, ProgressDisplay, TrainingPosition
+from tests.integration.pipelines import load_tiny
+
+
+class Recorder(ProgressDisplay):
+    """Writes down what it is told; steps by their number, and how many of them knew the time left."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.with_time_left: list[int] = []
+
+    def phase(self, what: str) -> None:
+        self.told.append(what)
+
+    def pause(self, what: str) -> None:
+        self.told.append(f"({what})")
+
+    def step(self, position: TrainingPosition) -> None:
+        self.told.append(str(position.step))
+        assert (position.total, position.steps_per_epoch) == (10, 5)
+        if position.seconds_left is not None:
+            self.with_time_left.append(position.step)
+
+    def logged(self, numbers: LoggedNumbers) -> None:
+        self.told.append("logged")
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+
+def test_the_display_is_told_every_step_whatever_is_logged_and_what_goes_on_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    display = Recorder()
+    monkeypatch.setattr("jepa_lab.run.build_display", lambda started: display)
+    often = ("training.checkpoint_every_steps=1000", "training.log_every_steps=1000", "training.epochs=2")
+    start_run(load_tiny(tmp_path, *often), tmp_path / "runs", [])
+    assert display.told == [
+        "loading digits",
+        "preparing the model and the evaluation",
+        "0", "evaluating the encoder before training", "first step",
+        "1", "2", "3", "4", "5", "logged", "(evaluating)",
+        "6", "7", "8", "9", "10", "logged", "(evaluating)",
+        "probing trained encoder: logistic, knn",
+        "probing random encoder: logistic, knn",
+        "probing raw pixels: logistic, knn",
+    ]  # fmt: skip
+    assert display.with_time_left == list(range(2, 11))

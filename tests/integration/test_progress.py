@@ -46,6 +46,7 @@ def test_the_display_is_told_every_step_whatever_is_logged_and_what_goes_on_in_b
     start_run(load_tiny(tmp_path, *often), tmp_path / "runs", [])
     assert display.told == [
         "loading digits",
+        "images: 120 training, 40 validation, 160 test",
         "preparing the model and the evaluation",
         "0", "evaluating the encoder before training", "first step",
         "1", "2", "3", "4", "5", "logged", "(evaluating)",

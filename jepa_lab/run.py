@@ -352,7 +352,7 @@ class Run:
                     raise
                 logger.critical("crashed", exc_info=error)
                 raise RunCrashed(
-                    f"jepa-lab crashed: {type(error).__name__}: {error}. This is a mistake of ours: the traceback is "
+                    f"jepa-lab crashed: {type(error).__name__}: {error}. This is a bug in jepa-lab: the traceback is "
                     f"in {self.folder.log}; please report it"
                 ) from error
             except BaseException as error:  # Ctrl-C and the like: leave at once, the mirror goes on by itself

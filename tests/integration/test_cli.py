@@ -276,7 +276,7 @@ def test_a_mistake_of_ours_outside_a_run_is_one_sentence_and_its_traceback(
     monkeypatch.setattr("jepa_lab.config.checks.check_pipeline", fail)
     result = invoke("check", write_tiny(tmp_path))
     assert result.exit_code == 1
-    assert result.output.startswith("error: jepa-lab failed (ZeroDivisionError). This is a mistake of ours")
+    assert result.output.startswith("error: jepa-lab failed (ZeroDivisionError). This is a bug in jepa-lab")
     assert "Traceback" in result.output
     assert "in fail" in result.output
     assert "secret" not in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -537,17 +538,9 @@ def test_a_masker_that_leaves_no_target_is_refused_before_anything_is_trained(tm
 
 
 def test_a_reader_that_leaves_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Gone:
-        def isatty(self) -> bool:
-            return False
-
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
-
-        def flush(self) -> None:
-            raise BrokenPipeError
-
-    monkeypatch.setattr(sys, "stdout", Gone())
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w"))
     outcome = start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", [])
     sys.stdout.close()
     assert outcome.result["status"] == "FINISHED"

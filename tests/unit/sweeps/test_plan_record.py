@@ -40,6 +40,7 @@ def test_a_record_survives_its_file_and_equals_the_plan(tmp_path) -> None:
     [
         (ARMS, ARMS.replace("[0, 1]", "[0, 2]"), ["seeds: [0, 1] before, [0, 2] now"]),
         (ARMS, ARMS + "metric: probe/knn_validation_accuracy\n", ["metric: "]),
+        (ARMS, ARMS + "direction: minimize\n", ['direction: "maximize" before, "minimize" now']),
         (ARMS, ARMS.replace("baseline: a", "baseline: a\noverrides: {optimizer.eps: 1e-7}"),
          ["optimizer.eps: 1e-08 before, 1e-07 now"]),
         (ARMS, ARMS.replace("epochs: 5", "epochs: 6"), ["arm 'c'"]),

@@ -176,6 +176,19 @@ def test_out_of_memory_on_the_only_slot_is_a_failure(tmp_path: Path, folder: Swe
     assert states(study)[0] == TrialState.FAIL
 
 
+@pytest.mark.parametrize(("outcome", "state"), [("failed", TrialState.FAIL), ("pruned", TrialState.PRUNED)])
+def test_a_trial_without_a_value_names_its_newest_run_folder(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, outcome: Outcome, state: TrialState
+) -> None:
+    pipeline = load_tiny(tmp_path, "seed=0").pipeline
+    given = (folder.trials, pipeline.name, config_digest(pipeline), 0, dump_pipeline(pipeline))
+    _, newest = (RunFolder.create(*given) for _ in range(2))
+    perform(tmp_path, folder, study, ScriptedExecutor(folder, {0: [outcome]}), retries=0)
+    trial = study.trials()[0]
+    assert trial.state == state
+    assert folder.path / trial.user_attrs["run_folder"] == newest.path
+
+
 def test_a_run_that_finished_before_the_parent_died_is_told_and_not_run_again(
     tmp_path: Path, folder: SweepFolder, study: TableStudy
 ) -> None:

@@ -40,6 +40,7 @@ from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
+from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.pretrain import Evaluation, Pretraining
 from tests.integration.pipelines import TINY, load_tiny, write_tiny
 from tests.integration.runs import copy_of, final_weights, killed_run, tensor_files, timeless_rows
@@ -377,7 +378,7 @@ def test_a_forced_collapse_is_marked_and_can_stop_the_run(tmp_path: Path) -> Non
         result = folder.read_result()
         assert result is not None
         assert (result["status"], result["collapsed"], result["metrics"]["collapsed"]) == ("FAILED", True, 1.0)
-        with pytest.raises(RunStopped, match="collapsed"):
+        with pytest.raises(RunStopped, match=r"collapsed by step .*found before"):
             resume_run(folder, None, [])
 
 
@@ -440,6 +441,19 @@ def test_a_logged_loss_is_the_mean_over_the_steps_since_the_row_before(tmp_path:
         assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
         before = step
     assert before == 15
+
+
+def test_refused_steps_are_counted_in_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = FiniteGate.judge
+
+    def refuse_the_third(self: FiniteGate, loss: torch.Tensor, norm: torch.Tensor, step: int) -> torch.Tensor:
+        refused = judge(self, loss, norm, step)
+        return torch.ones_like(refused) if step == 3 else refused
+
+    monkeypatch.setattr(FiniteGate, "judge", refuse_the_third)
+    outcome = start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", [])
+    rows = [row for row in read_metrics(outcome.folder.metrics) if "train/loss" in row.metrics]
+    assert [(row.step, row.metrics["train/skipped_steps"]) for row in rows] == [(2, 0), (4, 1), (5, 1)]
 
 
 def test_speed_and_time_of_training_are_those_of_its_steps_alone(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jepa_lab.errors import RunFolderError, RunStopped
-from jepa_lab.tracking.metrics import MetricsWriter, metrics_frame, read_metrics
+from jepa_lab.tracking.metrics import MetricsWriter, damage_before, metrics_frame, read_metrics
 
 
 def _write(path: Path, steps: range, cursor: int | None = None) -> int:
@@ -35,6 +35,20 @@ def test_rows_written_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     assert path.read_bytes() == at_checkpoint
     _write(path, range(5, 7), cursor)
     assert _steps(path) == list(range(7))
+
+
+def test_only_a_change_before_the_cursor_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path, None) as writer:
+        writer.append(1, 0.1, {"train/loss": 1.0})
+        cursor, sha256 = writer.sync(), writer.sha256
+        writer.append(2, 0.2, {"train/loss": 0.5})
+    assert damage_before(path, cursor, sha256) is None
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1.0", b"2.0"))
+    assert "another SHA-256" in str(damage_before(path, cursor, sha256))
+    path.write_bytes(content[: cursor - 1])
+    assert f"{cursor - 1} of the {cursor} bytes" in str(damage_before(path, cursor, sha256))
 
 
 def test_a_torn_row_is_dropped_wherever_it_was_torn(tmp_path: Path) -> None:

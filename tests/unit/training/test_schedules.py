@@ -112,3 +112,9 @@ def test_a_warmup_that_takes_the_whole_training_ends_at_the_peak() -> None:
     settings = OptimizerSettings(learning_rate=0.4, start_learning_rate=0.0, warmup_fraction=1.0)
     schedules = Schedules(settings, ConstantEma(ConstantParams()), epochs=2, steps_per_epoch=5)
     assert [schedules.learning_rate(step) for step in (5, 10)] == [0.2, 0.4]
+
+
+def test_weight_decay_stays_at_its_end_after_the_last_step() -> None:
+    settings = OptimizerSettings(weight_decay=0.1, final_weight_decay=0.4)
+    schedules = Schedules(settings, ConstantEma(ConstantParams()), epochs=2, steps_per_epoch=5)
+    assert [schedules.weight_decay(step) for step in (10, 11, 20)] == pytest.approx([0.4] * 3)

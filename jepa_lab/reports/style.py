@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+
+from jepa_lab.figures.letters import FONT, in_font
 
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (2, 1)))
 MARKS = ("s", "^", "D", "v", "P", "X", "o")
@@ -101,7 +102,7 @@ def _themed(theme: Theme) -> Iterator[None]:
 
     settings: Any = {
         "text.parse_math": False,  # a dollar in a name is a dollar
-        "font.family": ["DejaVu Sans"],
+        "font.family": [FONT],
         "font.size": 9.0,
         "axes.titlesize": 10.0,
         "axes.titlelocation": "left",
@@ -135,12 +136,8 @@ def label(text: str, width: int = _WRAP) -> str:
 
     A character that the font lacks is written as its code point, so that two names stay two names.
     """
-    known = _font_characters()
-    shown = "".join(
-        character if ord(character) in known else f"(U+{ord(character):04X})" for character in " ".join(text.split())
-    )
     # A leading underscore would keep a line out of matplotlib's legend.
-    return "\n".join(f" {line}" if line.startswith("_") else line for line in _wrap(shown, width))
+    return "\n".join(f" {line}" if line.startswith("_") else line for line in _wrap(in_font(text), width))
 
 
 def _wrap(text: str, width: int) -> list[str]:
@@ -153,13 +150,6 @@ def _wrap(text: str, width: int) -> list[str]:
         while len(lines[-1].rstrip()) > width:
             lines[-1:] = [lines[-1][:width], lines[-1][width:]]
     return [line.strip() for line in lines]
-
-
-@functools.cache
-def _font_characters() -> frozenset[int]:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    return frozenset(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap())
 
 
 def lines_of(names: list[str]) -> int:

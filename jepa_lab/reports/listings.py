@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from jepa_lab.reports import numbers
@@ -103,4 +104,6 @@ def _parameter_cell(value: object) -> Cell:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
     return "" if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)) else str(value)

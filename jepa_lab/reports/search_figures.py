@@ -18,6 +18,8 @@ from jepa_lab.reports.style import Drawing, Theme, empty_figure, label, lines_of
 _LOG_RATIO = 30
 """A positive parameter whose values spread wider than this is drawn on a logarithmic axis."""
 _MOST_VALUES = 12
+_INCHES_A_LINE = 0.15
+"""Of the values beside an axis."""
 
 
 def search_drawings(content: ReportInput) -> list[Drawing]:
@@ -115,9 +117,13 @@ def _draw_parallel(tried: pd.DataFrame, content: ReportInput, parameters: Sequen
     shades = colormaps["cividis"](np.linspace(*theme.scale, 256))
     colours = ListedColormap(shades if content.higher_is_better else shades[::-1])
     room = 1.5 if theme.columns == 2 else 1.1  # of each parameter, its name and its values
-    figure = empty_figure(4.4, max(theme.width, room * (len(parameters) + 1)))
+    height = max(4.4, 0.9 + _INCHES_A_LINE * max(_lines_of_names(tried[name]) for name in parameters))
+    figure = empty_figure(height, max(theme.width, room * (len(parameters) + 1)))
     axes = figure.subplots()
-    places = np.column_stack([_place_axis(axes, index, tried[name], theme) for index, name in enumerate(parameters)])
+    most_lines = int((height - 0.9) / _INCHES_A_LINE)
+    places = np.column_stack(
+        [_place_axis(axes, index, tried[name], most_lines, theme) for index, name in enumerate(parameters)]
+    )
     for line, value in zip(places, values, strict=True):
         axes.plot(
             range(len(parameters)),
@@ -141,14 +147,37 @@ def _draw_parallel(tried: pd.DataFrame, content: ReportInput, parameters: Sequen
     return figure
 
 
-def _place_axis(axes: Any, index: int, column: pd.Series, theme: Theme) -> np.ndarray:
+def _place_axis(axes: Any, index: int, column: pd.Series, most_lines: int, theme: Theme) -> np.ndarray:
     """Draw the vertical axis of a parameter with its values; where on it (0 to 1) each trial lies."""
     axes.axvline(index, color=theme.muted, linewidth=1, zorder=0)
     heights, ticks = _heights(column)
-    for height, text in ticks:
-        box = {"facecolor": theme.paper, "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
-        axes.text(index + 0.03, height, text, fontsize=7.5, va="center", bbox=box, zorder=5)
+    for height, text in _apart(ticks, most_lines):
+        # It covers the lines beneath: through a paler box they would strike the value out.
+        box = {"facecolor": theme.paper, "edgecolor": "none", "pad": 1.0}
+        where = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(text, (index, height), fontsize=7.5, bbox=box, zorder=5, **where)
     return heights
+
+
+def _apart(ticks: Sequence[tuple[float, str]], most_lines: int) -> list[tuple[float, str]]:
+    """The ticks that keep clear of those below them; the uppermost one replaces what is in its way.
+
+    Args:
+        most_lines: that the axis has room for.
+    """
+    kept: list[tuple[float, str]] = []
+    for tick in sorted(ticks):
+        is_last = tick[0] == max(height for height, _ in ticks)
+        while kept and is_last and len(kept) > 1 and not _is_clear(kept[-1], tick, most_lines):
+            kept.pop()
+        if not kept or _is_clear(kept[-1], tick, most_lines):
+            kept.append(tick)
+    return kept
+
+
+def _is_clear(lower: tuple[float, str], upper: tuple[float, str], most_lines: int) -> bool:
+    lines = lines_of([lower[1], upper[1]]) / 2
+    return upper[0] - lower[0] >= lines / most_lines
 
 
 def _heights(column: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
@@ -171,6 +200,13 @@ def _heights(column: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
     return _numeric_heights(column.to_numpy(dtype=float), sorted(set(known.astype(float))))
 
 
+def _lines_of_names(column: pd.Series) -> int:
+    """Lines that the values of a parameter take beside their axis; numbers are left out where they are too close."""
+    _, ticks = _heights(column)
+    tallest = max((text.count("\n") + 1 for _, text in ticks), default=0)
+    return 0 if pd.api.types.is_numeric_dtype(column) else tallest * len(ticks)
+
+
 def _numeric_heights(values: np.ndarray, different: Sequence[float]) -> tuple[np.ndarray, list[tuple[float, str]]]:
     """The same for numbers, of which `different` are those that occur, in order."""
     low, high = different[0], different[-1]
@@ -188,8 +224,9 @@ def _between(index: int, number: int) -> float:
 
 
 def _written(value: Any) -> str:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return numbers.short_value(value, 3) if is_number else str(value)
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    return numbers.short_value(value, 3) if isinstance(value, (int, float)) else str(value)
 
 
 def _is_known(value: Any) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from jepa_lab.figures.letters import FONT, in_font
+from jepa_lab.tables.wrapping import wrap
 
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (2, 1)))
 MARKS = ("s", "^", "D", "v", "P", "X", "o")
@@ -137,19 +137,7 @@ def label(text: str, width: int = _WRAP) -> str:
     A character that the font lacks is written as its code point, so that two names stay two names.
     """
     # A leading underscore would keep a line out of matplotlib's legend.
-    return "\n".join(f" {line}" if line.startswith("_") else line for line in _wrap(in_font(text), width))
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` characters, broken behind spaces and the joints of keys where there are any."""
-    lines = [""]
-    for piece in re.findall(r".*?[ \-_./,=]|.+$", text):
-        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
-        while len(lines[-1].rstrip()) > width:
-            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
-    return [line.strip() for line in lines]
+    return "\n".join(f" {line}" if line.startswith("_") else line for line in wrap(in_font(text), width))
 
 
 def lines_of(names: list[str]) -> int:

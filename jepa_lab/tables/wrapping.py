@@ -8,8 +8,9 @@ from rich.cells import cell_len, set_cell_size
 
 # An interval or a list in brackets is read as one word.
 _WORD = re.compile(r"(?:\[[^\[\]]*\]|\S)+")
+_LIST = re.compile(r"(\[[^\[\]]*\][^\w\s]*)")
 # After a joint of a name or a key, never before a number's digits (1e-05, 0.15) and never leaving a joint alone.
-_JOINT = re.compile(r"(?<=[^\W_][/_.=,(:-])(?=[^\W\d_])|(?<=[=,])(?=[\[\d])|(?<=,) ")
+_JOINT = re.compile(r"(?<=[^\W_][/_.=,(:-])(?=[^\W\d_])|(?<=[=,])(?=[\[\d])|(?<=, )(?=\S)")
 
 
 def shown(text: str) -> str:
@@ -26,8 +27,11 @@ def words_of(text: str) -> list[str]:
 
 
 def pieces_of(word: str) -> list[str]:
-    """A word cut at its joints: `probe/validation_accuracy` is `probe/`, `validation_`, `accuracy`."""
-    return _JOINT.split(word)
+    """A word cut at its joints: `probe/validation_accuracy` is `probe/`, `validation_`, `accuracy`. Lists are whole."""
+    parts = _LIST.split(word)  # every second one is a list
+    return [
+        piece for place, part in enumerate(parts) for piece in ([part] if place % 2 else _JOINT.split(part)) if piece
+    ]
 
 
 def longest(parts: list[str]) -> int:
@@ -59,11 +63,14 @@ def _broken(word: str, width: int) -> list[str]:
     if cell_len(word) <= width:
         return [word]
     lines = [""]
-    for piece in pieces_of(word):
-        if lines[-1] and cell_len(lines[-1] + piece) > width:
+    pieces = [
+        part for piece in pieces_of(word) for part in ([piece] if cell_len(piece) <= width else _JOINT.split(piece))
+    ]
+    for piece in pieces:
+        if lines[-1] and cell_len(lines[-1] + piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece
-        while cell_len(lines[-1]) > width:
+        while cell_len(lines[-1].rstrip()) > width:
             head = set_cell_size(lines[-1], width).rstrip()
             lines[-1:] = [head, lines[-1][len(head) :]]
-    return lines
+    return [line.rstrip() for line in lines]

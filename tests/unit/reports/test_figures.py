@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from scipy import stats
 
@@ -14,7 +17,7 @@ from jepa_lab.reports.arm_figures import cost_drawing, curves_drawing, means_dra
 from jepa_lab.reports.content import ReportInput, cleaned
 from jepa_lab.reports.monitor_figure import monitor_correlations, monitors_drawing, with_last_monitors
 from jepa_lab.reports.search_figures import search_drawings
-from jepa_lab.reports.style import DARK, LIGHT, Drawing, for_phones, label, png
+from jepa_lab.reports.style import DARK, LIGHT, Drawing, Theme, for_phones, label, png
 from jepa_lab.reports.table import build_table
 from tests.unit.reports.frames import METRIC, NASTY_NAMES, make_content, make_search, set_trial
 
@@ -173,3 +176,46 @@ def test_a_figure_without_data_is_left_out() -> None:
     )
     same = content.trials.assign(training_seconds=60.0, predictor_parameters=1.0)
     assert set(drawings_of(dataclasses.replace(content, trials=same))) == {"means", "curves", "monitors"}
+
+
+def search_over(columns: dict[str, Any]) -> ReportInput:
+    """A search of 24 points with these values of its parameters, repeated as often as needed."""
+    content = make_search(24)
+    trials = content.trials.copy()
+    for name, values in columns.items():
+        trials[name] = [values[number % len(values)] for number in range(len(trials))]
+    assert content.search is not None
+    return dataclasses.replace(
+        content, trials=trials, search=dataclasses.replace(content.search, parameters=tuple(columns))
+    )
+
+
+@pytest.mark.parametrize("theme", [LIGHT, for_phones(LIGHT)], ids=["page", "phone"])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"optimizer.learning_rate": [1e-4, 1.01e-4, 2e-4, 1e-2], "masker.num_targets": [2, 2, 4]},
+        {"a": [0.1, 0.101, 0.102, 0.9], "b": [0.3], "c": [0.899, 0.9, 0.1]},
+        {"masker": [f"multi_block(num_targets={number}, target_scale=[0.15, 0.2])" for number in range(12)], "b": [1]},
+        {"masker": ["random", "multi_block"], "flag": [True, False], "b": [0.1, 0.2, 0.3, 0.4, 0.5]},
+    ],
+    ids=["close", "closer", "long names", "few"],
+)
+def test_no_line_strikes_through_a_value_and_no_value_covers_another(columns: dict[str, Any], theme: Theme) -> None:
+    figure = drawings_of(search_over(columns))["parallel"].draw(theme)
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    values = [text for text in axes.texts if text.get_text()]
+    assert len(values) >= 2 * len(columns) - 1
+    lines = max(line.get_zorder() for line in axes.lines)
+    for text in values:
+        assert text.get_bbox_patch().get_facecolor()[-1] == 1.0  # lines end at its edge
+        assert text.get_zorder() > lines
+    boxes = {text: text.get_window_extent() for text in values}
+    for one, other in itertools.combinations(boxes, 2):
+        if one.xy[0] == other.xy[0]:
+            assert not boxes[one].overlaps(boxes[other]), (one, other)
+    shown = {text.get_text().replace("\n", "").replace(" ", "") for text in values}
+    for name, given in columns.items():
+        if isinstance(given[0], str):
+            assert {each.replace(" ", "") for each in given} <= shown, name

@@ -128,6 +128,8 @@ def test_the_best_cell_is_bold() -> None:
         ("", 5, [""]),
         ("abcdefgh", 3, ["abc", "def", "gh"]),
         ("_starts", 20, ["_starts"]),
+        ("scale=[0.15, 0.2])", 14, ["scale=", "[0.15, 0.2])"]),
+        ("weights=[1.0, 0.7, 0.5]", 13, ["weights=[1.0,", "0.7, 0.5]"]),
         ("基準基準", 5, ["基準", "基準"]),
     ],
 )

@@ -64,6 +64,8 @@ class Tracker(ABC):
         params: the tracker's own `Params`.
         recorded: where the record of a run that is resumed, or of its sweep, already is: stay there unless the
             parameters name a place. None for a new run.
+    Raises:
+        ConfigError: the tracker cannot work here at all (a package is missing).
     """
 
     Params: type[ComponentParams] = ComponentParams
@@ -77,11 +79,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def start(self, folder: RunFolder) -> None:
-        """Begin to follow a folder whose `run.json` has been written; returns at once.
-
-        Raises:
-            ConfigError: if the tracker cannot work here at all (a package is missing).
-        """
+        """Begin to follow a folder whose `run.json` has been written; returns at once."""
 
     @abstractmethod
     def close(self, timeout_seconds: float, say: Callable[[str], None] = print) -> MirrorState:

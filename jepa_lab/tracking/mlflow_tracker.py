@@ -94,12 +94,21 @@ class MlflowParams(ComponentParams):
 
 @TRACKERS.register("mlflow", summary="a copy of the run in MLflow, sent by a process of its own", source="MLflow 3")
 class MlflowTracker(Tracker):
-    """Starts the mirror process beside a run and waits for it at the end."""
+    """Starts the mirror process beside a run and waits for it at the end.
+
+    Raises:
+        ConfigError: MLflow is not installed, or the store that was chosen is none.
+    """
 
     Params = MlflowParams
 
     def __init__(self, params: ComponentParams, recorded: RecordedPlace | None = None) -> None:
         assert isinstance(params, MlflowParams)
+        if importlib.util.find_spec("mlflow") is None:
+            raise ConfigError(
+                "tracking: mlflow needs the package mlflow, which is not installed; "
+                "`pip install mlflow`, or set `tracking: none`"
+            )
         super().__init__(params, recorded)
         self._store, self._experiment = _store(params, recorded), _experiment(params, recorded)
         self._credentials = credential_environment(self._store.value)
@@ -111,11 +120,6 @@ class MlflowTracker(Tracker):
         return self._settings
 
     def start(self, folder: RunFolder) -> None:
-        if importlib.util.find_spec("mlflow") is None:
-            raise ConfigError(
-                "tracking: mlflow needs the package mlflow, which is not installed; "
-                "`pip install mlflow`, or set `tracking: none`"
-            )
         self._folder = folder
         command = [sys.executable, "-P", "-m", "jepa_lab.tracking.mirror", str(folder.path.absolute())]
         paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]

@@ -33,6 +33,7 @@ from jepa_lab.tracking.mlflow_names import legal_params
 from jepa_lab.tracking.mlflow_store import connect
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.tracking.uris import sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -412,7 +413,7 @@ def test_a_store_that_was_put_back_to_before_the_end_gets_the_model_again(
     _log(folder, range(10))
     _finish(folder, 9)
     assert sync(folder.path).complete
-    with contextlib.closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as database, database:
+    with contextlib.closing(sqlite3.connect(str(sqlite_path(store.uri)))) as database, database:
         database.execute("UPDATE runs SET status = 'RUNNING', end_time = NULL WHERE run_uuid = ?", (_run_id(folder),))
         database.execute("DELETE FROM logged_models WHERE source_run_id = ?", (_run_id(folder),))
     assert sync(folder.path).complete
@@ -470,7 +471,7 @@ def test_a_tracker_that_was_put_back_to_an_older_copy_gets_what_it_lost(
     _log(folder, range(40))
     _finish(folder, 39)
     assert sync(folder.path).complete
-    with sqlite3.connect(store.uri.removeprefix("sqlite:///")) as database:
+    with sqlite3.connect(str(sqlite_path(store.uri))) as database:
         for table in ("metrics", "latest_metrics"):
             database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (_run_id(folder),))
         database.execute("DELETE FROM params WHERE run_uuid = ?", (_run_id(folder),))
@@ -584,7 +585,7 @@ def test_a_tracker_that_is_gone_is_reported_and_nothing_is_lost(folder: RunFolde
 def test_the_store_keeps_a_write_ahead_log(store: TrackerSettings) -> None:
     import sqlite3
 
-    connection = sqlite3.connect(store.uri.removeprefix("sqlite:///"))
+    connection = sqlite3.connect(str(sqlite_path(store.uri)))
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
 

@@ -38,3 +38,4 @@ def test_a_run_with_a_tracker_names_the_package_that_is_missing(tmp_path: Path) 
     assert done.returncode == 2
     assert "which is not installed" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -18,7 +18,7 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.figures.attention import AttentionView, draw_attention
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.randomness import build_generator
-from jepa_lab.reprobe import refuse_changed_data
+from jepa_lab.reprobe import divided_as_trained, refuse_changed_data
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.devices import memory_errors
@@ -55,6 +55,7 @@ def draw_run_attention(folder: RunFolder, question: AttentionQuestion, out: Path
         DataError: the images are missing.
     """
     pipeline = load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config))
+    pipeline = divided_as_trained(pipeline, folder)
     checkpoint = CheckpointStore(folder.checkpoints).load(question.step)
     known, _ = load_surveys(folder.path / "data.json")
     with memory_errors(pipeline.training):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from jepa_lab.build import build_model, images_record, prepare_data, prepare_probe_data, skipped_record
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import LoadedPipeline, changed_keys, load_pipeline, load_resolved
+from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.survey import Survey, load_surveys
 from jepa_lab.errors import ConfigError, RunFolderError, printable
 from jepa_lab.evaluation import check_probes, final_evaluation, probe_splits
@@ -43,8 +45,9 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
         ConfigError: an override of anything that the encoder was trained with.
         RunFolderError: no such checkpoint, or the images have changed. RunStopped: out of memory.
     """
-    stored = load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config))
+    stored = divided_as_trained(load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config)), folder)
     loaded = load_pipeline(folder.config, overrides)
+    loaded = replace(loaded, pipeline=divided_as_trained(loaded.pipeline, folder))
     pipeline = loaded.pipeline
     foreign = [key for key in changed_keys(stored, pipeline) if not key.startswith(_ALLOWED)]
     if foreign:
@@ -97,6 +100,16 @@ def _probe(
         pipeline, model.to(compute.device), probe_data, compute, figures, announce=lambda text: print(text, flush=True)
     )
     return summary, details | skipped_record(data, probe_data) | images_record(data, probe_data)
+
+
+def divided_as_trained(pipeline: Pipeline, folder: RunFolder) -> Pipeline:
+    """Keep images that a run was trained on from becoming its test split.
+
+    A run of a jepa-lab that knew no `data.test_fraction` trained on all images of a folder without a test split.
+    """
+    if "data.test_fraction" in folder.read_description().params:
+        return pipeline
+    return pipeline.model_copy(update={"data": pipeline.data.model_copy(update={"test_fraction": 0.0})})
 
 
 def refuse_changed_data(folder: RunFolder, digest: str) -> None:

@@ -19,6 +19,8 @@ from jepa_lab.mask_picture import draw_pipeline_masks
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
 from jepa_lab.run import start_run
+from jepa_lab.tracking import description
+from jepa_lab.tracking.records import read_record, write_record
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.pretrain import Pretraining
 from tests.integration.folders import load_photos
@@ -210,6 +212,20 @@ def test_a_run_whose_folders_were_changed_is_not_resumed(
     (root / "left").rename(root / "test")
     (root / "valid").rename(root / "val")  # the same images in the same role
     assert resume_run(run, None, COMMAND).result["status"] == "FINISHED"
+
+
+def test_images_that_an_older_run_was_trained_on_do_not_become_its_test_split(albums: Path, tmp_path: Path) -> None:
+    outcome = start_run(load_photos(tmp_path, albums, "data.test_fraction=0", *SHORT), tmp_path / "runs", COMMAND)
+    folder = outcome.folder
+    content = folder.config.read_text()
+    assert "  test_fraction: 0.0\n" in content
+    folder.config.write_text(content.replace("  test_fraction: 0.0\n", ""))
+    record = read_record(folder.description, description.KIND, description.VERSION)
+    del record["params"]["data.test_fraction"]
+    write_record(folder.description, description.KIND, description.VERSION, record)
+    _, again = probe_again(folder, [], None)
+    assert again["images"]["in_words"] == outcome.result["images"]["in_words"]
+    assert again["metrics"] == {name: outcome.result["metrics"][name] for name in again["metrics"]}
 
 
 @pytest.mark.parametrize(

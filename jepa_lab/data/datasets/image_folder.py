@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -34,13 +35,7 @@ class ImageFolder(ImageDataset):
     Params = ComponentParams
     num_channels = 3
 
-    def __init__(
-        self,
-        params: ComponentParams,
-        root: Path | None,
-        image_size: int,
-        choice: FolderChoice = USUAL_FOLDERS,
-    ) -> None:
+    def __init__(self, params: ComponentParams, root: Path | None, image_size: int) -> None:
         super().__init__(params, root, image_size)
         if root is None:
             raise ConfigError(
@@ -48,10 +43,13 @@ class ImageFolder(ImageDataset):
                 "folder with train/<class>/ and test/<class>/ images, with <class>/ images, or with images alone"
             )
         self.folder = root
-        self.choice = choice
+        self.choice = USUAL_FOLDERS
 
     def with_folders(self, choice: FolderChoice) -> ImageFolder:
-        return ImageFolder(self.params, self.folder, self.image_size, choice)
+        other = copy.copy(self)
+        other.choice = choice
+        vars(other).pop("_tree", None)  # found by another choice
+        return other
 
     def describe(self) -> str:
         usual = self.choice == USUAL_FOLDERS

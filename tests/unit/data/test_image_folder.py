@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from jepa_lab.data.base import FolderChoice
 from jepa_lab.data.datasets.image_folder import ImageFolder
 from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.registry import ComponentParams
@@ -49,6 +50,31 @@ def test_a_changed_image_changes_the_digest(tmp_path: Path) -> None:
     assert ImageFolder(ComponentParams(), tmp_path, 7).load().digest == before
     write_image(tmp_path / "train" / "a" / "0.png", seed=1000)
     assert ImageFolder(ComponentParams(), tmp_path, 7).load().digest != before
+
+
+def test_a_folder_is_understood_in_another_way_by_a_copy(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train": 2, "val": 1}, ["a", "b"])
+    usual = ImageFolder(ComponentParams(), tmp_path, 7)
+    files = usual.image_files()
+    assert (files.validation, usual.num_test_images(), usual.has_labels()) == (None, 2, True)
+    chosen = usual.with_folders(FolderChoice(validation_split="folder"))
+    assert chosen.image_files().validation == files.test
+    assert chosen.num_test_images() is None
+    unlabelled = chosen.with_folders(FolderChoice(labels="none"))
+    assert (unlabelled.has_labels(), unlabelled.image_files().class_names) == (False, ())
+    assert usual.image_files() == files
+    assert len({usual.describe(), chosen.describe(), unlabelled.describe()}) == 3
+
+
+def test_own_validation_images_are_loaded_and_named_by_the_digest(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train": 2, "val": 1}, ["a", "b"])
+    usual = ImageFolder(ComponentParams(), tmp_path, 7)
+    as_test, data = usual.load(), usual.with_folders(FolderChoice(validation_split="folder")).load()
+    assert data.test is None
+    assert data.validation is not None
+    assert as_test.test is not None
+    assert torch.equal(data.validation.images, as_test.test.images)
+    assert data.digest != as_test.digest
 
 
 def test_a_missing_root_is_refused_with_the_remedy() -> None:

@@ -52,6 +52,16 @@ def probed_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
     return _at_probed_grid(chosen_encoder(model, pipeline), pipeline)
 
 
+def encoder_record(pipeline: Pipeline, num_channels: int) -> dict[str, Any]:
+    """What goes into the probed encoder and what comes out, as JSON values.
+
+    Returns:
+        `input_shape`: [C, H, W] of an image; `num_features`: numbers for each image, averaged over its patches.
+    """
+    side, width = probe_image_size(pipeline), pipeline_geometry(pipeline).encoder.embed_dim
+    return {"input_shape": [num_channels, side, side], "num_features": pipeline.probe.num_layers * width}
+
+
 def _at_probed_grid(encoder: VisionTransformer, pipeline: Pipeline) -> VisionTransformer:
     image_size = probe_image_size(pipeline)
     if image_size == pipeline.data.image_size:

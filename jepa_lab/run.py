@@ -41,7 +41,7 @@ from jepa_lab.data.order import Batches
 from jepa_lab.data.resident import channel_record
 from jepa_lab.data.survey import Survey, load_surveys, save_surveys
 from jepa_lab.errors import DataError, JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated, printable
-from jepa_lab.evaluation import OnlineEvaluation, check_probes, final_evaluation, probe_splits
+from jepa_lab.evaluation import OnlineEvaluation, check_probes, encoder_record, final_evaluation, probe_splits
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.output import unfailing_output
@@ -446,6 +446,7 @@ class Run:
             "best_online_probe": {"step": pretraining.best_step, "accuracy": pretraining.best_online_probe},
             "collapsed": online.collapsed,
             **channel_record(self.data.mean, self.data.std),
+            "encoder": encoder_record(self.pipeline, len(self.data.mean)),
             **skipped_record(self.data, self.probe_data),
             **images_record(self.data, self.probe_data),
             "total_seconds": time.monotonic() - self.started,

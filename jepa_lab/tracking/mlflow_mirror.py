@@ -223,7 +223,7 @@ class Mirror:
         if result is not None and result["final_checkpoint"] not in (None, self.cursor.model):
             checkpoint = result["final_checkpoint"]
             with tracker_calls(weights_size(self.folder, checkpoint)):
-                log_model(client, self._run_id, self.folder, checkpoint, result["last_step"])
+                log_model(client, self._run_id, self.folder, result)
             self.cursor.model = checkpoint
             self.cursor.save(self.folder)
         assert self.cursor.experiment_id is not None, "noted with the run's id"

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.description import DatasetRecord, RunDescription
 from jepa_lab.tracking.mlflow_calls import TrackerAway
+from jepa_lab.tracking.mlflow_model_files import write_model_files
 from jepa_lab.tracking.mlflow_names import (
     CUT_PARAMS_TAG,
     MAX_DATASET_DIGEST,
@@ -91,10 +93,15 @@ def weights_size(folder: RunFolder, checkpoint: str) -> int:
     return weights.stat().st_size
 
 
-def log_model(client: MlflowClient, run_id: str, folder: RunFolder, checkpoint: str, step: int) -> None:
-    """The weights of a checkpoint and the config, as a logged model which is an output of the run."""
+def log_model(client: MlflowClient, run_id: str, folder: RunFolder, result: Mapping[str, Any]) -> None:
+    """The weights of a checkpoint and the config, as a logged model which is an output of the run.
+
+    Args:
+        result: content of result.json, whose `final_checkpoint` it is.
+    """
     from mlflow.entities import LoggedModelOutput
 
+    checkpoint = result["final_checkpoint"]
     weights = folder.path / checkpoint / WEIGHTS
     run = client.get_run(run_id)
     experiment_id = run.info.experiment_id
@@ -112,12 +119,25 @@ def log_model(client: MlflowClient, run_id: str, folder: RunFolder, checkpoint: 
     for file in (weights, folder.config):
         client.log_model_artifact(model.model_id, str(file))
         check_stored(client.list_logged_model_artifacts(model.model_id), file)
+    _log_model_files(client, model.model_id, run_id, result)
     client.finalize_logged_model(model.model_id, "READY")
     outputs = run.outputs.model_outputs if run.outputs is not None else []
     if model.model_id not in {known.model_id for known in outputs}:
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, result["last_step"])])
     for twin in mine[1:]:  # made by a request that was given up as too slow and carried out all the same
         client.delete_logged_model(twin.model_id)
+
+
+def _log_model_files(client: MlflowClient, model_id: str, run_id: str, result: Mapping[str, Any]) -> None:
+    """What makes weights and config a model that MLflow loads."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_model_files(folder, model_id, run_id, result)
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            inside = file.parent.relative_to(folder).as_posix()
+            place = None if inside == "." else inside
+            client.log_model_artifact(model_id, str(file), place)
+            check_stored(client.list_logged_model_artifacts(model_id, place), file)
 
 
 def check_stored(listed: Sequence[FileInfo], file: Path) -> None:

@@ -59,6 +59,15 @@ def read_tensors(path: Path, digest: str) -> tuple[dict[str, Tensor], dict[str, 
     content = path.read_bytes()  # safetensors opens no path that is not UTF-8
     if hashlib.sha256(content).hexdigest() != digest:
         raise RunFolderError(f"{path} is damaged: its SHA-256 is not the one recorded")
+    return parse_tensors(content, path)
+
+
+def parse_tensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors in the content of a safetensors file, and the metadata of its header.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
     try:
         tensors = load(content)
     except SafetensorError as error:

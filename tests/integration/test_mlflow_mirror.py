@@ -194,7 +194,7 @@ def test_everything_of_a_run_arrives(client: MlflowClient, folder: RunFolder) ->
     model = client.get_logged_model(output.model_id)
     assert (str(model.status), model.source_run_id, output.step) == ("READY", run.info.run_id, 1499)
     files = {item.path for item in client.list_logged_model_artifacts(model.model_id)}
-    assert files == {"model.safetensors", "config.yaml"}
+    assert files == {"model.safetensors", "config.yaml", "MLmodel", "pytorch"}
 
 
 def test_a_mirror_that_dies_between_acknowledgement_and_cursor_leaves_neither_gap_nor_duplicate(

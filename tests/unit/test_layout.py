@@ -24,7 +24,7 @@ LAYERS = [
     {"config"},
     {"build"},
     {"inspection", "evaluation", "mask_picture", "catalogue"},
-    {"run", "reprobe", "summary"},
+    {"run", "reprobe", "summary", "interop"},
     {"resume", "attention_picture"},
     {"reports"},
     {"sweeps"},

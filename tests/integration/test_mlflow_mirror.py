@@ -635,6 +635,7 @@ import os, sys, time
 from pathlib import Path
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.tracking.uris import sqlite_path
 
 MlflowTracker(MlflowParams(flush_seconds=60)).start(RunFolder.open(Path(sys.argv[1])))
 if os.fork() == 0:

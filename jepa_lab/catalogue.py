@@ -101,22 +101,20 @@ def _default_in_words(field: dict[str, Any]) -> str:
 def print_catalogue(families: dict[str, list[dict[str, Any]]]) -> None:
     """Print a catalogue for people."""
     from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
+
+    from jepa_lab.tables.terminal import print_hanging
 
     console = Console(highlight=False)
     for family, components in families.items():
-        console.print(Text(family, style="bold underline"))
+        console.print(family, style="bold underline", markup=False)
         for component in components:
-            title = Text.assemble((component["name"], "bold"), " ", component["summary"])
-            console.print(Padding(title, (0, 0, 0, 2)))
-            console.print(Padding(Text(f"source: {component['source']}", style="dim"), (0, 0, 0, 4)))
+            print_hanging(component["name"], f" {component['summary']}", console, indent=2, style="bold")
+            print_hanging("source:", f" {component['source']}", console, indent=4, style="dim")
             for field in component["fields"]:
                 kind = " ".join(filter(None, (field["type"], field["range"])))
                 default = ("" if field["required"] else "default ") + _default_in_words(field)
-                line = Text(f"{field['name']}", style="cyan")
-                line.append(f": {kind}, {default}. {field['description']}", style="default")
-                console.print(Padding(line, (0, 0, 0, 4)))
+                text = f": {kind}, {default}. {field['description']}"
+                print_hanging(field["name"], text, console, indent=4, style="cyan")
         console.print()
 
 

@@ -46,6 +46,17 @@ def print_wrapped(text: str, console: Console, *, first: str = "", rest: str = "
         _print_line(Text(f"{rest if number else first}{line}", style=style), console)
 
 
+def print_hanging(name: str, text: str, console: Console, *, indent: int, style: str) -> None:
+    """Print a name in its style and a text after it; the second and later lines are indented by two more."""
+    room = " " * (indent + 2)
+    for number, line in enumerate(wrap(shown(name + text), console.width - len(room))):
+        if number:
+            _print_line(Text(room + line), console)
+        else:
+            shown_name = line[: len(shown(name))]
+            _print_line(Text.assemble(" " * indent, (shown_name, style), line[len(shown_name) :]), console)
+
+
 def print_listing(rows: Mapping[str, str], console: Console) -> None:
     """Print names, each with its text beside it."""
     room = max(map(cell_len, rows)) + GAP

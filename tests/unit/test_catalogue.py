@@ -15,6 +15,7 @@ from jepa_lab import catalogue as catalogue_module
 from jepa_lab.catalogue import catalogue, catalogue_as_markdown, print_catalogue
 from jepa_lab.cli import main
 from jepa_lab.registry import FAMILIES, ComponentParams, Registry
+from tests.unit.tables.reading import WIDTHS, assert_lines_fit
 
 PAGE = Path(__file__).parents[2] / "docs" / "components.md"
 
@@ -120,3 +121,16 @@ def test_a_long_summary_stays_under_its_component(capsys: pytest.CaptureFixture[
     print_catalogue(catalogue("masker"))
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.strip() and not line.startswith("  ")] == ["masker"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_list_breaks_no_word_and_indents_what_goes_on(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = listed()
+    assert_lines_fit(text, width)
+    assert {len(line) - len(line.lstrip()) for line in text.splitlines() if line} <= {0, 2, 4, 6}
+    words = set(text.split())
+    for components in catalogue().values():
+        for component in components:
+            assert set(component["summary"].split()) <= words
+            assert {word for field in component["fields"] for word in field["description"].split()} <= words

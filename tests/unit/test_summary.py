@@ -10,7 +10,7 @@ import pytest
 
 from jepa_lab.summary import print_probe, print_summary
 from tests.unit.tables import reading
-from tests.unit.tables.reading import assert_lines_fit
+from tests.unit.tables.reading import WIDTHS, assert_lines_fit
 
 TITLES = {"logistic": "a logistic regression on frozen features", "knn": "a vote of the nearest neighbours"}
 
@@ -107,3 +107,24 @@ def test_a_folder_whose_name_looks_like_markup_is_printed_as_it_is(capsys: pytes
     printed = capsys.readouterr().out
     assert "runs/a[bold]b" in printed
     assert "'[x]'" in printed
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_end_of_a_run_fits_whatever_its_folder_and_probes_are_called(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    row = {"logistic": outcome(0.9, 0.8, test_interval=(0.75, 0.85)) | {"notes": ["C=100 is the largest " * 9]}}
+    row |= {f"a_probe_of_a_third_party_{number}": outcome(0.7, 0.6) for number in range(3)}
+    rows = dict.fromkeys(("trained", "other_encoder", "random_encoder", "raw_pixels"), row)
+    metrics = {"rankme_start": 1.0, "rankme_end": 2.0, "images_per_second": 1.0, "training_seconds": 1.0}
+    result = {"metrics": metrics, "total_seconds": 1.0, "collapsed": True, "probe": rows}
+    result |= {"probe_titles": {name: f"the probe {name}" for name in row}}
+    folder = Path("runs") / "a-long-name-of-a-run-that-somebody-gave" / "digits-0123abcd-s0" / "and-more-of-it"
+    print_summary(result, folder, "MLflow experiment 'jepa-lab'; open it with `jepa-lab ui`")
+    text = capsys.readouterr().out
+    assert_lines_fit(text, width)
+    assert str(folder) in "".join(text.split())
+    for name in row:
+        assert name in text
+    assert row_of(text, "a_probe_of_a_third_party_2") == ["60.00%"] * 4

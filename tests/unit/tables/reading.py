@@ -12,7 +12,7 @@ from rich.console import Console
 from jepa_lab.tables.cells import TextTable
 
 WIDTHS = (80, 120)
-_LONE_JOINT = re.compile(r"(?<!\S)[_./]+(?!\S)")
+_LONE_JOINT = re.compile(r"(?<!\S)[_.]+(?!\S)")
 
 
 def printed(width: int, show: Callable[[Console], object]) -> str:

@@ -31,6 +31,7 @@ from jepa_lab.config.loading import load_pipeline
 from jepa_lab.run import start_run
 from jepa_lab.sweeps.base import with_seed
 from jepa_lab.sweeps.executors.local import num_cores
+from jepa_lab.tracking.uris import sqlite_uri
 
 BASE = Path(__file__).parents[1] / "pipelines" / "digits.yaml"
 ARMS = ("smooth_l1", "l2")
@@ -89,7 +90,7 @@ def time_sweep(folder: Path, trials: int, slots: int, epochs: int) -> Clock:
     seeds = list(range(trials // len(ARMS)))
     file.write_text(f"base: {BASE}\nbaseline: {ARMS[0]}\narms:\n{arms}\nseeds: {seeds}\n")
     overrides = [f"training.epochs={epochs}", *_SHORT]
-    overrides.append(f"tracking={{name: mlflow, uri: 'sqlite:///{folder / f'mlflow_{trials}.db'}'}}")
+    overrides.append(f"tracking={{name: mlflow, uri: '{sqlite_uri(folder / f'mlflow_{trials}.db')}'}}")
     command = [sys.executable, "-m", "jepa_lab", "sweep", str(file), *overrides]
     command += ["--sweeps", str(folder / "sweeps"), "--slots", str(slots)]
     started, cpu = time.perf_counter(), _cpu_of_children()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,7 @@ from jepa_lab.data.splits import channel_statistics, histogram_statistics
 from jepa_lab.data.streaming import StreamingBatches
 from jepa_lab.data.survey import Survey, TrainingPart
 from jepa_lab.downsampling.base import DOWNSAMPLINGS
-from jepa_lab.errors import ConfigError, DataError
+from jepa_lab.errors import ConfigError, Key, keys_within
 from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.sampling import MaskSampler
@@ -114,7 +112,8 @@ def _expanded(root: str) -> Path:
         return Path(root).expanduser()
     except RuntimeError:
         raise ConfigError(
-            f"data.root begins with a home folder that this system does not know, got {root!r}; write the whole path"
+            Key("root"),
+            f" begins with a home folder that this system does not know, got {root!r}; write the whole path",
         ) from None
 
 
@@ -141,13 +140,14 @@ def prepare_data(
     """
     settings = pipeline.data
     given = settings.channel_mean is not None and settings.channel_std is not None
-    dataset, loading = build_dataset(settings, settings.image_size), build_loading(pipeline, device, processes)
-    check_images_fit(dataset)
     plan = division_plan(settings, settings)
-    part = None if given else _training_part(dataset, plan)
-    loaded = load_images(dataset, loading, settings.on_bad_image, settings.cache, known, part)
+    with keys_within("data", "dataset", "root"):
+        dataset, loading = build_dataset(settings, settings.image_size), build_loading(pipeline, device, processes)
+        check_images_fit(dataset, Key("image_size"))
+        part = None if given else _training_part(dataset, plan)
+        loaded = load_images(dataset, loading, settings.on_bad_image, settings.cache, known, part)
+        division, findings = _divided(loaded, plan)
     data, survey = loaded.data, loaded.survey
-    division, findings = _divided(loaded, plan)
     if settings.channel_mean is not None and settings.channel_std is not None:
         mean, std = torch.tensor(settings.channel_mean), torch.tensor(settings.channel_std)
     elif survey is not None and survey.histogram is not None:
@@ -192,18 +192,20 @@ def prepare_probe_data(
         return data
     own = source is None
     source = pipeline.data if source is None else source
-    with nullcontext() if own else _named_probe_data():
+    size = Key("image_size", "data" if pipeline.probe.image_size is None else "probe")
+    with keys_within("data" if own else "probe.data", "dataset", "root"):
         dataset = build_dataset(source, image_size)
         loading = build_loading(pipeline, device, processes)
-        check_images_fit(dataset)
+        check_images_fit(dataset, size)
         loaded = load_images(dataset, loading, source.on_bad_image, source.cache, known, None)
         division, findings = _divided(loaded, division_plan(source, pipeline.data))
     found = loaded.data
     channels, expected = found.train.images.shape[1], data.train.images.shape[1]
     if channels != expected:
         raise ConfigError(
-            f"probe.data.dataset={source.dataset.name!r} has {channels} channel(s), the encoder takes {expected}; "  # type: ignore[attr-defined]
-            "probe on data with as many channels"
+            Key("probe.data.dataset", ""),
+            f"={source.dataset.name!r} has {channels} channel(s), the encoder takes {expected}; probe on data with as "  # type: ignore[attr-defined]
+            "many channels",
         )
     prepared = PreparedData(*division.splits, found.class_names, found.digest, found.source, data.mean, data.std)
     prepared = replace(prepared, survey=loaded.survey, notes=loaded.notes)
@@ -273,17 +275,6 @@ def _training_part(dataset: ImageDataset, plan: DivisionPlan) -> TrainingPart:
         return to_tensor(divide(left, plan).train.images).flatten()
 
     return indices
-
-
-@contextmanager
-def _named_probe_data() -> Iterator[None]:
-    """Data sets speak of `data.root`; for the probe's own data that is `probe.data.root`."""
-    try:
-        yield
-    except (ConfigError, DataError) as error:
-        keys = "|".join(DataSource.model_fields)
-        error.args = (re.sub(rf"(?<![\w./])data\.(?=(?:{keys})\b)", "probe.data.", str(error)),)
-        raise
 
 
 def division_plan(source: DataSource, settings: DataSettings) -> DivisionPlan:
@@ -360,7 +351,8 @@ def fit_target(pipeline: Pipeline, model: IJepa, data: PreparedData) -> None:
         for part in chosen.split(_FITTED_AT_ONCE):
             yield normalize(to_float(part), data.mean, data.std)
 
-    model.target.fit(batches)
+    with keys_within("target"):
+        model.target.fit(batches)
 
 
 def _build_position(params: ComponentParams, grid: Grid, size: ModelSize) -> PositionEmbedding:

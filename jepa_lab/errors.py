@@ -7,6 +7,9 @@ Anything that is not one of these is a mistake of our own: exit code 1 and a tra
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories: control and format characters, surrogates, separators of lines and paragraphs."""
@@ -30,22 +33,174 @@ def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode() if char.isascii() else f"\\u{ord(char):04x}"
 
 
+@dataclass(frozen=True)
+class Key:
+    """A setting that an error is about; in the text it appears with its section, as in `probe.data.root`.
+
+    Attributes:
+        name: relative to the section of whoever raises the error: a component names its own parameters.
+        section: dotted key of the section that the setting is in, where it is known; empty for the whole pipeline.
+    """
+
+    name: str
+    section: str | None = None
+
+    def within(self, section: str | None) -> str:
+        """The dotted key, for an error of this section."""
+        home = section if self.section is None else self.section
+        return f"{home}.{self.name}" if home else self.name
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong: the rule, the value and the remedy, and the settings that it is about as data.
+
+    Attributes:
+        parts: the text; `Key` for each setting that it names.
+        keys: all settings that it is about, those of the text first.
+    """
+
+    parts: tuple[str | Key, ...]
+    keys: tuple[Key, ...]
+
+    def __init__(self, *parts: str | Key | Problem, keys: Iterable[str | Key] = ()) -> None:
+        """Put the text together; a problem among its parts brings its own text and keys."""
+        inner = [key for part in parts if isinstance(part, Problem) for key in part.keys]
+        flat = [piece for part in parts for piece in (part.parts if isinstance(part, Problem) else (part,))]
+        named = [part for part in flat if isinstance(part, Key)]
+        more = [Key(key) if isinstance(key, str) else key for key in keys]
+        object.__setattr__(self, "parts", tuple(flat))
+        object.__setattr__(self, "keys", tuple(dict.fromkeys([*named, *more, *inner])))
+
+    def printable(self, keep: str) -> Problem:
+        """The same with escapes for what cannot be printed; see `printable`."""
+        safe = [printable(part, keep) if isinstance(part, str) else part for part in self.parts]
+        return Problem(*safe, keys=self.keys)
+
+    def text(self, section: str | None = None) -> str:
+        """The sentence, with the keys of this section written out."""
+        return "".join(part.within(section) if isinstance(part, Key) else str(part) for part in self.parts)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def of(self, section: str) -> str:
+        """The sentence as one about a section: it begins with one of its keys, or with the section."""
+        begins_with_key = bool(self.parts) and isinstance(self.parts[0], Key)
+        return self.text(section) if begins_with_key or not section else f"{section}: {self.text(section)}"
+
+
 class JepaLabError(Exception):
     """Base of the errors whose message is meant for the user.
 
     Any message can be printed and stored: what is not UTF-8 in the name of a file, or controls a terminal, is written
     as an escape.
+
+    Args:
+        parts: the text, see `Problem`; usually one string.
+        keys: settings that it is about, beside those that the text names by a `Key`.
+        remedy: what to do, where somebody may want the rest without it; it follows the text after a semicolon.
+        place: where the settings were written, where that is known.
+
+    Attributes:
+        problem: text and keys as data, without the remedy.
+        section: dotted key of the section that the keys are relative to; None until `keys_within` says it.
+        otherwise: keys that it is about where it names none itself.
+        place: `file:line` or override; None until the boundary that knows the document says it.
     """
 
     exit_code = 2
     _kept = "\n\t"
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*(printable(arg, self._kept) if isinstance(arg, str) else arg for arg in args))
+    def __init__(
+        self,
+        *parts: str | Key | Problem,
+        keys: Iterable[str | Key] = (),
+        remedy: str | Problem | None = None,
+        place: str | None = None,
+    ) -> None:
+        self.problem = Problem(*parts, keys=keys).printable(self._kept)
+        self.remedy = None if remedy is None else Problem(remedy).printable(self._kept)
+        super().__init__(*self.problem.parts)
+        self.section: str | None = None
+        self.otherwise: tuple[str, ...] = ()
+        self.place = place
+
+    def __str__(self) -> str:
+        remedy = "" if self.remedy is None else f"; {self.remedy.text(self.section)}"
+        place = "" if self.place is None else f"{printable(self.place)}: "
+        return f"{place}{self.rule}{remedy}"
+
+    @property
+    def rule(self) -> str:
+        """The text without place and remedy."""
+        return self.problem.text(self.section)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The dotted keys of the settings that the error is about."""
+        own = self.problem.keys if self.remedy is None else (*self.problem.keys, *self.remedy.keys)
+        keys = own or tuple(map(Key, self.otherwise))
+        return tuple(dict.fromkeys(key.within(self.section) for key in keys))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The problems one by one, each with its place."""
+        return (str(self),)
+
+    def relate_to(self, section: str, *otherwise: str) -> None:
+        """Say which section the keys are relative to, unless somebody nearer has.
+
+        Args:
+            otherwise: keys that the error is about if it names none.
+        """
+        if self.section is None:
+            self.section, self.otherwise = section, otherwise
+
+    def locate(self, place: str) -> None:
+        """Say where the settings were written, unless that is known."""
+        self.place = place if self.place is None else self.place
+
+
+@contextmanager
+def keys_within(section: str, *otherwise: str) -> Iterator[None]:
+    """Keys of errors raised inside are relative to this section of the pipeline.
+
+    Args:
+        otherwise: keys that an error is about if it names none.
+    Raises:
+        JepaLabError: that was raised, with its section.
+    """
+    try:
+        yield
+    except JepaLabError as error:
+        error.relate_to(section, *otherwise)
+        raise
 
 
 class ConfigError(JepaLabError):
     """A setting, a file or an option is wrong; nothing was started."""
+
+
+class ConfigProblems(ConfigError):
+    """Several settings are wrong.
+
+    Args:
+        problems: one line each, with its place.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return tuple(str(each) for each in self.args)
+
+    def locate(self, place: str) -> None:
+        """Each problem has its place already."""
 
 
 class DataError(JepaLabError):

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from jepa_lab.build import PreparedData, build_model, build_sampler, probe_image_size
-from jepa_lab.config.checks import pipeline_geometry
+from jepa_lab.config.checks import check_component, pipeline_geometry
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import to_tensor
 from jepa_lab.data.resident import normalize, to_float
-from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
@@ -110,10 +109,7 @@ def check_probes(loaded: LoadedPipeline, splits: ProbeSplits) -> None:
     with loaded.located("probe"):
         splits.online_train(pipeline.probe.online_max_images)
     for chosen in build_probes(pipeline):
-        with loaded.located(chosen.key):
-            broken = chosen.probe.check(splits)
-            if broken is not None:
-                raise ConfigError(f"{chosen.key}.{broken}")
+        check_component(loaded, chosen.key, PROBES, chosen.probe.params, splits)
 
 
 def probe_splits(data: PreparedData) -> ProbeSplits | None:

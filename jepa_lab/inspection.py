@@ -16,7 +16,7 @@ from jepa_lab.data.base import ImageDataset
 from jepa_lab.data.division import DivisionPlan, SplitCounts, divide, notes_on, numbered
 from jepa_lab.data.loading import check_cache
 from jepa_lab.downsampling.base import Downsampling
-from jepa_lab.errors import printable
+from jepa_lab.errors import Key, printable
 from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
 from jepa_lab.models.flops import predictor_flops, step_flops
@@ -66,7 +66,7 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
     with loaded.located("data"):
         dataset = build_dataset(pipeline.data, pipeline.data.image_size)
         check_cache(pipeline.data.cache, dataset)
-        check_images_fit(dataset)
+        check_images_fit(dataset, Key("image_size"))
         images, notes = _images(pipeline, dataset)
     steps_per_epoch = _steps_per_epoch(loaded, images.training)
     with torch.device("meta"):  # counted, not filled: the largest encoder would take half a minute

@@ -18,7 +18,22 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, Key, Problem
+
+BROKEN_RULE = "broken_rule"
+"""Pydantic's type for the errors of `broken_rule`."""
+
+
+def broken_rule(*parts: str | Key, keys: Iterable[str | Key] = ()) -> PydanticCustomError:
+    """The error of a validator of `Params` about a rule between several parameters: `raise broken_rule(...)`.
+
+    A plain ValueError does for a rule about one parameter.
+
+    Args:
+        parts, keys: see `Problem`; parameters by their names.
+    """
+    problem = Problem(*parts, keys=keys)
+    return PydanticCustomError(BROKEN_RULE, "{text}", {"text": problem.text(), "problem": problem})
 
 
 class ComponentParams(BaseModel):
@@ -57,6 +72,30 @@ def _holds_huge_integer(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_holds_huge_integer, value))
     return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+Known = TypeVar("Known")
+"""What a run knows when it checks a component of a family, such as the patch grid; None where that is nothing."""
+
+
+class Component(Generic[Known]):
+    """Base of every family's base: what all components have in common."""
+
+    Params: type[ComponentParams] = ComponentParams
+
+    @classmethod
+    def check(cls, params: Any, known: Known) -> Problem | str | None:
+        """The rule that the parameters break in this run, its values and its remedy; None where they fit.
+
+        Called before anything is built. Parameters are named relative to the component: in the text by
+        `Key("num_layers")`, or as `keys` where the text does not name them. A plain sentence is a rule about the
+        component as a whole.
+
+        Args:
+            params: the component's own `Params`.
+            known: what the family's base class says.
+        """
+        return None
 
 
 T = TypeVar("T")

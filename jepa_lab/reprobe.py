@@ -86,7 +86,8 @@ def _probe(
     with loaded.located("data"):
         data = prepare_data(pipeline, compute.device, known.get("data"))
     refuse_changed_data(folder, data.digest)
-    with loaded.located("probe"):
+    section = "data" if pipeline.probe.data is None else "probe.data"
+    with loaded.located(section):
         probe_data = prepare_probe_data(pipeline, data, compute.device, known.get("probe.data"))
         splits = probe_splits(probe_data)
     if splits is not None:

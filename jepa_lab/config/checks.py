@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.memory import MAX_PATCHES, device_memory_bytes, in_words, memory_needs
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.data.augmentations.base import AUGMENTATIONS
 from jepa_lab.data.base import DATASETS
-from jepa_lab.errors import ConfigError
+from jepa_lab.downsampling.base import DOWNSAMPLINGS
+from jepa_lab.errors import ConfigError, Problem
 from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS, Masker
 from jepa_lab.maskers.batching import union_of_targets
 from jepa_lab.models.hierarchy import coarser_masks, level_grids
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
-from jepa_lab.positions.base import POSITIONS
-from jepa_lab.regularizers.base import REGULARIZERS
+from jepa_lab.positions.base import POSITIONS, PositionInputs
+from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.regularizers.base import REGULARIZERS, ImagesAtOnce
 from jepa_lab.targets.base import TARGETS, TargetInputs
+from jepa_lab.tracking.base import TRACKERS
 from jepa_lab.training.devices import resolve_compute
+from jepa_lab.training.ema.base import EMA_SCHEDULES
 
 _DRAWN_FOR_LEVELS = 64
 
@@ -43,6 +50,8 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
         DeviceError: the device, precision or compiler that is asked for is not on this machine.
     """
     pipeline = loaded.pipeline
+    check_component(loaded, "encoder.size", ENCODER_SIZES, pipeline.encoder.size, None)
+    check_component(loaded, "predictor.size", PREDICTOR_SIZES, pipeline.predictor.size, None)
     geometry = pipeline_geometry(pipeline)
     if pipeline.data.image_size % pipeline.encoder.patch_size:
         near = max(1, pipeline.data.image_size // pipeline.encoder.patch_size) * pipeline.encoder.patch_size
@@ -56,8 +65,9 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
     predictor_keys: tuple[str, ...] = ("predictor.size.embed_dim", "predictor.size.num_heads")
     if "embed_dim" not in type(pipeline.predictor.size).model_fields:  # it may be relative to the encoder's
         predictor_keys += encoder_keys
-    _check_network(loaded, "encoder", geometry.encoder, encoder_keys)
-    _check_network(loaded, "predictor", geometry.predictor, predictor_keys)
+    _check_network(loaded, "encoder", geometry.grid, geometry.encoder, encoder_keys)
+    _check_network(loaded, "predictor", geometry.grid, geometry.predictor, predictor_keys)
+    _check_other_components(loaded, geometry)
     _check_target(loaded, geometry)
     _check_loss(loaded, geometry)
     _check_hierarchy(loaded, geometry)
@@ -71,7 +81,9 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
     with loaded.located("training"):
         compute = resolve_compute(pipeline.training)
     _check_memory(loaded, geometry, compute.device)
-    with loaded.located("masker", "data.image_size", "encoder.patch_size"):
+    grid_keys = ("data.image_size", "encoder.patch_size")
+    check_component(loaded, "masker", MASKERS, pipeline.masker, geometry.grid, *grid_keys)
+    with loaded.located("masker", *grid_keys):
         masker = build_masker(pipeline, geometry.grid)
     _check_levels(loaded, masker)
     return geometry
@@ -95,21 +107,57 @@ def build_masker(pipeline: Pipeline, grid: Grid) -> Masker:
     masks = masker.sample(2, torch.Generator().manual_seed(0))
     for name, counts in (("context", masks.context_counts()), ("target", masks.target_counts())):
         if counts.numel() == 0 or counts.min() == 0:
-            raise ConfigError(
+            raise ConfigError(  # with no key: it is about the masker as a whole
                 f"masker {pipeline.masker.name!r} leaves no {name} patch on a grid of {grid} patches; "  # type: ignore[attr-defined]
                 "change its settings, or the grid (data.image_size / encoder.patch_size)"
             )
     return masker
 
 
-def _check_network(loaded: LoadedPipeline, section: str, size: ModelSize, size_keys: tuple[str, ...]) -> None:
+def check_component(
+    loaded: LoadedPipeline, section: str, family: Registry[Any], params: ComponentParams, known: object, *also: str
+) -> None:
+    """Ask a component of any family whether its parameters fit what the run knows.
+
+    Args:
+        section: dotted key at which the component is chosen.
+        known: see the base class of the family.
+        also: keys elsewhere that `known` follows from.
+    """
+    _refuse(loaded, section, family.entry_of(params).component.check(params, known), *also)
+
+
+def _check_other_components(loaded: LoadedPipeline, geometry: Geometry) -> None:
+    """Those that need nothing but what the pipeline says."""
+    pipeline = loaded.pipeline
+    sources = {"data": pipeline.data} | ({} if pipeline.probe.data is None else {"probe.data": pipeline.probe.data})
+    for section, source in sources.items():
+        root = None if source.root is None else Path(source.root)
+        check_component(loaded, f"{section}.dataset", DATASETS, source.dataset, root, f"{section}.root")
+    size, width = pipeline.data.image_size, geometry.encoder.embed_dim
+    check_component(loaded, "augmentation", AUGMENTATIONS, pipeline.augmentation, size, "data.image_size")
+    downsampling = pipeline.hierarchy.downsampling
+    check_component(loaded, "hierarchy.downsampling", DOWNSAMPLINGS, downsampling, width, "encoder.size")
+    check_component(loaded, "ema_momentum", EMA_SCHEDULES, pipeline.ema_momentum, None)
+    check_component(loaded, "tracking", TRACKERS, pipeline.tracking, None)
+
+
+def _refuse(loaded: LoadedPipeline, section: str, found: Problem | str | None, *also: str) -> None:
+    """Raise what a check has found, as one about the section."""
+    if found is None:
+        return
+    problem = Problem(found) if isinstance(found, str) else found
+    keys = [key.within(section) for key in problem.keys] or [section]
+    raise loaded.error(keys[0], problem.of(section), *keys[1:], *also)
+
+
+def _check_network(
+    loaded: LoadedPipeline, section: str, grid: Grid, size: ModelSize, size_keys: tuple[str, ...]
+) -> None:
     position = getattr(loaded.pipeline, section).position
-    broken = size.check()
-    if broken is not None:
-        raise loaded.error(f"{section}.size", f"{section}.size: {broken}", *size_keys)
-    broken = POSITIONS.entry_of(position).component.check(size.embed_dim, size.num_heads)
-    if broken is not None:
-        raise loaded.error(f"{section}.position", f"{section}.position: {broken}", *size_keys)
+    _refuse(loaded, f"{section}.size", size.check(), *size_keys)
+    inputs = PositionInputs(grid, size.embed_dim, size.num_heads)
+    check_component(loaded, f"{section}.position", POSITIONS, position, inputs, *size_keys)
 
 
 def _check_drop_path(loaded: LoadedPipeline, encoder: ModelSize) -> None:
@@ -132,10 +180,7 @@ def _check_target(loaded: LoadedPipeline, geometry: Geometry) -> None:
     pipeline = loaded.pipeline
     num_channels = DATASETS.entry_of(pipeline.data.dataset).component.num_channels
     inputs = target_inputs(pipeline, geometry, num_channels)
-    broken = TARGETS.entry_of(pipeline.target).component.check(pipeline.target, inputs)
-    if broken is not None:
-        with loaded.located("target", "encoder.patch_size", "encoder.size"):
-            raise ConfigError(f"target.{broken}")
+    check_component(loaded, "target", TARGETS, pipeline.target, inputs, "encoder.patch_size", "encoder.size")
 
 
 def _check_loss(loaded: LoadedPipeline, geometry: Geometry) -> None:
@@ -145,15 +190,8 @@ def _check_loss(loaded: LoadedPipeline, geometry: Geometry) -> None:
         target = TARGETS.entry_of(pipeline.target).component(
             pipeline.target, target_inputs(pipeline, geometry, num_channels)
         )
-    needed = LOSSES.entry_of(pipeline.loss).component.min_features
-    if target.num_features < needed:
-        raise loaded.error(
-            "loss",
-            f"loss: {pipeline.loss.name!r} compares targets of at least {needed} numbers, and this "  # type: ignore[attr-defined]
-            f"target has {target.num_features}; use another loss, or a target of more",
-            "target",
-            *(f"target.{key}" for key in type(pipeline.target).model_fields),
-        )
+    of_target = [f"target.{key}" for key in type(pipeline.target).model_fields]
+    check_component(loaded, "loss", LOSSES, pipeline.loss, target.num_features, "target", *of_target)
 
 
 def _check_hierarchy(loaded: LoadedPipeline, geometry: Geometry) -> None:
@@ -169,12 +207,15 @@ def _check_hierarchy(loaded: LoadedPipeline, geometry: Geometry) -> None:
             "data.image_size",
             "encoder.patch_size",
         )
-    broken = TARGETS.entry_of(pipeline.target).component.check_levels(pipeline.target)
-    if broken is not None:
+    found = TARGETS.entry_of(pipeline.target).component.check_levels(pipeline.target)
+    if found is not None:
         name = pipeline.target.name  # type: ignore[attr-defined]
+        problem = Problem(found) if isinstance(found, str) else found
         raise loaded.error(
             "target",
-            f"target {name!r} cannot be predicted at hierarchy.num_levels={num_levels} levels: {broken}",
+            f"target {name!r} cannot be predicted at hierarchy.num_levels={num_levels} levels: "
+            f"{problem.text('target')}",
+            *(key.within("target") for key in problem.keys),
             "hierarchy.num_levels",
         )
 
@@ -208,17 +249,10 @@ def check_regularizer(loaded: LoadedPipeline, processes: int = 1) -> None:
     Raises:
         ConfigError: with the numbers.
     """
-    training, needed = loaded.pipeline.training, REGULARIZERS.entry_of(loaded.pipeline.regularizer).component.min_images
-    if training.batch_size // (processes * training.accumulation_steps) < needed:
-        among = "" if processes == 1 else f" by each of {processes} processes"
-        raise loaded.error(
-            "regularizer",
-            f"regularizer: its statistics need at least {needed} images at once, got training.batch_size="
-            f"{training.batch_size} in training.accumulation_steps={training.accumulation_steps} part(s){among}; "
-            "raise the first or lower the second",
-            "training.batch_size",
-            "training.accumulation_steps",
-        )
+    pipeline, training = loaded.pipeline, loaded.pipeline.training
+    at_once = ImagesAtOnce(training.batch_size, training.accumulation_steps, processes)
+    keys = ("training.batch_size", "training.accumulation_steps")
+    check_component(loaded, "regularizer", REGULARIZERS, pipeline.regularizer, at_once, *keys)
 
 
 def _check_channels(loaded: LoadedPipeline) -> None:

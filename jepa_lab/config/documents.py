@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,13 @@ class Document:
         data: mappings, lists and scalars.
         places: path -> `file:line`, `override a.b=c` or `preset smoke`.
         origin: place of what has no line of its own.
+        written_over: the paths that an override or a preset wrote after the document's own text.
     """
 
     data: dict[str, Any]
     places: dict[Path_, str] = field(default_factory=dict)
     origin: str = "pipeline"
+    written_over: set[Path_] = field(default_factory=set)
 
     def place(self, path: Path_) -> str:
         """Where `path`, or the nearest thing around it, was written."""
@@ -41,35 +42,24 @@ class Document:
 
     def latest_place(self, paths: Iterable[Path_]) -> str:
         """Where the one of `paths` that an override or preset wrote last, or the first of the file, was written."""
-        order = {path: number for number, path in enumerate(self.places, start=1)}  # `set` moves a path to the end
+        order = {path: number for number, path in enumerate(self.places, start=1)}  # `mark` moves a path to the end
         around = [path[:length] for path in paths for length in range(len(path), 0, -1)]
         written = [path for path in around if path in self.places]
-        in_file = f"{self.origin}:"
-        latest = max(written, key=lambda path: 0 if self.places[path].startswith(in_file) else order[path], default=())
+        latest = max(written, key=lambda path: order[path] if path in self.written_over else 0, default=())
         return self.places.get(latest, self.origin)
 
-    def place_of_rule(self, path: Path_, message: str, also: Sequence[Path_] = ()) -> str:
-        """Where a rule about `path` was broken: a section's error is about the keys that its message names.
+    def place_of_section(self, path: Path_) -> str:
+        """Where a rule about a whole section was broken: what was written last of the section."""
+        return self.latest_place([*(known for known in self.places if known[: len(path)] == path), path])
 
-        The component that a section chooses counts as named: a data set's error is about `data.dataset` too.
-
-        Args:
-            also: paths elsewhere that the rule involves.
-        """
+    def components_in(self, path: Path_) -> list[Path_]:
+        """The paths of a section's own components, such as the data set of `data`."""
         node: Any = self.data
         for key in path:
             known = node if isinstance(node, dict) else range(len(node) if isinstance(node, list) else 0)
             node = node[key] if key in known else None
         section = node if isinstance(node, dict) else {}
-        mentions = {key: re.search(rf"\b{re.escape(key)}\b", message) for key in section}
-        named = sorted((found.start(), key) for key, found in mentions.items() if found)
-        components = [key for key, value in section.items() if isinstance(value, dict) and "name" in value]
-        inside = [(*path, key) for key in [*(key for _, key in named), *components]]
-        return self.latest_place([*(each for each in inside if each in self.places), path, *also])
-
-    def names_a_place(self, message: str) -> bool:
-        """Whether a message begins with a place in this document."""
-        return message.startswith(tuple(f"{place}: " for place in (self.origin, *self.places.values())))
+        return [(*path, key) for key, value in section.items() if isinstance(value, dict) and "name" in value]
 
     def set(self, path: Path_, value: Any, place: str) -> None:
         """Write a value, making the mappings on the way.
@@ -84,11 +74,19 @@ class Document:
             here = here.setdefault(key, {})
             if not isinstance(here, dict):
                 outer = ".".join(map(str, path[:depth]))
-                raise ConfigError(f"{place}: {outer} is {shorten(repr(here))}, which has no keys; write {outer}=VALUE")
+                raise ConfigError(
+                    f"{outer} is {shorten(repr(here))}, which has no keys; write {outer}=VALUE", place=place
+                )
         here[path[-1]] = value
         for old in [known for known in self.places if known[: len(path)] == path]:
             del self.places[old]
+        self.mark(path, place)
+
+    def mark(self, path: Path_, place: str) -> None:
+        """Note where a value was written over what the document's own text says."""
+        self.places.pop(path, None)
         self.places[path] = place
+        self.written_over.add(path)
 
 
 def load_document(file: Path) -> Document:
@@ -110,13 +108,15 @@ def _read_text(file: Path) -> str:
     except FileNotFoundError:
         hint = ", or give /dev/stdin to read the standard input" if str(file) == "-" else ""
         raise ConfigError(
-            f"{file}: there is no such file; the shipped ones are under pipelines/ and ablations/{hint}"
+            f"there is no such file; the shipped ones are under pipelines/ and ablations/{hint}", place=str(file)
         ) from None
     except IsADirectoryError:
-        raise ConfigError(f"{file}: is a folder; give a YAML file in it, or `--resume {file}` for a run") from None
+        raise ConfigError(
+            f"is a folder; give a YAML file in it, or `--resume {file}` for a run", place=str(file)
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{file}: cannot be read as UTF-8 text ({reason}); give a YAML file") from error
+        raise ConfigError(f"cannot be read as UTF-8 text ({reason}); give a YAML file", place=str(file)) from error
 
 
 def plain_document(text: str, origin: str) -> Document:
@@ -128,7 +128,7 @@ def plain_document(text: str, origin: str) -> Document:
     data, places = read_yaml(text, origin)
     if not isinstance(data, dict):
         raise ConfigError(
-            f"{origin}:1: must be a mapping of keys to values, got {_kind(data)}; see pipelines/digits.yaml"
+            f"must be a mapping of keys to values, got {_kind(data)}; see pipelines/digits.yaml", place=f"{origin}:1"
         )
     return Document(data, places, origin)
 
@@ -144,11 +144,7 @@ def parse_override(text: str) -> tuple[Path_, Any]:
     origin = place_of_override(text)
     if not equals or not all(path) or len(path) > MAX_DEPTH:
         raise ConfigError(f"{origin} must have the form key=value, as in training.epochs=10")
-    try:
-        return path, read_yaml(value, origin, path)[0]
-    except ConfigError as error:  # an override is one line: its number says nothing
-        error.args = (str(error).replace(f"{origin}:1: ", f"{origin}: ", 1),)
-        raise
+    return path, read_yaml(value, origin, path, lines=False)[0]
 
 
 def place_of_override(text: str) -> str:

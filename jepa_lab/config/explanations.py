@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -14,7 +13,8 @@ from jepa_lab.config.documents import Document, Path_
 from jepa_lab.config.fields import Component, Components, component_of, components_of, section_of
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.config.yaml_text import shorten
-from jepa_lab.registry import did_you_mean
+from jepa_lab.errors import Problem
+from jepa_lab.registry import BROKEN_RULE, did_you_mean
 from jepa_lab.tracking.credentials import scrub
 
 _KINDS = {
@@ -51,8 +51,10 @@ _REMEDIES = {
 MAX_LINES = 20
 
 
-def explain_all(document: Document, details: Sequence[ErrorDetails], root: type[BaseModel] = Pipeline) -> str:
-    """Every validation error on a line of its own; of very many, the first.
+def explain_all(
+    document: Document, details: Sequence[ErrorDetails], root: type[BaseModel] = Pipeline
+) -> tuple[str, ...]:
+    """Every validation error as a line; of very many, the first.
 
     Args:
         root: the schema that the document was validated against.
@@ -60,12 +62,12 @@ def explain_all(document: Document, details: Sequence[ErrorDetails], root: type[
     return first_lines(explain(document, detail, root) for detail in details)
 
 
-def first_lines(problems: Iterable[str]) -> str:
-    """Problems one a line, each once; of very many, the first."""
+def first_lines(problems: Iterable[str]) -> tuple[str, ...]:
+    """Problems, each once; of very many, the first."""
     lines = list(dict.fromkeys(problems))
     if len(lines) > MAX_LINES:
-        lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more problems; mend these first"]
-    return "\n".join(lines)
+        lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more problems; fix these first"]
+    return tuple(lines)
 
 
 def explain(document: Document, detail: ErrorDetails, root: type[BaseModel] = Pipeline) -> str:
@@ -82,10 +84,12 @@ def explain(document: Document, detail: ErrorDetails, root: type[BaseModel] = Pi
         return f"{place}: {key} is missing; add it. {_describe(field)}".rstrip()
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"{place}: {_explain_component(key, field, value, context)}"
-    if kind == "value_error":
-        place = document.place_of_rule(path, detail["msg"])
-        message = detail["msg"].removeprefix("Value error, ")
-        return f"{place}: {key + ': ' if key else ''}{message}"
+    if kind == BROKEN_RULE:
+        problem: Problem = context["problem"]
+        keys = [(*path, each.name) for each in problem.keys]
+        return f"{document.latest_place([*keys, path])}: {problem.of(key)}"
+    if kind == "value_error":  # of a plug-in, which does not say what it is about: the field or the whole section
+        return f"{document.place_of_section(path)}: {key + ': ' if key else ''}{context['error']}"
     rule, remedy = _rule(detail), _remedy(key, field, detail)
     end = "" if remedy.endswith("?") else "."
     return f"{place}: {key} {rule}, got {_short(value)}; {remedy}{end} {_describe(field)}".rstrip()
@@ -103,11 +107,11 @@ def _rule(detail: ErrorDetails) -> str:
 
 def _remedy(key: str, field: FieldInfo | None, detail: ErrorDetails) -> str:
     """What to write instead."""
-    kind, context = detail["type"], detail.get("ctx", {})
+    kind = detail["type"]
     if kind in _REMEDIES:
         return _REMEDIES[kind]
     if kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", str(context["expected"]))
+        choices = sorted(_literals(None if field is None else field.annotation))
         near = did_you_mean(str(detail.get("input")), choices)
         return near.removeprefix("; ") if "did you mean" in near else "choose one of these"
     example = None if field is None else field.get_default(call_default_factory=False)
@@ -115,6 +119,14 @@ def _remedy(key: str, field: FieldInfo | None, detail: ErrorDetails) -> str:
     if not in_list and isinstance(example, bool | int | float | str | tuple):
         return f"write one, as in {key}={_as_yaml(example)}"
     return _WRITE_ONE.get(kind, "see `jepa-lab schema`")
+
+
+def _literals(annotation: Any) -> set[str]:
+    """The texts that an annotation lists: of `Literal["a", "b"] | None` a and b."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return {part for part in parts if isinstance(part, str)}
+    return set().union(*map(_literals, parts))
 
 
 def _as_yaml(value: Any) -> str:

@@ -28,7 +28,7 @@ from jepa_lab.config.fields import component_of, components_of, expand_bare_name
 from jepa_lab.config.pipeline import Pipeline, rebuild_schema
 from jepa_lab.config.presets import apply_preset
 from jepa_lab.config.yaml_text import Path_, shorten
-from jepa_lab.errors import ConfigError, JepaLabError
+from jepa_lab.errors import ConfigError, ConfigProblems, JepaLabError, Key
 
 PLUGIN_GROUP = "jepa_lab.components"
 HOW_IMAGES_ARE_READ = ("residency", "num_workers", "cache")
@@ -50,29 +50,37 @@ class LoadedPipeline:
         Args:
             also: other keys that the broken rule is about; the place is that of the one that was written last.
         """
-        place = self.document.latest_place([_path(each) for each in (key, *also)])
-        return ConfigError(f"{place}: {message}")
+        keys = (key, *also)
+        return ConfigError(message, keys=[Key(each, "") for each in keys], place=self.place_of(keys))
+
+    def place_of(self, keys: Iterable[str]) -> str:
+        """Where the one of some dotted keys that was written last was written."""
+        return self.document.latest_place(map(_path, keys))
 
     @contextmanager
-    def located(self, key: str, *also: str) -> Iterator[None]:
-        """Put the place of the dotted `key` before the user's errors raised inside, unless they have one.
+    def located(self, section: str, *also: str) -> Iterator[None]:
+        """Give the user's errors raised inside the place of the settings that they are about, unless they have one.
 
-        For a section it is the place of what was written last of the keys that the message names and of the
-        component that the section chooses.
+        Their keys are relative to the dotted `section`. One that names no key is about the section and the component
+        that the section chooses.
 
         Args:
-            also: other keys that the error is about, wherever they count as written last.
+            also: other keys that the errors are about, wherever they were written last.
         Raises:
-            JepaLabError: of the kind that was raised, with exit code 2.
+            JepaLabError: that was raised, if its exit code is 2.
         """
         try:
             yield
         except JepaLabError as error:
-            if error.exit_code != ConfigError.exit_code or self.document.names_a_place(str(error)):
-                raise
-            place = self.document.place_of_rule(_path(key), str(error), [_path(each) for each in also])
-            error.args = (f"{place}: {error}",)
+            if error.exit_code == ConfigError.exit_code:
+                error.relate_to(section)
+                own = map(_path, error.keys or (error.section or section,))
+                paths = own if error.keys else [inner for path in own for inner in self._with_components(path)]
+                error.locate(self.document.latest_place([*paths, *map(_path, also)]))
             raise
+
+    def _with_components(self, section: Path_) -> list[Path_]:
+        return [*self.document.components_in(section), section]
 
 
 def _path(key: str) -> Path_:
@@ -90,11 +98,11 @@ def load_pipeline(file: Path, overrides: Sequence[str] = (), preset: str | None 
     """
     document = load_document(file)
     if "base" in document.data:
-        raise ConfigError(f"{document.place(('base',))}: this is an ablation; use `jepa-lab sweep {file}`")
+        raise ConfigError(f"this is an ablation; use `jepa-lab sweep {file}`", place=document.place(("base",)))
     parsed = [(text, *parse_override(text)) for text in overrides]
     for text, path, _ in parsed:
         if path == ("plugins",):  # imported before the other overrides are written into the document
-            document.places[path] = place_of_override(text)
+            document.mark(path, place_of_override(text))
     load_plugins(plugin_names(document, parsed), document)
     expand_components(Pipeline, document.data)
     if preset is not None:
@@ -122,7 +130,7 @@ def validate(document: Document) -> LoadedPipeline:
     try:
         return LoadedPipeline(Pipeline.model_validate(document.data), document)
     except ValidationError as error:
-        raise ConfigError(explain_all(document, error.errors(include_url=False))) from None
+        raise ConfigProblems(*explain_all(document, error.errors(include_url=False))) from None
 
 
 def dump_pipeline(pipeline: Pipeline) -> str:
@@ -184,17 +192,19 @@ def load_plugins(modules: Iterable[str], document: Document | None = None) -> No
 def _import_plugin(module: str, place: str) -> None:
     if not all(part.isidentifier() for part in module.split(".")):
         raise ConfigError(
-            f"{place}: plugins must be names of Python modules, got {shorten(repr(module))}; "
-            "write a.b for a/b.py, and name its folder in PYTHONPATH"
+            f"plugins must be names of Python modules, got {shorten(repr(module))}; "
+            "write a.b for a/b.py, and name its folder in PYTHONPATH",
+            place=place,
         )
     try:
         importlib.import_module(module)
     except ConfigError as error:
-        raise ConfigError(f"{place}: plug-in {module!r}: {error}") from error
+        raise ConfigError(f"plug-in {module!r}: {error}", place=place) from error
     except (Exception, SystemExit) as error:  # whatever a plug-in's code raises is reported with its name
         raise ConfigError(
-            f"{place}: plug-in {module!r} cannot be imported ({type(error).__name__}: {error}); "
-            "install it, mend it, name its folder in PYTHONPATH, or remove it from plugins"
+            f"plug-in {module!r} cannot be imported ({type(error).__name__}: {error}); "
+            "install it, fix it, name its folder in PYTHONPATH, or remove it from plugins",
+            place=place,
         ) from error
 
 
@@ -210,8 +220,8 @@ def plugin_names(document: Document, overrides: Iterable[tuple[str, Path_, Any]]
     names = [] if names is None else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(
-            f"{document.place(('plugins',))}: plugins must be a list of module names, "
-            f"got {shorten(repr(names))}; write plugins: [my_module]"
+            f"plugins must be a list of module names, got {shorten(repr(names))}; write plugins: [my_module]",
+            place=document.place(("plugins",)),
         )
     return names
 
@@ -261,8 +271,9 @@ def write_override(document: Document, path: Path_, value: Any, place: str) -> N
         others = sorted(set(here) - {"name"})
         if others:
             raise ConfigError(
-                f"{place}: would leave {', '.join(others)} of {here['name']!r} beside the new name; "
-                f"write {outer}={value} to replace the whole component"
+                f"would leave {', '.join(others)} of {here['name']!r} beside the new name; "
+                f"write {outer}={value} to replace the whole component",
+                place=place,
             )
     document.set(path, value, place)
     expand_components(Pipeline, document.data)

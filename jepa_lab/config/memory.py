@@ -14,7 +14,7 @@ import torch
 
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import DATASETS, ImageDataset
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, Key
 from jepa_lab.grid import Grid
 from jepa_lab.models.sizes import ModelSize
 
@@ -76,9 +76,11 @@ def memory_needs(pipeline: Pipeline, grid: Grid, encoder: ModelSize, predictor: 
     ]
 
 
-def check_images_fit(dataset: ImageDataset) -> None:
+def check_images_fit(dataset: ImageDataset, size: Key) -> None:
     """Refuse a data set that comes in one piece and cannot be held; one of image files can stream.
 
+    Args:
+        size: the setting that the size of the images comes from.
     Raises:
         ConfigError: with the numbers. DataError: the files are missing.
     """
@@ -89,8 +91,12 @@ def check_images_fit(dataset: ImageDataset) -> None:
     available = machine_memory_bytes()
     if num_bytes > available:
         raise ConfigError(
-            f"data.image_size={dataset.image_size:,} and {num_images:,} training images take {in_words(num_bytes)} of "
-            f"memory, and this machine has {in_words(available)}; lower data.image_size, or take fewer images"
+            size,
+            f"={dataset.image_size:,} and {num_images:,} training images take {in_words(num_bytes)} of memory, and "
+            f"this machine has {in_words(available)}; lower ",
+            size,
+            ", or take fewer images",
+            keys=["dataset"],
         )
 
 

@@ -23,6 +23,7 @@ from jepa_lab.data.base import DATASETS, LabelSource, ValidationSplit
 from jepa_lab.data.image_files import OnBadImage
 from jepa_lab.data.residency import Residency
 from jepa_lab.downsampling.base import DOWNSAMPLINGS
+from jepa_lab.errors import Key
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS
 from jepa_lab.maskers.batching import ContextBatching
@@ -31,7 +32,7 @@ from jepa_lab.positions.base import POSITIONS
 from jepa_lab.probes.base import PROBES
 from jepa_lab.probes.monitors import CollapseSettings
 from jepa_lab.probes.settings import ProbeSettings
-from jepa_lab.registry import ComponentParams
+from jepa_lab.registry import ComponentParams, broken_rule
 from jepa_lab.regularizers.base import REGULARIZERS
 from jepa_lab.targets.base import TARGETS
 from jepa_lab.tracking.base import TRACKERS
@@ -138,9 +139,11 @@ class DataSettings(DataSource):
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
         if (self.channel_mean is None) != (self.channel_std is None):
-            raise ValueError("channel_mean and channel_std belong together: give both or neither")
+            raise broken_rule(
+                Key("channel_mean"), " and ", Key("channel_std"), " belong together: give both or neither"
+            )
         if self.channel_std is not None and min(self.channel_std) <= 0:
-            raise ValueError(f"channel_std must be positive, got {self.channel_std}")
+            raise broken_rule(Key("channel_std"), f" must be positive, got {self.channel_std}")
         return self
 
 
@@ -206,15 +209,19 @@ class HierarchySettings(ComponentParams):
         if self.loss_weights is None:
             return self
         if len(self.loss_weights) != self.num_levels:
-            raise ValueError(
-                f"loss_weights must have a number for each of the {self.num_levels} level(s) of num_levels, got "
-                f"{len(self.loss_weights)}; give that many, or null for 1 each"
+            raise broken_rule(
+                Key("loss_weights"),
+                f" must have a number for each of the {self.num_levels} level(s) of ",
+                Key("num_levels"),
+                f", got {len(self.loss_weights)}; give that many, or null for 1 each",
             )
         if not any(self.loss_weights):
-            raise ValueError("loss_weights must not all be 0; raise one")
+            raise broken_rule(Key("loss_weights"), " must not all be 0; raise one")
         if self.num_levels == 1 and self.loss_weights != (1,):
-            raise ValueError(
-                f"loss_weights of one level must be [1], got {self.loss_weights}; leave it out, or use null"
+            raise broken_rule(
+                Key("loss_weights"),
+                f" of one level must be [1], got {self.loss_weights}; leave it out, or use null",
+                keys=["num_levels"],
             )
         return self
 
@@ -255,7 +262,11 @@ class ProbePipelineSettings(ProbeSettings):
     def _check(self) -> ProbePipelineSettings:
         method = PROBES.entry_of(self.method)
         if any(item.name == method.name for item in self.additional):  # type: ignore[attr-defined]
-            raise ValueError(f"additional holds {method.name!r}, which is the method already; remove it there")
+            raise broken_rule(
+                Key("additional"),
+                f" holds {method.name!r}, which is the method already; remove it there",
+                keys=["method"],
+            )
         return self
 
 

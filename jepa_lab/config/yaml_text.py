@@ -54,12 +54,13 @@ class _Node:
     finished: bool = True
 
 
-def read_yaml(text: str, origin: str, path: Path_ = ()) -> tuple[Any, dict[Path_, str]]:
+def read_yaml(text: str, origin: str, path: Path_ = (), *, lines: bool = True) -> tuple[Any, dict[Path_, str]]:
     """Parse one YAML document.
 
     Args:
         origin: begins every place: a file, or an override.
         path: of the value in the pipeline; only for messages and places.
+        lines: whether places have a line; that of an override says nothing.
     Returns:
         Plain data, and the place (`origin:line`) of each path in it.
     Raises:
@@ -67,23 +68,25 @@ def read_yaml(text: str, origin: str, path: Path_ = ()) -> tuple[Any, dict[Path_
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(
-            f"{origin}: is longer than {MAX_CHARACTERS:,} characters, a pipeline has a few thousand; give a pipeline"
+            f"is longer than {MAX_CHARACTERS:,} characters, a pipeline has a few thousand; give a pipeline",
+            place=origin,
         )
-    reader = _Reader(origin)
+    reader = _Reader(origin, lines)
     try:
         node = reader.read(YAML(typ="safe", pure=True).parse(text))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{origin}:{line}: is not valid YAML ({error.problem}); mend that line") from None
+        raise reader.error(line, f"is not valid YAML ({error.problem}); fix that line") from None
     except (YAMLError, *_BROKEN_TEXT) as error:  # a character or version that no YAML has: without a line
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{origin}: is not valid YAML ({first}); give a YAML file") from None
+        raise ConfigError(f"is not valid YAML ({first}); give a YAML file", place=origin) from None
     return reader.plain(node, path), reader.places
 
 
 @dataclass
 class _Reader:
     origin: str
+    lines: bool
     places: dict[Path_, str] = field(default_factory=dict)
     anchors: dict[str, _Node] = field(default_factory=dict)
     num_values: int = 0
@@ -96,18 +99,18 @@ class _Reader:
             if not isinstance(event, ScalarEvent | SequenceStartEvent | MappingStartEvent | AliasEvent):
                 continue  # begins and ends of the stream and of documents
             if root is not None:
-                raise self._error(_line(event), "a second document begins; keep one document")
+                raise self.error(_line(event), "a second document begins; keep one document")
             root = self._node(event, events, depth=0)
         return root or _Node(1, None)
 
     def _node(self, event: Any, events: Iterator[Event], depth: int) -> _Node:
         line = _line(event)
         if depth > MAX_DEPTH:
-            raise self._error(line, _TOO_DEEP)
+            raise self.error(line, _TOO_DEEP)
         if isinstance(event, AliasEvent):
             return self._aliased(event.anchor, line)
         if event.tag is not None:
-            raise self._error(
+            raise self.error(
                 line, f"the tag {_shown(str(event.tag))} is not allowed, a pipeline is plain data; remove the tag"
             )
         node = _Node(line, None, finished=False)
@@ -126,10 +129,10 @@ class _Reader:
 
     def _aliased(self, anchor: str, line: int) -> _Node:
         if anchor not in self.anchors:
-            raise self._error(line, f"the alias *{_shown(anchor)} has no anchor before it; write the value itself")
+            raise self.error(line, f"the alias *{_shown(anchor)} has no anchor before it; write the value itself")
         node = self.anchors[anchor]
         if not node.finished:
-            raise self._error(line, f"the alias *{_shown(anchor)} stands inside its own anchor; write the value itself")
+            raise self.error(line, f"the alias *{_shown(anchor)} stands inside its own anchor; write the value itself")
         return node
 
     def _pairs(self, events: Iterator[Event], depth: int) -> Iterator[tuple[str, int, _Node]]:
@@ -143,15 +146,15 @@ class _Reader:
             if is_merge:
                 merged += value.value if isinstance(value.value, list) else [value]
             elif key in own:
-                raise self._error(line, f"duplicate key {_shown(key)}; keep one of the two")
+                raise self.error(line, f"duplicate key {_shown(key)}; keep one of the two")
             else:
                 own[key] = (key, line, value)
         for source in merged:
             if not isinstance(source.value, tuple):
-                raise self._error(source.line, "<< needs a mapping, as in <<: *anchor; write the keys themselves")
+                raise self.error(source.line, "<< needs a mapping, as in <<: *anchor; write the keys themselves")
             self.num_merged += len(source.value)
             if self.num_merged > MAX_VALUES:
-                raise self._error(line, f"<< brings more than {MAX_VALUES:,} keys here; write the keys themselves")
+                raise self.error(line, f"<< brings more than {MAX_VALUES:,} keys here; write the keys themselves")
             for entry in source.value:
                 own.setdefault(entry[0], entry)
         yield from own.values()
@@ -159,18 +162,18 @@ class _Reader:
     def _key(self, node: _Node, line: int) -> str:
         if not isinstance(node.value, str):
             what = "a list or a mapping" if isinstance(node.value, list | tuple) else repr(node.value)
-            raise self._error(line, f"the key {what} must be text; put it in quotes")
+            raise self.error(line, f"the key {what} must be text; put it in quotes")
         return node.value
 
     def _scalar(self, event: Any, line: int) -> Any:
         text: str = event.value
         bad = next((letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs")), None)
         if bad is not None and "\udc80" <= bad <= "\udcff":  # how Python hands over bytes of a command line
-            raise self._error(
+            raise self.error(
                 line, f"the text {_shown(text)} is not in this locale's encoding; set PYTHONUTF8=1 and write UTF-8"
             )
         if bad is not None:
-            raise self._error(line, f"the text {_shown(text)} holds the control character {bad!r}; remove it")
+            raise self.error(line, f"the text {_shown(text)} holds the control character {bad!r}; remove it")
         if event.style:  # in quotes
             return text
         if text in _WORDS:
@@ -178,7 +181,7 @@ class _Reader:
         if _DATE.fullmatch(text):
             return _Date(text)
         if len(text) > MAX_DIGITS and (_INTEGER.fullmatch(text) or _FLOAT.fullmatch(text)):
-            raise self._error(line, f"the number {_shown(text)} has {len(text)} digits; write a shorter one")
+            raise self.error(line, f"the number {_shown(text)} has {len(text)} digits; write a shorter one")
         if _INTEGER.fullmatch(text):
             return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
         if _FLOAT.fullmatch(text):
@@ -189,28 +192,33 @@ class _Reader:
         """The node as plain data, aliases written out; notes the places of the paths below `path`."""
         self.num_values += 1
         if len(path) > MAX_DEPTH:
-            raise self._error(node.line, _TOO_DEEP)
+            raise self.error(node.line, _TOO_DEEP)
         if self.num_values > MAX_VALUES:
-            raise self._error(node.line, f"holds more than {MAX_VALUES:,} values, its aliases written out; shorten it")
+            raise self.error(node.line, f"holds more than {MAX_VALUES:,} values, its aliases written out; shorten it")
         if isinstance(node.value, tuple):
             plain = {}
             for key, line, value in node.value:
-                self.places[(*path, key)] = f"{self.origin}:{line}"
+                self.places[(*path, key)] = self.place(line)
                 plain[key] = self.plain(value, (*path, key))
             return plain
         if isinstance(node.value, list):
             for index, value in enumerate(node.value):
-                self.places[(*path, index)] = f"{self.origin}:{value.line}"
+                self.places[(*path, index)] = self.place(value.line)
             return [self.plain(value, (*path, index)) for index, value in enumerate(node.value)]
         if isinstance(node.value, _Date):
             place, key = self.places.get(path, self.origin), _shown(".".join(map(str, path)))
             raise ConfigError(
-                f"{place}: {key} is a date ({node.value}), which no key takes; put it in quotes if text is meant"
+                f"{key} is a date ({node.value}), which no key takes; put it in quotes if text is meant", place=place
             )
         return node.value
 
-    def _error(self, line: int, problem: str) -> ConfigError:
-        return ConfigError(f"{self.origin}:{line}: {problem}")
+    def error(self, line: int, problem: str) -> ConfigError:
+        """The error of a line."""
+        return ConfigError(problem, place=self.place(line))
+
+    def place(self, line: int) -> str:
+        """Where a line is, for people."""
+        return f"{self.origin}:{line}" if self.lines else self.origin
 
 
 @dataclass(frozen=True)

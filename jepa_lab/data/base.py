@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from jepa_lab.data.images import Images
-from jepa_lab.errors import ConfigError
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.errors import ConfigError, Key
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
 @dataclass(frozen=True)
@@ -150,26 +150,28 @@ class ImageData:
         return len(self.class_names)
 
 
-class ImageDataset(ABC):
+class ImageDataset(Component[Path | None], ABC):
     """Finds and decodes a data set.
 
     Args:
-        params: the data set's own `Params`.
+        params: the data set's own `Params`; `check` gets the root.
         root: the folder that holds the files, or None where none was given.
         image_size: height and width to deliver, in pixels.
     Raises:
         ConfigError: if `root` is given to a data set that has no files.
     """
 
-    Params: type[ComponentParams] = ComponentParams
     num_channels: int
     needs_files: bool = True
 
     def __init__(self, params: ComponentParams, root: Path | None, image_size: int) -> None:
         if root is not None and not self.needs_files:
             raise ConfigError(
-                f"data.root must be left out for {type(self).__name__}, which reads no files, "
-                f"got {str(root)!r}; remove it, or set data.dataset=image_folder to read your own images"
+                Key("root"),
+                f" must be left out for {type(self).__name__}, which reads no files, got {str(root)!r}; remove it, or "
+                "set ",
+                Key("dataset"),
+                "=image_folder to read your own images",
             )
         self.params = params
         self.root = root
@@ -187,8 +189,11 @@ class ImageDataset(ABC):
         ):
             if value != default:
                 raise ConfigError(
-                    f"data.{key} must be {default} for {type(self).__name__}, whose splits and labels are its own, "
-                    f"got {value}; remove it, or set data.dataset=image_folder to read your own images"
+                    Key(key),
+                    f" must be {default} for {type(self).__name__}, whose splits and labels are its own, "
+                    f"got {value}; remove it, or set ",
+                    Key("dataset"),
+                    "=image_folder to read your own images",
                 )
         return self
 

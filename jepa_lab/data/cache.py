@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from jepa_lab.data.base import ImageFileSet, SkippedImage
+from jepa_lab.data.decode import undecodable
 from jepa_lab.data.image_files import (
     OnBadImage,
     digest_of,
@@ -39,7 +40,7 @@ from jepa_lab.data.long_work import LongWork
 from jepa_lab.data.mapped import MappedPixels
 from jepa_lab.data.survey import DECODE_RULES_VERSION, fingerprint_of, without_skipped
 from jepa_lab.data.workers import Workers, in_order
-from jepa_lab.errors import ConfigError, DataError, RunFolderError, RunStopped
+from jepa_lab.errors import ConfigError, Key, RunFolderError, RunStopped
 from jepa_lab.tracking.atomic import explained_writes, sync_folder
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.records import read_record, record_as, write_record
@@ -64,8 +65,10 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "jepa-lab"
     except RuntimeError:
         raise ConfigError(
-            f"data.cache=true needs a folder, and there is no home folder here; set {VARIABLE}=FOLDER, "
-            "or data.cache=false"
+            Key("cache"),
+            f"=true needs a folder, and there is no home folder here; set {VARIABLE}=FOLDER, or ",
+            Key("cache"),
+            "=false",
         ) from None
 
 
@@ -150,14 +153,16 @@ class ImageCache:
             if self.entry.exists():
                 try:
                     return self._opened(fingerprint, None)
-                except (_StaleEntry, RunFolderError) as error:
-                    note = f"the image cache was made again: {str(error).rpartition('; ')[0] or error}"
+                except _StaleEntry as error:
+                    note = f"the image cache was made again: {error}"
+                except RunFolderError as error:
+                    note = f"the image cache was made again: {error.rule}"
             self._write(fingerprint)
             try:
                 return self._opened(fingerprint, note)
             except _StaleEntry as error:
                 raise RunStopped(
-                    f"{str(error).rpartition('; ')[0]}, although it was written a moment ago; check the disk, or set "
+                    f"{error}, although it was written a moment ago; check the disk, or set "
                     f"{VARIABLE} to a folder on another one"
                 ) from error
 
@@ -170,19 +175,17 @@ class ImageCache:
         file = self.entry / "cache.json"
         record = record_as(_Record, read_record(file, KIND, VERSION), file)
         if record.fingerprint != fingerprint:
-            raise _StaleEntry(f"files of {self.files.source} were added, removed or changed since {self.entry}; ")
+            raise _StaleEntry(f"files of {self.files.source} were added, removed or changed since {self.entry}")
         if record.skipped and self.on_bad_image == "error":  # it was made by a run that skips
-            raise DataError(
-                f"{record.skipped[0].problem}; replace the file or remove it, or set data.on_bad_image=skip"
-            )
+            raise undecodable(record.skipped[0].problem)
         files, path = without_skipped(self.files, record.skipped), self.entry / "pixels.bin"
         if record.shape != file_pixels(files, self.image_size).shape:
-            raise _StaleEntry(f"{file} is damaged: shape: it is not that of the images; ")
+            raise _StaleEntry(f"{file} is damaged: shape: it is not that of the images")
         if not path.is_file() or path.stat().st_size != math.prod(record.shape):
-            raise _StaleEntry(f"{path} is damaged: it has another size than was written; ")
+            raise _StaleEntry(f"{path} is damaged: it has another size than was written")
         pixels = MappedPixels(path, record.shape)
         if pixels.sha256() != record.pixels_sha256:
-            raise _StaleEntry(f"{path} is damaged: its checksum does not match; ")
+            raise _StaleEntry(f"{path} is damaged: its checksum does not match")
         return CachedImages(pixels, files, record.digest, record.skipped, note)
 
     def _write(self, fingerprint: str) -> None:
@@ -253,7 +256,9 @@ class ImageCache:
     def _full(self, reason: str) -> RunStopped:
         return RunStopped(
             f"no space left for the image cache {self.entry}: {reason}; free space there (entries of other data sets "
-            f"may be deleted), set {VARIABLE} to a folder on another disk, or data.cache=false"
+            f"may be deleted), set {VARIABLE} to a folder on another disk, or ",
+            Key("cache"),
+            "=false",
         )
 
     def _remove_leftovers(self) -> None:

@@ -18,7 +18,7 @@ from jepa_lab.data.folders.roles import find_split_folders
 from jepa_lab.data.folders.tree import ImageTree, find_image_tree
 from jepa_lab.data.image_files import load_files
 from jepa_lab.data.pixels import data_digest, resize_images
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key, Problem
 from jepa_lab.registry import ComponentParams
 
 NATIVE_SIZE = 32
@@ -105,7 +105,10 @@ class Cifar(ImageDataset):
             raise DataError(
                 f"{self.folder} must have {self.num_classes} class folders in both train and test to be "
                 f"{self.title}, but train has {len(tree.class_names)} and test is {test}; "
-                "for other images set data.dataset=image_folder"
+                "for other images set ",
+                Key("dataset"),
+                "=image_folder",
+                keys=["root"],
             )
         return tree
 
@@ -158,10 +161,11 @@ class Cifar(ImageDataset):
         if still is not None:
             raise DataError(f"{still}, even after the download; remove {self.folder} and start again")
 
-    def _remedy(self) -> str:
+    def _remedy(self) -> Problem:
         published = self.published()
-        return (
+        return Problem(
             f"Unpack {published.filename} ({published.url}) in {self.folder}, so that it holds the folder "
-            f"{published.base_folder}, or set data.root=FOLDER to the folder that holds it or to one with "
-            "train/<class>/ and test/<class>/ images"
+            f"{published.base_folder}, or set ",
+            Key("root"),
+            "=FOLDER to the folder that holds it or to one with train/<class>/ and test/<class>/ images",
         )

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key, Problem
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,17 +143,25 @@ def decode_image(path: Path, image_size: int) -> Tensor:
             image = _shorter_side_and_centre(_to_rgb(_upright(opened)), image_size)
     except UnidentifiedImageError as error:
         reason = f"it is not one of {', '.join(FORMATS)}" if path.stat().st_size else "it is empty"
-        raise _undecodable(path, reason) from error
+        raise undecodable(_problem(path, reason)) from error
     except (*BROKEN_FILE, Image.DecompressionBombError) as error:
-        raise _undecodable(path, " ".join(str(error).split()) or type(error).__name__) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise undecodable(_problem(path, reason)) from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, H, W]
 
 
-def _undecodable(path: Path, reason: str) -> DataError:
-    return DataError(
-        f"{path} cannot be decoded as an image ({reason}); replace the file or remove it from the folder, "
-        "or set data.on_bad_image=skip"
-    )
+def undecodable(problem: str) -> DataError:
+    """The error for a file that cannot be decoded.
+
+    Args:
+        problem: which file, and why not.
+    """
+    remedy = Problem("replace the file or remove it from the folder, or set ", Key("on_bad_image"), "=skip")
+    return DataError(problem, remedy=remedy)
+
+
+def _problem(path: Path, reason: str) -> str:
+    return f"{path} cannot be decoded as an image ({reason})"
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from jepa_lab.data.base import ImageData, ImageDataset, ImageSplit
 from jepa_lab.data.folders.scan import shortened
 from jepa_lab.data.image_files import label_tensor
 from jepa_lab.data.splits import limit_images, split_off, split_validation
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,12 @@ def _check_enough_of_each(train: ImageSplit, plan: DivisionPlan, data: ImageData
     label, count = int(classes[counts.argmin()]), int(counts.min())
     name = data.class_names[label] if data.class_names else str(label)
     raise DataError(
-        f"class {name!r} has {count} image{'s' if count > 1 else ''}, but with data.test_fraction={plan.test_fraction} "
-        f"it needs at least {needed} ({splits}); add images of the class or remove it, or set data.test_fraction=0 to "
-        "do without a test split"
+        f"class {name!r} has {count} image{'s' if count > 1 else ''}, but with ",
+        Key("test_fraction"),
+        f"={plan.test_fraction} it needs at least {needed} ({splits}); add images of the class or remove it, or set ",
+        Key("test_fraction"),
+        "=0 to do without a test split",
+        keys=["root"],
     )
 
 

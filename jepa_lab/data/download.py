@@ -11,13 +11,13 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from jepa_lab.errors import DataError, RunStopped
+from jepa_lab.errors import DataError, Problem, RunStopped
 
 NEEDS_NO_FILES = "pipelines/digits.yaml needs no files"
 
 
 def download_or_explain(
-    download: Callable[[], None], problem: str, remedy: str, other_errors: tuple[type[Exception], ...] = ()
+    download: Callable[[], None], problem: str, remedy: Problem, other_errors: tuple[type[Exception], ...] = ()
 ) -> None:
     """Run a download; if it fails, say what is missing and how to provide it by hand.
 
@@ -43,12 +43,15 @@ def download_or_explain(
         download()
     except failures as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{problem}, and the download failed ({reason}). {remedy}; {NEEDS_NO_FILES}") from error
+        raise DataError(
+            f"{problem}, and the download failed ({reason}). ", remedy, f"; {NEEDS_NO_FILES}", keys=["dataset"]
+        ) from error
 
 
-def missing_files(problem: str, remedy: str) -> DataError:
+def missing_files(problem: str, remedy: Problem) -> DataError:
     """The error for missing files where `download` is false."""
-    return DataError(f"{problem}, and downloading is turned off. {remedy}; {NEEDS_NO_FILES}")
+    text = (f"{problem}, and downloading is turned off. ", remedy, f"; {NEEDS_NO_FILES}")
+    return DataError(*text, keys=["dataset"])
 
 
 def has_md5(path: Path, digest: str) -> bool:

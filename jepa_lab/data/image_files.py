@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from jepa_lab.data.base import ImageData, ImageFiles, ImageFileSet, ImageSplit, SkippedImage
-from jepa_lab.data.decode import decode_image
+from jepa_lab.data.decode import decode_image, undecodable
 from jepa_lab.data.images import READ_AT_ONCE, BadImage, Block, Images
 from jepa_lab.data.pixels import data_digest, resize_images
 from jepa_lab.data.workers import default_worker_count
-from jepa_lab.errors import DataError, printable
+from jepa_lab.errors import DataError, Key, printable
 
 OnBadImage = Literal["error", "skip"]
 CHANNELS = 3
@@ -65,8 +65,7 @@ class FilePixels:
                 images[good] = self._decode(self.path(index))
                 good += 1
             except DataError as error:
-                problem, _, remedy = str(error).rpartition("; ")
-                bad.append(BadImage(index, problem, remedy))
+                bad.append(BadImage(index, error.rule))
         return Block(images[:good], tuple(bad))
 
     def _decode(self, path: Path) -> Tensor:
@@ -160,7 +159,7 @@ def raise_first(bad: Sequence[BadImage], on_bad_image: OnBadImage) -> None:
         DataError: naming the first one.
     """
     if bad and on_bad_image == "error":
-        raise DataError(f"{bad[0].problem}; {bad[0].remedy}")
+        raise undecodable(bad[0].problem)
 
 
 def skipped_images(files: ImageFileSet, bad: Sequence[BadImage]) -> tuple[SkippedImage, ...]:
@@ -209,8 +208,10 @@ def _check_something_is_left(files: ImageFileSet, train: ImageFiles, problem: st
 
 def _nothing_left(what: str, problem: str) -> DataError:
     return DataError(
-        f"data.on_bad_image=skip leaves nothing of {what}: no file can be decoded (such as: {problem}); "
-        "fix the files, or remove the class"
+        Key("on_bad_image"),
+        f"=skip leaves nothing of {what}: no file can be decoded (such as: {problem}); fix the files, or remove the "
+        "class",
+        keys=["root"],
     )
 
 

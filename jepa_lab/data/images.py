@@ -37,12 +37,11 @@ class BadImage(NamedTuple):
 
     Attributes:
         place: its index in the source.
-        problem: which file, and what the decoder said. remedy: what to do about it.
+        problem: which file, and what the decoder said.
     """
 
     place: int
     problem: str
-    remedy: str
 
 
 class Block(NamedTuple):

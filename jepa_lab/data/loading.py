@@ -14,7 +14,7 @@ from jepa_lab.data.images import HostPixels, LazyImages, PixelSource, to_tensor
 from jepa_lab.data.residency import Loading
 from jepa_lab.data.survey import Survey, TrainingPart, fingerprint_of, survey_files, without_skipped
 from jepa_lab.data.workers import Workers
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, Key
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,12 @@ def check_cache(cache: bool, dataset: ImageDataset) -> None:
     """
     if cache and dataset.image_files() is None:
         raise ConfigError(
-            f"data.cache=true is for data sets of image files, and {type(dataset).__name__} comes in one piece, "
-            "with nothing to decode; set data.cache=false"
+            Key("cache"),
+            f"=true is for data sets of image files, and {type(dataset).__name__} comes in one piece, with nothing to "
+            "decode; set ",
+            Key("cache"),
+            "=false",
+            keys=["dataset"],
         )
 
 

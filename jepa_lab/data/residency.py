@@ -10,12 +10,14 @@ from typing import Literal
 import torch
 
 from jepa_lab.data.workers import Workers, default_worker_count
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, Key
 
 Residency = Literal["auto", "resident", "streaming"]
 
 DEVICE_SHARE = 0.25
 """Most of a GPU's memory that the training images may take under `auto`; the rest is for the model and its step."""
+
+_RESIDENCY = Key("residency", "data")  # there alone: the probe's own images are held in the same way
 
 HOST_SHARE = 0.25
 """Most of the available host memory that all images may take under `auto`: splitting copies them once, and features
@@ -59,8 +61,11 @@ class Loading:
             available = available_host_memory() // self.processes
             if host_bytes > available:
                 raise ConfigError(
-                    f"data.residency=resident takes {host_bytes / 2**30:,.1f} GiB for the decoded images, and "
-                    f"{available / 2**30:,.1f} GiB of memory are available; use data.residency=auto, which streams them"
+                    _RESIDENCY,
+                    f"=resident takes {host_bytes / 2**30:,.1f} GiB for the decoded images, and "
+                    f"{available / 2**30:,.1f} GiB of memory are available; use ",
+                    _RESIDENCY,
+                    "=auto, which streams them",
                 )
             return True
         if host_bytes > HOST_SHARE * available_host_memory() // self.processes:

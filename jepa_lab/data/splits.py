@@ -12,8 +12,9 @@ from torch import Tensor
 
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import Images
-from jepa_lab.errors import ConfigError, DataError
+from jepa_lab.errors import ConfigError, DataError, Key
 
+_FRACTION = Key("validation_fraction", "data")  # there alone: the probe's own images are split as the run's are
 STATISTICS_CHUNK_PIXELS = 1 << 24
 
 
@@ -37,17 +38,18 @@ def split_validation(
     """
     if split.labels is None:
         if len(split) < 2:
-            raise DataError(
-                f"data.validation_fraction={fraction} needs at least 2 training images, got {len(split)}; add images"
-            )
+            raise DataError(_FRACTION, f"={fraction} needs at least 2 training images, got {len(split)}; add images")
     else:
         classes, counts = np.unique(split.labels.numpy(), return_counts=True)
         if counts.min() < 2:
             label = int(classes[counts.argmin()])
             name = class_names[label] if class_names else str(label)
             raise DataError(
-                f"class {name!r} has 1 training image, but data.validation_fraction={fraction} needs at "
-                "least 2 (one in training, one in validation); add images of the class or remove it"
+                f"class {name!r} has 1 training image, but ",
+                _FRACTION,
+                f"={fraction} needs at least 2 (one in training, one in validation); add images of the class or remove "
+                "it",
+                keys=["root", "dataset"],
             )
     return split_off(split, fraction, seed)
 
@@ -67,11 +69,9 @@ def split_off(split: ImageSplit, fraction: float, seed: int) -> tuple[ImageSplit
     return split.subset(torch.nonzero(~is_chosen).flatten()), split.subset(chosen)
 
 
-def limit_images(split: ImageSplit, max_images: int, seed: int, setting: str = "data.max_images") -> ImageSplit:
+def limit_images(split: ImageSplit, max_images: int, seed: int) -> ImageSplit:
     """A stratified subset of `max_images` images in the original order; a split that is no larger stays.
 
-    Args:
-        setting: the field that `max_images` came from; only for messages.
     Raises:
         ConfigError: if there are fewer images than classes: a class would be lost.
     """
@@ -82,8 +82,9 @@ def limit_images(split: ImageSplit, max_images: int, seed: int, setting: str = "
     num_classes = len(split.labels.unique())
     if max_images < num_classes:
         raise ConfigError(
-            f"{setting} must be at least the number of classes ({num_classes}), so that none is lost, "
-            f"got {max_images}; raise it"
+            Key("max_images"),
+            f" must be at least the number of classes ({num_classes}), so that none is lost, "
+            f"got {max_images}; raise it",
         )
     return split.subset(stratified_sample(split.labels, max_images, seed, keep_one=False))
 
@@ -181,6 +182,9 @@ def histogram_statistics(histogram: Tensor) -> tuple[Tensor, Tensor]:
         pixel = int(histogram[channel].argmax())
         raise DataError(
             f"channel {channel} of the training images has the value {pixel} everywhere, so its standard "
-            "deviation is 0; use images that differ, or set data.channel_mean and data.channel_std"
+            "deviation is 0; use images that differ, or set ",
+            Key("channel_mean", "data"),
+            " and ",
+            Key("channel_std", "data"),
         )
     return mean.to(torch.float32), std.to(torch.float32)

@@ -137,7 +137,7 @@ def without_skipped(files: ImageFileSet, skipped: Sequence[SkippedImage]) -> Ima
     """The data set that a survey was of in the end."""
     problems = dict(skipped)
     names = relative_names(files) if problems else []
-    bad = [BadImage(place, problems[name], "") for place, name in enumerate(names) if name in problems]
+    bad = [BadImage(place, problems[name]) for place, name in enumerate(names) if name in problems]
     return without_images(files, bad)
 
 
@@ -225,5 +225,4 @@ def load_surveys(path: Path) -> tuple[dict[str, Survey], str | None]:
     try:
         return record_as(_Record, read_record(path, KIND, VERSION), path).surveys, None
     except RunFolderError as error:
-        problem = str(error).rpartition("; ")[0]
-        return {}, f"{problem}; it is not used, and every image is looked at again"
+        return {}, f"{error.rule}; it is not used, and every image is looked at again"

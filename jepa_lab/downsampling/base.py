@@ -6,18 +6,16 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
-class Downsampling(nn.Module, ABC):
+class Downsampling(Component[int], nn.Module, ABC):
     """Maps the features of four fine cells to one coarse one.
 
     Args:
-        params: its own `Params`.
+        params: its own `Params`; `check` gets D.
         embed_dim: D of the features.
     """
-
-    Params: type[ComponentParams] = ComponentParams
 
     def __init__(self, params: ComponentParams, embed_dim: int) -> None:
         super().__init__()

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor
 
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.errors import Problem
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
-class Loss(ABC):
+class Loss(Component[int], ABC):
     """Compares predicted with target representations.
 
     Args:
-        params: the loss's own `Params`.
+        params: the loss's own `Params`; `check` gets the number of features of a target.
 
     Attributes:
         min_features: the fewest numbers of a target that it can tell apart.
     """
 
-    Params: type[ComponentParams] = ComponentParams
     min_features: int = 1
 
     def __init__(self, params: ComponentParams) -> None:
         self.params = params
+
+    @classmethod
+    def check(cls, params: Any, known: int) -> Problem | str | None:
+        """Whether targets of `known` features are enough."""
+        if known >= cls.min_features:
+            return None
+        return Problem(
+            f"{params.name!r} compares targets of at least {cls.min_features} numbers, and this target has {known}; "
+            "use another loss, or a target of more"
+        )
 
     @abstractmethod
     def per_patch(self, predictions: Tensor, targets: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from jepa_lab.grid import Grid
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class MaskerParams(ComponentParams):
     )
 
 
-class Masker(ABC):
+class Masker(Component[Grid], ABC):
     """Draws context views and target blocks for a batch of images.
 
     Args:
-        params: the masker's own `Params`.
+        params: the masker's own `Params`; `check` gets the grid.
         grid: the patch grid of the images.
     Raises:
         ConfigError: if no draw, or almost none, can satisfy the settings on this grid.

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.errors import Problem
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
 @dataclass(frozen=True)
@@ -22,25 +23,27 @@ class ModelSize:
     num_heads: int
     mlp_ratio: float = 4.0
 
-    def check(self) -> str | None:
+    def check(self) -> Problem | None:
         """The rule that these numbers break and its remedy, or None where they fit."""
         if self.embed_dim % self.num_heads:
-            return (
+            return Problem(
                 f"num_heads must divide the width, got {self.num_heads} heads for {self.embed_dim}; "
-                f"choose a width that is a multiple of {self.num_heads}, or other heads"
+                f"choose a width that is a multiple of {self.num_heads}, or other heads",
+                keys=["num_heads", "embed_dim"],
             )
         if self.embed_dim * self.mlp_ratio < 1:
-            return f"mlp_ratio must leave the MLP a hidden width, got {self.mlp_ratio} of {self.embed_dim}; raise it"
+            return Problem(
+                f"mlp_ratio must leave the MLP a hidden width, got {self.mlp_ratio} of {self.embed_dim}; raise it",
+                keys=["mlp_ratio", "embed_dim"],
+            )
         return None
 
     def __str__(self) -> str:
         return f"{self.embed_dim}x{self.depth}x{self.num_heads}"
 
 
-class EncoderSize(ABC):
+class EncoderSize(Component[None], ABC):
     """A named or free size of the encoder."""
-
-    Params: type[ComponentParams] = ComponentParams
 
     def __init__(self, params: ComponentParams) -> None:
         self.params = params
@@ -50,10 +53,8 @@ class EncoderSize(ABC):
         """Width, depth and heads."""
 
 
-class PredictorSize(ABC):
+class PredictorSize(Component[None], ABC):
     """A named, relative or free size of the predictor."""
-
-    Params: type[ComponentParams] = ComponentParams
 
     def __init__(self, params: ComponentParams) -> None:
         self.params = params

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines for the tokens of a sequence, each [B, 1, K, head_dim]."""
 
 
-class PositionEmbedding(nn.Module, ABC):
+@dataclass(frozen=True)
+class PositionInputs:
+    """Where a position embedding is used: the patch grid, the width D of the tokens, and the attention heads."""
+
+    grid: Grid
+    embed_dim: int
+    num_heads: int
+
+
+class PositionEmbedding(Component[PositionInputs], nn.Module, ABC):
     """Tells a transformer where its tokens lie on the patch grid.
 
     A component overrides `add` (absolute embeddings) or `rotation` (relative ones), and leaves the other alone. One
     with trained parameters overrides `at_grid` too.
 
     Args:
-        params: the embedding's own `Params`.
+        params: the embedding's own `Params`; `check` gets the rest as `PositionInputs`.
         grid: the patch grid; it need not be square.
         embed_dim: D, width of the tokens.
         num_heads: attention heads; D / num_heads is the head width.
     """
-
-    Params: type[ComponentParams] = ComponentParams
 
     def __init__(self, params: ComponentParams, grid: Grid, embed_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -36,11 +44,6 @@ class PositionEmbedding(nn.Module, ABC):
         self.grid = grid
         self.embed_dim = embed_dim
         self.num_heads = num_heads
-
-    @classmethod
-    def check(cls, embed_dim: int, num_heads: int) -> str | None:
-        """The rule that these widths break and its remedy, or None where they fit."""
-        return None
 
     def add(self, tokens: Tensor, indices: Tensor) -> Tensor:
         """Add an absolute embedding.

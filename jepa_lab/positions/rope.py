@@ -6,8 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from jepa_lab.errors import Problem
 from jepa_lab.grid import Grid
-from jepa_lab.positions.base import POSITIONS, PositionEmbedding, Rotation
+from jepa_lab.positions.base import POSITIONS, PositionEmbedding, PositionInputs, Rotation
 from jepa_lab.registry import ComponentParams
 
 
@@ -45,12 +46,12 @@ class RotaryPosition(PositionEmbedding):
         self.register_buffer("sine", angles.sin().to(dtype), persistent=False)
 
     @classmethod
-    def check(cls, embed_dim: int, num_heads: int) -> str | None:
-        head_dim = embed_dim // num_heads
+    def check(cls, params: RopeParams, known: PositionInputs) -> Problem | None:
+        head_dim = known.embed_dim // known.num_heads
         if head_dim % 4:
-            return (
-                f"rope needs a head width that is a multiple of 4, got {embed_dim} / {num_heads} = {head_dim}; "
-                "change the width or the number of heads"
+            return Problem(
+                f"rope needs a head width that is a multiple of 4, got {known.embed_dim} / {known.num_heads} = "
+                f"{head_dim}; change the width or the number of heads"
             )
         return None
 

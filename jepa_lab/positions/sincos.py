@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jepa_lab.errors import Problem
 from jepa_lab.grid import Grid
-from jepa_lab.positions.base import POSITIONS, PositionEmbedding
+from jepa_lab.positions.base import POSITIONS, PositionEmbedding, PositionInputs
 from jepa_lab.registry import ComponentParams
 
 
@@ -53,9 +54,11 @@ class SinCosPosition(PositionEmbedding):
         self.register_buffer("table", table, persistent=False)
 
     @classmethod
-    def check(cls, embed_dim: int, num_heads: int) -> str | None:
-        if embed_dim % 4:
-            return f"sincos needs a width that is a multiple of 4, got {embed_dim}; choose such a width or `learned`"
+    def check(cls, params: ComponentParams, known: PositionInputs) -> Problem | None:
+        if known.embed_dim % 4:
+            return Problem(
+                f"sincos needs a width that is a multiple of 4, got {known.embed_dim}; choose such a width or `learned`"
+            )
         return None
 
     def add(self, tokens: Tensor, indices: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.subject import Subject
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,15 @@ class ProbeOutcome:
         return {**self.details, "scores": [asdict(score) for score in self.scores], "notes": list(self.notes)}
 
 
-class Probe(ABC):
+class Probe(Component[ProbeSplits], ABC):
     """Measures an encoder, or raw pixels by the same code.
 
     The validation split makes every choice, the test split is scored once. The encoder is left as it was.
 
     Args:
-        params: the probe's own `Params`.
+        params: the probe's own `Params`; `check` gets the images.
     """
 
-    Params: type[ComponentParams] = ComponentParams
     title: ClassVar[str]
     """Completes "Accuracy of ..."."""
     gives_one_accuracy: ClassVar[bool] = True
@@ -86,10 +85,6 @@ class Probe(ABC):
     def __init__(self, params: ComponentParams) -> None:
         self.params = params
 
-    def check(self, splits: ProbeSplits) -> str | None:
-        """The rule that the parameters break on these images, beginning with the parameter's name, or None."""
-        return None
-
     def score_keys(self, depth: int) -> tuple[str, ...]:
         """The keys of the scores that `run` gives, for an encoder of so many blocks."""
         return ("",)
@@ -98,9 +93,7 @@ class Probe(ABC):
     def run(self, subject: Subject) -> ProbeOutcome:
         """Measure."""
 
-    def draw(  # noqa: B027 - most probes have nothing to draw
-        self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path
-    ) -> None:
+    def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         """Write the figures of an outcome."""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from jepa_lab.errors import Key, Problem
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.scores import wilson_interval
@@ -45,12 +46,14 @@ class Knn(Probe):
     title = "a vote of the nearest neighbours"
     params: Params
 
-    def check(self, splits: ProbeSplits) -> str | None:
-        if self.params.neighbors <= len(splits.train):
+    @classmethod
+    def check(cls, params: Params, known: ProbeSplits) -> Problem | None:
+        if params.neighbors <= len(known.train):
             return None
-        return (
-            f"neighbors must be at most the number of training images ({len(splits.train)}), "
-            f"got {self.params.neighbors}; lower it, or probe with more images"
+        return Problem(
+            Key("neighbors"),
+            f" must be at most the number of training images ({len(known.train)}), got {params.neighbors}; lower it, "
+            "or probe with more images",
         )
 
     def run(self, subject: Subject) -> ProbeOutcome:

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from jepa_lab.data.order import BatchOrder
+from jepa_lab.errors import Key
 from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.feature_file import column_statistics, stored_features
@@ -22,7 +23,7 @@ from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.splits import labels_of
 from jepa_lab.probes.subject import Subject
 from jepa_lab.randomness import build_generator
-from jepa_lab.registry import ComponentParams
+from jepa_lab.registry import ComponentParams, broken_rule
 
 _MOMENTUM = 0.9
 _SMALLEST_STD = 1e-12
@@ -44,7 +45,9 @@ class LinearSgdParams(ComponentParams):
     @model_validator(mode="after")
     def _check(self) -> LinearSgdParams:
         if any(low >= high for low, high in itertools.pairwise(self.learning_rates)):
-            raise ValueError(f"learning_rates must be increasing without repetition, got {self.learning_rates}")
+            raise broken_rule(
+                Key("learning_rates"), f" must be increasing without repetition, got {self.learning_rates}"
+            )
         return self
 
 

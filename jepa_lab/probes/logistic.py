@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from jepa_lab.errors import Key
 from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.subject import Subject
-from jepa_lab.registry import ComponentParams
+from jepa_lab.registry import ComponentParams, broken_rule
 
 _TOLERANCE = 1e-5
 """Largest gradient of the mean loss at the end of a fit. At scikit-learn's 1e-4 a fit of separable features stops
@@ -43,7 +44,7 @@ class LogisticParams(ComponentParams):
     @model_validator(mode="after")
     def _check(self) -> LogisticParams:
         if any(low >= high for low, high in zip(self.c_grid, self.c_grid[1:], strict=False)):
-            raise ValueError(f"c_grid must be increasing without repetition, got {self.c_grid}")
+            raise broken_rule(Key("c_grid"), f" must be increasing without repetition, got {self.c_grid}")
         return self
 
 

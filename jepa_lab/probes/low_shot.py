@@ -12,11 +12,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from jepa_lab.errors import Key
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.logistic import LogisticParams, logistic_probe
 from jepa_lab.probes.subject import LabelledSplits, Subject
 from jepa_lab.randomness import build_generator
+from jepa_lab.registry import broken_rule
 
 _SEED = 0
 """Of the draws. They are the same for every run and control, so that what is compared saw the same labels."""
@@ -41,7 +43,7 @@ class LowShotParams(LogisticParams):
     def _check_shots(self) -> LowShotParams:
         counts = [math.inf if shots == "all" else shots for shots in self.shots]
         if any(low >= high for low, high in itertools.pairwise(counts)):
-            raise ValueError(f"shots must be increasing without repetition, `all` the last, got {self.shots}")
+            raise broken_rule(Key("shots"), f" must be increasing without repetition, `all` the last, got {self.shots}")
         return self
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.splits import stratified_sample
-from jepa_lab.errors import ConfigError, DataError
+from jepa_lab.errors import ConfigError, DataError, Key
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class ProbeSplits:
             return self.train
         if max_images < len(self.class_names):
             raise ConfigError(
-                f"probe.online_max_images must be at least the number of classes ({len(self.class_names)}), "
-                f"got {max_images}; raise it"
+                Key("online_max_images", "probe"),
+                f" must be at least the number of classes ({len(self.class_names)}), got {max_images}; raise it",
             )
         return self.train.subset(stratified_sample(labels_of(self.train), max_images, seed=0, keep_one=False))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from jepa_lab.errors import Problem
 from jepa_lab.maskers.base import Masks
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
 @dataclass(frozen=True)
@@ -66,21 +68,45 @@ class Term:
     value: Tensor
 
 
-class Regularizer(ABC):
+@dataclass(frozen=True)
+class ImagesAtOnce:
+    """How many images are computed at once: a batch in parts, on several processes."""
+
+    batch_size: int
+    parts: int
+    processes: int = 1
+
+    @property
+    def count(self) -> int:
+        """In one part, on one process."""
+        return self.batch_size // (self.parts * self.processes)
+
+
+class Regularizer(Component[ImagesAtOnce], ABC):
     """Computes terms that are added to the prediction loss.
 
     Args:
-        params: the regulariser's own `Params`.
+        params: the regulariser's own `Params`; `check` gets `ImagesAtOnce`.
 
     Attributes:
         min_images: the fewest images whose statistics mean something.
     """
 
-    Params: type[ComponentParams] = ComponentParams
     min_images: int = 1
 
     def __init__(self, params: ComponentParams) -> None:
         self.params = params
+
+    @classmethod
+    def check(cls, params: Any, known: ImagesAtOnce) -> Problem | str | None:
+        """Whether statistics of so many images mean something."""
+        if known.count >= cls.min_images:
+            return None
+        among = "" if known.processes == 1 else f" by each of {known.processes} processes"
+        return Problem(
+            f"its statistics need at least {cls.min_images} images at once, got a batch of {known.batch_size} in "
+            f"{known.parts} part(s){among}; raise training.batch_size, or lower training.accumulation_steps"
+        )
 
     @abstractmethod
     def terms(self, representations: Representations) -> dict[str, Term]:

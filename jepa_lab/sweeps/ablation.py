@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError, WithJsonSchema, model_validator
 
 from jepa_lab.config.documents import Document, load_document
 from jepa_lab.config.explanations import explain_all
-from jepa_lab.errors import ConfigError
-from jepa_lab.registry import ComponentParams
+from jepa_lab.errors import ConfigError, ConfigProblems
+from jepa_lab.registry import ComponentParams, broken_rule
 
 Kind = Literal["arms", "grid", "one_at_a_time", "search"]
 KINDS: tuple[Kind, ...] = ("arms", "grid", "one_at_a_time", "search")
@@ -53,26 +53,45 @@ class Parameter(ComponentParams):
     def _check_categorical(self) -> None:
         given = {"low", "high", "log", "step"} & self.model_fields_set
         if given:
-            raise ValueError(f"a categorical has choices, not {', '.join(sorted(given))}; remove those")
+            raise broken_rule(
+                f"a categorical has choices, not {', '.join(sorted(given))}; remove those", keys=sorted(given)
+            )
         if self.choices is None:
-            raise ValueError("choices are missing; a categorical needs them, as in choices: [pad, subset]")
+            raise broken_rule(
+                "choices are missing; a categorical needs them, as in choices: [pad, subset]", keys=["type"]
+            )
 
     def _check_range(self) -> None:
         if self.choices is not None:
-            raise ValueError(f"choices belong to type: categorical, this type is {self.type}; change one of them")
+            raise broken_rule(
+                f"choices belong to type: categorical, this type is {self.type}; change one of them",
+                keys=["choices", "type"],
+            )
         low, high = self.low, self.high
         if low is None or high is None:
-            raise ValueError(f"low and high are both needed for type: {self.type}; add them")
+            raise broken_rule(
+                f"low and high are both needed for type: {self.type}; add them", keys=["low", "high", "type"]
+            )
         if low >= high:
-            raise ValueError(f"low must be below high, got {low:g} and {high:g}; swap or widen them")
+            raise broken_rule(
+                f"low must be below high, got {low:g} and {high:g}; swap or widen them", keys=["low", "high"]
+            )
         if self.type == "int" and not all(each is None or each.is_integer() for each in (low, high, self.step)):
-            raise ValueError("low, high and step of type: int must be integers; use type: float for others")
+            raise broken_rule(
+                "low, high and step of type: int must be integers; use type: float for others",
+                keys=["low", "high", "step", "type"],
+            )
         if self.log and low <= 0:
-            raise ValueError(f"low must be above 0 on a logarithmic scale, got {low:g}; raise it or remove log")
+            raise broken_rule(
+                f"low must be above 0 on a logarithmic scale, got {low:g}; raise it or remove log", keys=["low", "log"]
+            )
         if self.log and self.step is not None:
-            raise ValueError("step and log exclude each other; remove one")
+            raise broken_rule("step and log exclude each other; remove one", keys=["step", "log"])
         if self.step is not None and (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(self.step)):
-            raise ValueError(f"step must divide high - low, got {self.step:g} for {low:g} to {high:g}; change one")
+            raise broken_rule(
+                f"step must divide high - low, got {self.step:g} for {low:g} to {high:g}; change one",
+                keys=["step", "low", "high"],
+            )
 
 
 class Budget(ComponentParams):
@@ -86,7 +105,7 @@ class Budget(ComponentParams):
     @model_validator(mode="after")
     def _check(self) -> Budget:
         if (self.trials is None) == (self.hours is None):
-            raise ValueError("give exactly one of trials and hours, as in {trials: 30}")
+            raise broken_rule("give exactly one of trials and hours, as in {trials: 30}", keys=["trials", "hours"])
         return self
 
 
@@ -171,8 +190,8 @@ def load_ablation(path: Path) -> AblationFile:
     """
     document = load_document(path)
     if "encoder" in document.data:
-        raise ConfigError(f"{document.place(('encoder',))}: this is a pipeline; use `jepa-lab run {path}`")
+        raise ConfigError(f"this is a pipeline; use `jepa-lab run {path}`", place=document.place(("encoder",)))
     try:
         return AblationFile(Ablation.model_validate(document.data), document, path)
     except ValidationError as error:
-        raise ConfigError(explain_all(document, error.errors(include_url=False), Ablation)) from None
+        raise ConfigProblems(*explain_all(document, error.errors(include_url=False), Ablation)) from None

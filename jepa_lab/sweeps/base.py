@@ -45,7 +45,7 @@ class Change:
         path = path_of(self.key)
         write_override(document, path, copy.deepcopy(self.value), self.place)
         for rest, place in self.inner.items():
-            document.places[(*path, *rest)] = place
+            document.mark((*path, *rest), place)
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,9 @@ def _base_path(file: AblationFile) -> Path:
     path = file.path.parent / file.ablation.base
     if not path.is_file():
         raise ConfigError(
-            f"{file.place('base')}: base names {path}, which is not a file; name a pipeline file as seen from the "
-            "folder of this file, as in base: ../pipelines/digits.yaml"
+            f"base names {path}, which is not a file; name a pipeline file as seen from the folder of this file, as in "
+            "base: ../pipelines/digits.yaml",
+            place=file.place("base"),
         )
     short = Path(os.path.normpath(path))
     return short if short.exists() and short.samefile(path) else path

@@ -11,7 +11,7 @@ from typing import Any
 
 from jepa_lab.config.explanations import first_lines
 from jepa_lab.config.loading import LoadedPipeline, config_digest, flat_items
-from jepa_lab.errors import ConfigError, JepaLabError
+from jepa_lab.errors import ConfigProblems, JepaLabError
 from jepa_lab.sweeps.ablation import AblationFile, Direction, Kind, load_ablation
 from jepa_lab.sweeps.base import load_base, with_seed
 from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_sources
@@ -166,7 +166,7 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
         overrides: `key=value` for all arms, after the file's own `overrides` and before those of an arm.
         preset: overlay on every arm's pipeline, and fewer seeds.
     Raises:
-        ConfigError: every problem on a line of its own.
+        ConfigProblems: all that is wrong.
     """
     file = load_ablation(path)
     if preset is not None:
@@ -178,7 +178,7 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
     try:
         base = load_base(file, overrides, preset)
     except JepaLabError as error:
-        raise ConfigError(first_lines([*problems, *str(error).splitlines()])) from error
+        raise ConfigProblems(*first_lines([*problems, *error.lines])) from error
     # Without those that a rule has refused already: they would also be told to equal the baseline.
     sound = [draft for draft in drafts if draft.name == baseline or _may_differ(draft)]
     pipelines, broken = validate_arms(sound, base)
@@ -187,7 +187,7 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
     search = build_search(file, base) if kind == "search" and not problems else None
     problems += search_problems(search) if search is not None else []
     if problems:
-        raise ConfigError(first_lines(problems))
+        raise ConfigProblems(*first_lines(problems))
     return _plan(file, kind, drafts, pipelines, search)
 
 

@@ -45,15 +45,17 @@ def kind_of(file: AblationFile) -> Kind:
     if len(kinds) != 1:
         place = file.place(kinds[1]) if kinds else file.place()
         raise ConfigError(
-            f"{place}: an ablation needs exactly one of arms, grid, one_at_a_time and search with something in it, "
-            f"got {' and '.join(kinds) or 'none'}; {'remove all but one' if kinds else 'add one'}"
+            "an ablation needs exactly one of arms, grid, one_at_a_time and search with something in it, "
+            f"got {' and '.join(kinds) or 'none'}; {'remove all but one' if kinds else 'add one'}",
+            place=place,
         )
     num_trials = count_arms(ablation, kinds[0]) * len(ablation.seeds)
     if num_trials > MAX_TRIALS:
         raise ConfigError(
-            f"{file.place(kinds[0])}: {kinds[0]} gives {count_arms(ablation, kinds[0]):,} arms and "
-            f"{len(ablation.seeds)} seeds, that is {num_trials:,} trials, and at most {MAX_TRIALS:,} are possible; "
-            "remove values, or use one_at_a_time or search"
+            f"{kinds[0]} gives {count_arms(ablation, kinds[0]):,} arms and {len(ablation.seeds)} seeds, that is "
+            f"{num_trials:,} trials, and at most {MAX_TRIALS:,} are possible; remove values, or use one_at_a_time or "
+            "search",
+            place=file.place(kinds[0]),
         )
     return kinds[0]
 

@@ -30,7 +30,7 @@ class _Findings:
         try:
             return build()
         except (ConfigError, DeviceError) as error:
-            for line in str(error).splitlines():
+            for line in error.lines:
                 self.arms_of.setdefault(line, []).append(name)
             return None
 

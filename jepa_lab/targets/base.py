@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from jepa_lab.errors import Problem
 from jepa_lab.grid import patchify
 from jepa_lab.maskers.base import Masks
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ ImageBatches = Callable[[int], Iterator[Tensor]]
 float32, channel-normalised, not augmented."""
 
 
-class Target(nn.Module, ABC):
+class Target(Component[TargetInputs], nn.Module, ABC):
     """Computes the targets of a batch, without gradients.
 
     What a target learns of the training images before the first step (`fit`) lives in its buffers, so that it is
@@ -47,13 +49,12 @@ class Target(nn.Module, ABC):
 
     Args:
         params: the target's own `Params`.
-        inputs: what it is computed from.
+        inputs: what it is computed from; `check` gets it too.
 
     Attributes:
         num_features: D of the targets, which the predictor puts out for each patch.
     """
 
-    Params: type[ComponentParams] = ComponentParams
     num_features: int
 
     def __init__(self, params: ComponentParams, inputs: TargetInputs) -> None:
@@ -63,13 +64,11 @@ class Target(nn.Module, ABC):
         self.num_features = inputs.embed_dim
 
     @classmethod
-    def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
-        """The rule that params and inputs break together and its remedy, or None where they fit."""
-        return None
+    def check_levels(cls, params: Any) -> Problem | str | None:
+        """Why it cannot be predicted at coarser levels, and the remedy; None for a `FeatureGridTarget` that can.
 
-    @classmethod
-    def check_levels(cls, params: ComponentParams) -> str | None:
-        """Why it cannot be predicted at coarser levels, and the remedy; None for a `FeatureGridTarget` that can."""
+        Parameters are named as in `check`.
+        """
         return "it has no features at coarser levels; use target=features, or hierarchy.num_levels=1"
 
     def encoder_sequences(self, num_patches: float, num_blocks: int, block_patches: float) -> tuple[int, float]:
@@ -118,7 +117,7 @@ class FeatureGridTarget(Target):
     """
 
     @classmethod
-    def check_levels(cls, params: ComponentParams) -> str | None:
+    def check_levels(cls, params: Any) -> Problem | str | None:
         return None
 
     @abstractmethod

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from jepa_lab.errors import Key, Problem
 from jepa_lab.maskers.base import Masks
 from jepa_lab.registry import ComponentParams
 from jepa_lab.targets.base import TARGETS, FeatureGridTarget, TargetInputs, at_targets
@@ -54,12 +55,12 @@ class EncodedTarget(FeatureGridTarget):
     params: EncodedParams
 
     @classmethod
-    def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
-        assert isinstance(params, EncodedParams)
-        if params.num_layers > inputs.depth:
-            return (
-                f"num_layers must be at most the number of blocks of the encoder ({inputs.depth}), got "
-                f"{params.num_layers}; lower it"
+    def check(cls, params: EncodedParams, known: TargetInputs) -> Problem | None:
+        if params.num_layers > known.depth:
+            return Problem(
+                Key("num_layers"),
+                f" must be at most the number of blocks of the encoder ({known.depth}), got {params.num_layers}; "
+                "lower it",
             )
         return None
 
@@ -79,10 +80,12 @@ class FeaturesTarget(EncodedTarget):
     params: FeaturesParams
 
     @classmethod
-    def check_levels(cls, params: ComponentParams) -> str | None:
-        assert isinstance(params, FeaturesParams)
+    def check_levels(cls, params: FeaturesParams) -> Problem | None:
         if params.encode == "target_patches_only":
-            return "encode=target_patches_only has no features around a block to make coarser ones of; use whole_image"
+            return Problem(
+                Key("encode"),
+                "=target_patches_only has no features around a block to make coarser ones of; use whole_image",
+            )
         return None
 
     def encoder_sequences(self, num_patches: float, num_blocks: int, block_patches: float) -> tuple[int, float]:

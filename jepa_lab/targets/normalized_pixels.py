@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jepa_lab.errors import Problem
 from jepa_lab.registry import ComponentParams
 from jepa_lab.targets.base import TARGETS, PatchTarget, TargetInputs
 
@@ -24,9 +25,9 @@ class NormalizedPixelsTarget(PatchTarget):
         self.num_features = inputs.patch_dim
 
     @classmethod
-    def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
-        if inputs.patch_dim < 2:
-            return "name=normalized_pixels needs patches of several numbers; use pixels, or a larger encoder.patch_size"
+    def check(cls, params: ComponentParams, known: TargetInputs) -> Problem | None:
+        if known.patch_dim < 2:
+            return Problem("normalized_pixels needs patches of several numbers; use pixels, or larger patches")
         return None
 
     def of_patches(self, patches: Tensor) -> Tensor:

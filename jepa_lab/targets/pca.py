@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key, Problem
 from jepa_lab.grid import patchify
 from jepa_lab.registry import ComponentParams
 from jepa_lab.targets.base import TARGETS, ImageBatches, PatchTarget, TargetInputs
@@ -58,13 +58,12 @@ class PcaTarget(PatchTarget):
         self.register_buffer("total_variance", torch.zeros(()))  # of all P components
 
     @classmethod
-    def check(cls, params: ComponentParams, inputs: TargetInputs) -> str | None:
-        assert isinstance(params, PcaParams)
-        if params.num_components is not None and params.num_components > inputs.patch_dim:
-            return (
-                f"num_components must be at most the numbers of a patch ({inputs.num_channels} channel(s) x "
-                f"{inputs.patch_size} x {inputs.patch_size} = {inputs.patch_dim}), "
-                f"got {params.num_components}; lower it"
+    def check(cls, params: PcaParams, known: TargetInputs) -> Problem | None:
+        if params.num_components is not None and params.num_components > known.patch_dim:
+            return Problem(
+                Key("num_components"),
+                f" must be at most the numbers of a patch ({known.num_channels} channel(s) x {known.patch_size} x "
+                f"{known.patch_size} = {known.patch_dim}), got {params.num_components}; lower it",
             )
         return None
 
@@ -83,9 +82,10 @@ class PcaTarget(PatchTarget):
             outer = outer + patches.T @ patches
         if count <= self.num_features:
             raise DataError(
-                f"target.num_components={self.num_features} needs more than {self.num_features} training patches, and "
-                f"the fit on at most target.num_images={self.params.num_images} images has {count}; lower the first or "
-                "raise the second"
+                Key("num_components"),
+                f"={self.num_features} needs more than {self.num_features} training patches, and the fit on at most ",
+                Key("num_images"),
+                f"={self.params.num_images} images has {count}; lower the first or raise the second",
             )
         mean = total / count
         covariance = outer / count - torch.outer(mean, mean)  # [P, P]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 if TYPE_CHECKING:
     from jepa_lab.tracking.description import TrackerSettings
@@ -55,7 +55,7 @@ class MirrorState:
         )
 
 
-class Tracker(ABC):
+class Tracker(Component[None], ABC):
     """Follows one run folder at a time.
 
     The run writes its folder as if there were no tracker; `start` and `close` are all that it calls.
@@ -67,8 +67,6 @@ class Tracker(ABC):
     Raises:
         ConfigError: the tracker cannot work here at all (a package is missing).
     """
-
-    Params: type[ComponentParams] = ComponentParams
 
     def __init__(self, params: ComponentParams, recorded: RecordedPlace | None = None) -> None:
         self.params, self.recorded = params, recorded

@@ -16,6 +16,9 @@ from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.atomic import write_json_atomically
 
 T = TypeVar("T")
+RESTORE = "restore it from a copy"
+"""What to do about a damaged file."""
+
 _ENVELOPE = ("format", "format_version", "sha256")
 
 
@@ -60,11 +63,11 @@ def read_versioned_record(path: Path, kind: str, versions: Sequence[int]) -> tup
     except FileNotFoundError:
         raise RunFolderError(f"{path} is missing; is {path.parent} a run folder of jepa-lab?") from None
     except (OSError, ValueError, RecursionError) as error:  # no such bytes, no JSON, or JSON that none of ours is
-        raise RunFolderError(f"{path} cannot be read ({error}); restore it from a copy") from error
+        raise RunFolderError(f"{path} cannot be read ({error})", remedy=RESTORE) from error
     if not sound:
-        raise RunFolderError(f"{path} is not a {kind!r} file of jepa-lab; restore it from a copy")
+        raise RunFolderError(f"{path} is not a {kind!r} file of jepa-lab", remedy=RESTORE)
     if record.get("sha256") != checksum:
-        raise RunFolderError(f"{path} is damaged: its checksum does not match; restore it from a copy")
+        raise RunFolderError(f"{path} is damaged: its checksum does not match", remedy=RESTORE)
     version = record.get("format_version")
     if version not in versions:
         raise RunFolderError(
@@ -82,13 +85,13 @@ def record_as(kind: type[T], content: Mapping[str, Any], path: Path) -> T:
     """
     unknown = set(content) - {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown:
-        raise RunFolderError(f"{path} is damaged: unknown fields {sorted(unknown)}; restore it from a copy")
+        raise RunFolderError(f"{path} is damaged: unknown fields {sorted(unknown)}", remedy=RESTORE)
     try:
         return _adapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
-        raise RunFolderError(f"{path} is damaged: {field}: {first['msg']}; restore it from a copy") from error
+        raise RunFolderError(f"{path} is damaged: {field}: {first['msg']}", remedy=RESTORE) from error
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:

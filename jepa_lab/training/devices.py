@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
-from jepa_lab.errors import DeviceError, RunOutOfMemory
+from jepa_lab.errors import DeviceError, Key, RunOutOfMemory
 from jepa_lab.training.settings import TrainingSettings
 
 _CPU_MEMORY_FULL = "DefaultCPUAllocator: can't allocate memory"
+_DEVICE = Key("device", "training")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -121,11 +122,13 @@ def _resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise DeviceError(
-            f"training.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}; use training.device=auto"
+            f"training.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}; use training.device=auto",
+            keys=[_DEVICE],
         ) from None
     if (device.index or 0) >= _device_counts().get(device.type, 0):
         raise DeviceError(
-            f"training.device={name!r} is not on this machine, which has {_devices_here()}; use training.device=auto"
+            f"training.device={name!r} is not on this machine, which has {_devices_here()}; use training.device=auto",
+            keys=[_DEVICE],
         )
     return device
 
@@ -152,7 +155,8 @@ def _resolve_compile(choice: str, device: torch.device) -> bool:
     missing = _missing_for_compiling(device) if choice == "on" else None
     if missing is not None:
         raise DeviceError(
-            f"training.compile=on needs {missing}, which is not here; install it, or use training.compile=off"
+            f"training.compile=on needs {missing}, which is not here; install it, or use training.compile=off",
+            keys=[Key("compile", "training")],
         )
     return choice == "on"
 

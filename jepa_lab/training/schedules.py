@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import Field, model_validator
 
-from jepa_lab.registry import ComponentParams
+from jepa_lab.errors import Key
+from jepa_lab.registry import ComponentParams, broken_rule
 from jepa_lab.training.ema.base import EmaSchedule
 
 
@@ -65,15 +66,18 @@ class OptimizerSettings(ComponentParams):
     @model_validator(mode="after")
     def _check(self) -> OptimizerSettings:
         if self.warmup_fraction is not None and self.warmup_epochs is not None:
-            raise ValueError(
-                "give warmup_fraction or warmup_epochs, not both; set one to null, as in optimizer.warmup_fraction=null"
+            fraction, epochs = Key("warmup_fraction"), Key("warmup_epochs")
+            raise broken_rule(
+                "give ", fraction, " or ", epochs, ", not both; set one to null, as in ", fraction, "=null"
             )
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
+            raise broken_rule(Key("betas"), f" must lie in [0, 1), got {self.betas}")
         if self.predictor_final_weight_decay is not None and self.predictor_weight_decay is None:
-            raise ValueError(
-                "predictor_final_weight_decay needs predictor_weight_decay, where its cosine starts; give both, or "
-                "neither to let the predictor follow the encoder"
+            raise broken_rule(
+                Key("predictor_final_weight_decay"),
+                " needs ",
+                Key("predictor_weight_decay"),
+                ", where its cosine starts; give both, or neither to let the predictor follow the encoder",
             )
         return self
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from jepa_lab.registry import ComponentParams
+from jepa_lab.errors import Key
+from jepa_lab.registry import ComponentParams, broken_rule
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -50,7 +51,10 @@ class TrainingSettings(ComponentParams):
     @model_validator(mode="after")
     def _check(self) -> TrainingSettings:
         if self.batch_size % self.accumulation_steps:
-            raise ValueError(
-                f"accumulation_steps must divide batch_size, got {self.accumulation_steps} and {self.batch_size}"
+            raise broken_rule(
+                Key("accumulation_steps"),
+                " must divide ",
+                Key("batch_size"),
+                f", got {self.accumulation_steps} and {self.batch_size}",
             )
         return self

@@ -68,7 +68,7 @@ def subjects(probe: Probe) -> Iterator[Subject]:
 @every_probe
 def test_accuracies_are_shares_and_an_outcome_is_json(entry: Entry[Probe]) -> None:
     probe = build(entry)
-    assert probe.check(make_splits()) is None
+    assert probe.check(probe.params, make_splits()) is None
     for subject in subjects(probe):
         outcome = probe.run(subject)
         found = accuracies(outcome, "validation") + accuracies(outcome, "test")

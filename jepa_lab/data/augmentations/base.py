@@ -7,18 +7,16 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
-class Augmentation(ABC):
+class Augmentation(Component[int], ABC):
     """Changes each image of a batch by its own random draw.
 
     Args:
-        params: the augmentation's own `Params`.
+        params: the augmentation's own `Params`; `check` gets the image size.
         image_size: height and width of the result, in pixels.
     """
-
-    Params: type[ComponentParams] = ComponentParams
 
     def __init__(self, params: ComponentParams, image_size: int) -> None:
         self.params = params

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from jepa_lab.data.augmentations.base import AUGMENTATIONS, Augmentation
 from jepa_lab.data.augmentations.crop import crop_and_resize, sample_crops
-from jepa_lab.registry import ComponentParams
+from jepa_lab.errors import Key
+from jepa_lab.registry import ComponentParams, broken_rule
 
 
 @AUGMENTATIONS.register(
@@ -44,9 +45,9 @@ class Minimal(Augmentation):
         def _check_ranges(self) -> Minimal.Params:
             scale, ratio = self.crop_scale, self.crop_aspect_ratio
             if not 0 < scale[0] <= scale[1] <= 1:
-                raise ValueError(f"crop_scale must satisfy 0 < min <= max <= 1, got {scale}")
+                raise broken_rule(Key("crop_scale"), f" must satisfy 0 < min <= max <= 1, got {scale}")
             if not 0 < ratio[0] <= ratio[1]:
-                raise ValueError(f"crop_aspect_ratio must satisfy 0 < min <= max, got {ratio}")
+                raise broken_rule(Key("crop_aspect_ratio"), f" must satisfy 0 < min <= max, got {ratio}")
             return self
 
     params: Params

@@ -9,6 +9,8 @@ from torch import Tensor
 from jepa_lab.data.augmentations.base import AUGMENTATIONS, Augmentation
 from jepa_lab.data.augmentations.blur import gaussian_blur
 from jepa_lab.data.augmentations.moderate import Moderate
+from jepa_lab.errors import Key
+from jepa_lab.registry import broken_rule
 
 
 @AUGMENTATIONS.register(
@@ -40,7 +42,7 @@ class Strong(Augmentation):
         @model_validator(mode="after")
         def _check_sigma(self) -> Strong.Params:
             if not 0.01 <= self.blur_sigma[0] <= self.blur_sigma[1] <= 100:
-                raise ValueError(f"blur_sigma must satisfy 0.01 <= min <= max <= 100, got {self.blur_sigma}")
+                raise broken_rule(Key("blur_sigma"), f" must satisfy 0.01 <= min <= max <= 100, got {self.blur_sigma}")
             return self
 
     params: Params

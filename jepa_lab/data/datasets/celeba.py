@@ -13,7 +13,7 @@ from pydantic import Field
 from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageFiles, ImageFileSet
 from jepa_lab.data.download import complete_folder, download_or_explain, missing_files, problem_with_files
 from jepa_lab.data.image_files import load_files
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key, Problem
 from jepa_lab.registry import ComponentParams
 
 DEFAULT_ROOT = Path("data/celeba")
@@ -185,11 +185,12 @@ class CelebA(ImageDataset):
         return folder / IMAGES
 
     @property
-    def _remedy(self) -> str:
-        return (
+    def _remedy(self) -> Problem:
+        return Problem(
             f"Get {ARCHIVE} (Align&Cropped Images), {ATTRIBUTES} and {PARTITION} from {PAGE} and put them in "
-            f"{self._folder}, or set data.root=FOLDER to the folder that holds the folder celeba; for the download "
-            "install gdown"
+            f"{self._folder}, or set ",
+            Key("root"),
+            "=FOLDER to the folder that holds the folder celeba; for the download install gdown",
         )
 
 

@@ -12,7 +12,7 @@ from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit
 from jepa_lab.data.download import download_or_explain, missing_files
 from jepa_lab.data.idx import REMEDY, read_idx, read_idx_shape
 from jepa_lab.data.pixels import data_digest, resize_images
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key, Problem
 from jepa_lab.registry import ComponentParams
 
 DEFAULT_ROOT = Path("data/fashion_mnist")
@@ -118,11 +118,12 @@ class FashionMnist(ImageDataset):
         return f"Fashion-MNIST is not in {' or '.join(str(place) for place in self._places)}"
 
     @property
-    def _remedy(self) -> str:
+    def _remedy(self) -> Problem:
         names = ", ".join(name for names in FILES.values() for name in names)
-        return (
-            f"Put the four files {names} (with or without .gz) in {self._root}, or set data.root=FOLDER to "
-            "the folder that has them, or leave it out and install Debian's package dataset-fashion-mnist"
+        return Problem(
+            f"Put the four files {names} (with or without .gz) in {self._root}, or set ",
+            Key("root"),
+            "=FOLDER to the folder that has them, or leave it out and install Debian's package dataset-fashion-mnist",
         )
 
     def _read_split(self, folder: Path, part: str) -> ImageSplit:

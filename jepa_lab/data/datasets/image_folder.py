@@ -16,7 +16,7 @@ from jepa_lab.data.base import (
 )
 from jepa_lab.data.folders.tree import ImageTree, find_image_tree
 from jepa_lab.data.image_files import load_files
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, Key
 from jepa_lab.registry import ComponentParams
 
 
@@ -39,8 +39,13 @@ class ImageFolder(ImageDataset):
         super().__init__(params, root, image_size)
         if root is None:
             raise ConfigError(
-                "data.root is required for data.dataset=image_folder, got none; set data.root=FOLDER to a "
-                "folder with train/<class>/ and test/<class>/ images, with <class>/ images, or with images alone"
+                Key("root"),
+                " is required for ",
+                Key("dataset"),
+                "=image_folder, got none; set ",
+                Key("root"),
+                "=FOLDER to a folder with train/<class>/ and test/<class>/ images, with <class>/ images, or with "
+                "images alone",
             )
         self.folder = root
         self.choice = USUAL_FOLDERS

@@ -10,7 +10,7 @@ from jepa_lab.data.download import NEEDS_NO_FILES, complete_folder
 from jepa_lab.data.folders.labels import check_same_classes, labelled_part
 from jepa_lab.data.folders.scan import folders_in
 from jepa_lab.data.image_files import load_files
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key
 from jepa_lab.registry import ComponentParams
 
 DEFAULT_ROOT = Path("data/imagenet")
@@ -71,7 +71,10 @@ class ImageNet(ImageDataset):
             raise DataError(
                 f"{folder} must have {NUM_IMAGES[part]} images of {NUM_CLASSES} classes to be ImageNet-1k, got "
                 f"{len(found.files)} of {len(names)}; if it was unpacked by hand unpack it again, and for a part of "
-                "ImageNet set data.dataset=image_folder"
+                "ImageNet set ",
+                Key("dataset"),
+                "=image_folder",
+                keys=["root"],
             )
         return found
 
@@ -85,8 +88,10 @@ class ImageNet(ImageDataset):
                 raise DataError(
                     f"ImageNet is not complete: {self._root / part} is missing, and so is {path} to unpack it from. "
                     f"ImageNet cannot be downloaded without an account: get {names} from {PAGE} and put them in "
-                    f"{self._root}, or set data.root=FOLDER to a folder with train/<wnid>/ and val/<wnid>/; "
-                    f"{NEEDS_NO_FILES}"
+                    f"{self._root}, or set ",
+                    Key("root"),
+                    f"=FOLDER to a folder with train/<wnid>/ and val/<wnid>/; {NEEDS_NO_FILES}",
+                    keys=["dataset"],
                 )
 
     def _unpack(self, part: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit
 from jepa_lab.data.download import download_or_explain, missing_files, problem_with_files
 from jepa_lab.data.pixels import data_digest, resize_images
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key, Problem
 from jepa_lab.registry import ComponentParams
 
 DEFAULT_ROOT = Path("data/stl10")
@@ -125,12 +125,14 @@ class Stl10(ImageDataset):
             raise DataError(f"{still}, even after the download; remove {self._root} and start again")
 
     @property
-    def _remedy(self) -> str:
+    def _remedy(self) -> Problem:
         from torchvision.datasets import STL10
 
-        return (
-            f"Unpack {STL10.filename} ({STL10.url}) in {self._root}, so that it holds the folder "
-            f"{STL10.base_folder}, or set data.root=FOLDER to the folder that holds it"
+        return Problem(
+            f"Unpack {STL10.filename} ({STL10.url}) in {self._root}, so that it holds the folder {STL10.base_folder}, "
+            "or set ",
+            Key("root"),
+            "=FOLDER to the folder that holds it",
         )
 
     def _read_images(self, names: tuple[str, ...]) -> Tensor:

@@ -20,7 +20,7 @@ from jepa_lab.data.folders.scan import (
     images_in,
     shortened,
 )
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key
 
 LAYOUTS = (
     "layouts that are read: ROOT/train/<class>/IMAGES with ROOT/test/<class>/IMAGES, ROOT/<class>/IMAGES, or images "
@@ -63,8 +63,11 @@ def training_part(root: Path, folders: SplitFolders, labels: LabelSource) -> Par
         return _train_is_a_class(root, folders, siblings, labels)
     if labels == "folders":
         raise DataError(
-            f"data.labels=folders needs class folders in {folders.train}, which has none; add them, or set "
-            "data.labels=none to train without labels"
+            Key("labels"),
+            f"=folders needs class folders in {folders.train}, which has none; add them, or set ",
+            Key("labels"),
+            "=none to train without labels",
+            keys=["root"],
         )
     return _unlabelled(contents_below(folders.train), folders.train)
 
@@ -72,8 +75,10 @@ def training_part(root: Path, folders: SplitFolders, labels: LabelSource) -> Par
 def _check_several(folder: Path, names: tuple[str, ...]) -> None:
     if len(names) == 1:
         raise DataError(
-            f"{folder} has the single class folder {names[0]!r}, and one class cannot be probed; set data.labels=none "
-            "to train without labels, or add the other classes"
+            f"{folder} has the single class folder {names[0]!r}, and one class cannot be probed; set ",
+            Key("labels"),
+            "=none to train without labels, or add the other classes",
+            keys=["root"],
         )
 
 
@@ -85,8 +90,10 @@ def _train_is_a_class(root: Path, folders: SplitFolders, siblings: list[str], la
         return labelled_part(root, tuple(sorted((name, *siblings))))
     beside = shortened([f"{as_text(each)}/" for each in siblings])
     raise DataError(
-        f"{folders.train} holds images and no class folders, and so do folders beside it: {beside}; set "
-        f"data.labels=folders if {name}/ is one of the classes, else move those folders elsewhere"
+        f"{folders.train} holds images and no class folders, and so do folders beside it: {beside}; set ",
+        Key("labels"),
+        f"=folders if {name}/ is one of the classes, else move those folders elsewhere",
+        keys=["root"],
     )
 
 
@@ -129,8 +136,12 @@ def _root_classes(root: Path, folders: SplitFolders) -> Part:
     names = tuple(name for name in folders.others if contents_below(root / name).images)
     if len(names) < 2:
         raise DataError(
-            f"data.labels=folders needs at least two folders with images in {root}, got {len(names)}; add the other "
-            "classes, or set data.labels=none to train without labels"
+            Key("labels"),
+            f"=folders needs at least two folders with images in {root}, got {len(names)}; add the other "
+            "classes, or set ",
+            Key("labels"),
+            "=none to train without labels",
+            keys=["root"],
         )
     return labelled_part(root, names)
 
@@ -140,8 +151,11 @@ def _check_no_data_set_inside(root: Path, folders: SplitFolders) -> None:
     for name in folders.others:
         if find_split_folders(root / name).train is not None:
             raise DataError(
-                f"{root} has no train/, but {root / name} has; set data.root={root / name}, or data.labels=none to "
-                "train on all images without labels"
+                f"{root} has no train/, but {root / name} has; set ",
+                Key("root"),
+                f"={root / name}, or ",
+                Key("labels"),
+                "=none to train on all images without labels",
             )
 
 
@@ -173,7 +187,7 @@ def labelled_part(folder: Path, names: tuple[str, ...], may_lack_classes: bool =
     if stray:
         raise DataError(
             f"{folder} holds class folders and images beside them (such as {stray[0]!r}), which have no label; "
-            "move the images into class folders or elsewhere"
+            "move the images into class folders or elsewhere",
         )
     files: list[Path] = []
     labels: list[int] = []
@@ -186,7 +200,7 @@ def labelled_part(folder: Path, names: tuple[str, ...], may_lack_classes: bool =
         if not (found.images or may_lack_classes):
             raise DataError(
                 f"the class folder {folder / name} holds no images ({_what_is_there(found)}); "
-                "add some or remove the folder"
+                "add some or remove the folder",
             )
         files += found.images
         labels += [label] * len(found.images)
@@ -212,8 +226,10 @@ def check_same_classes(test_folder: Path, folder_names: tuple[str, ...]) -> None
     missing = [as_text(name) for name in folder_names if name not in test_names]
     if missing:
         raise DataError(
-            f"{test_folder} lacks classes of the training images: {shortened(missing)}; restore their folders, or set "
-            "data.dataset=image_folder"
+            f"{test_folder} lacks classes of the training images: {shortened(missing)}; restore their folders, or set ",
+            Key("dataset"),
+            "=image_folder",
+            keys=["root"],
         )
 
 
@@ -230,7 +246,7 @@ def check_known_classes(folder: Path, folder_names: tuple[str, ...]) -> None:
             break
     raise DataError(
         f"{folder} has classes that the training images lack: {shortened([as_text(name) for name in unknown])}{hint}; "
-        "name class folders alike in both, or move those away"
+        "name class folders alike in both, or move those away",
     )
 
 

@@ -20,7 +20,7 @@ from jepa_lab.data.folders.labels import (
 from jepa_lab.data.folders.roles import SplitFolders, find_split_folders
 from jepa_lab.data.folders.scan import as_text, counted, endings, folders_in, images_in, shortened
 from jepa_lab.data.folders.tiny_imagenet import ANNOTATIONS, UNSORTED, annotated_images, is_annotated
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, Key
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,11 @@ def _chosen_validation(root: Path, folders: SplitFolders, train: Part, notes: li
     folder = folders.validation
     if folder is None:
         raise DataError(
-            f"data.validation_split=folder needs a folder val/, valid/ or validation/ in {root}, which has none; "
-            "add it, or set data.validation_split=fraction"
+            Key("validation_split"),
+            f"=folder needs a folder val/, valid/ or validation/ in {root}, which has none; add it, or set ",
+            Key("validation_split"),
+            "=fraction",
+            keys=["root"],
         )
     if not train.class_folders:
         part = unlabelled_part(folder)
@@ -116,8 +119,12 @@ def _chosen_validation(root: Path, folders: SplitFolders, train: Part, notes: li
         found = _labelled(folder, folders, train.class_folders)
         if found is None:
             raise DataError(
-                f"data.validation_split=folder needs class folders in {folder}, as the training images have; sort its "
-                "images into them, or set data.validation_split=fraction"
+                Key("validation_split"),
+                f"=folder needs class folders in {folder}, as the training images have; sort its "
+                "images into them, or set ",
+                Key("validation_split"),
+                "=fraction",
+                keys=["root"],
             )
         part = found
     notes.append(f"{folder.name}/ is the validation split (data.validation_split=folder)")
@@ -191,4 +198,4 @@ def _check_root(root: Path) -> None:
         root.stat()
     except (OSError, ValueError) as error:  # ValueError: a null character
         problem = f"which cannot be opened ({getattr(error, 'strerror', None) or error})"
-    raise DataError(f"data.root must be a folder, got {str(root)!r}, {problem}; {LAYOUTS}")
+    raise DataError(Key("root"), f" must be a folder, got {str(root)!r}, {problem}; {LAYOUTS}")

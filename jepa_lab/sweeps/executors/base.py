@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 Outcome = Literal["finished", "failed", "pruned", "interrupted", "out_of_memory", "died"]
 
@@ -67,15 +67,13 @@ class Reply:
         return cls(**json.loads(line))
 
 
-class Executor(ABC):
+class Executor(Component[None], ABC):
     """Performs tasks.
 
     Args:
         params: the executor's own `Params`.
         logs: folder for the workers' logs.
     """
-
-    Params: type[ComponentParams] = ComponentParams
 
     def __init__(self, params: ComponentParams, logs: Path) -> None:
         self.params = params

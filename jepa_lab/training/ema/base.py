@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from jepa_lab.registry import ComponentParams, Registry
+from jepa_lab.registry import Component, ComponentParams, Registry
 
 
-class EmaSchedule(ABC):
+class EmaSchedule(Component[None], ABC):
     """Momentum of the target encoder's exponential moving average over training.
 
     Args:
         params: the schedule's own `Params`.
     """
-
-    Params: type[ComponentParams] = ComponentParams
 
     def __init__(self, params: ComponentParams) -> None:
         self.params = params

@@ -6,7 +6,8 @@ from abc import abstractmethod
 
 from pydantic import Field, model_validator
 
-from jepa_lab.registry import ComponentParams
+from jepa_lab.errors import Key
+from jepa_lab.registry import ComponentParams, broken_rule
 from jepa_lab.training.ema.base import EmaSchedule
 
 
@@ -35,11 +36,15 @@ class StartEndParams(ComponentParams):
         if self.warmup_start is None:
             return self
         if self.warmup_fraction == 0:
-            raise ValueError("warmup_start needs a warm-up: give warmup_fraction > 0, or leave warmup_start out")
+            raise broken_rule(
+                Key("warmup_start"), " needs a warm-up: give ", Key("warmup_fraction"), " > 0, or leave the first out"
+            )
         if self.warmup_start > self.start:
-            raise ValueError(
-                f"warmup_start must be at most start, got {self.warmup_start} and {self.start}; "
-                "a warm-up rises: lower warmup_start, or leave it out"
+            raise broken_rule(
+                Key("warmup_start"),
+                " must be at most ",
+                Key("start"),
+                f", got {self.warmup_start} and {self.start}; a warm-up rises: lower the first, or leave it out",
             )
         return self
 

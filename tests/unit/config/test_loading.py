@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import pickle
+import sys
 from pathlib import Path
 
 import pytest
 
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import config_digest, dump_pipeline, load_pipeline, load_resolved
-from jepa_lab.errors import ConfigError, DataError, DeviceError, RunStopped
+from jepa_lab.errors import ConfigError, DataError, DeviceError, Key, RunStopped, keys_within
 from jepa_lab.probes.base import PROBES
 from jepa_lab.registry import FAMILIES
 
@@ -191,10 +193,10 @@ def test_the_digest_ignores_the_seed_and_changes_with_everything_else(write) -> 
         (BASE, "encoder.size={name: custom, embed_dim: 30, depth: 1, num_heads: 5}", ["sincos", "multiple of 4", "30"]),
         (BASE, "optimizer.warmup_epochs=5", ["override", "warmup_epochs", "5", "3"]),
         (BASE, "optimizer={warmup_epochs: 1, warmup_fraction: 0.1}", ["not both"]),
-        (BASE, "masker.target_scale=[0.3, 0.2]", ["target_scale must satisfy 0 < min <= max <= 1", "(0.3, 0.2)"]),
+        (BASE, "masker.target_scale=[0.3, 0.2]", ["masker.target_scale: must satisfy 0 < min", "(0.3, 0.2)"]),
         (BASE, "masker={name: multi_block, num_targets: 30, target_scale: [0.9, 1.0]}", ["8x8", "override"]),
         (BASE, "name=../up", ["name", "../up"]),
-        (BASE, "training.accumulation_steps=5", ["accumulation_steps must divide batch_size", "5", "32"]),
+        (BASE, "training.accumulation_steps=5", ["accumulation_steps must divide training.batch_size", "5", "32"]),
         (BASE, "plugins=[no_such_module]", ["override 'plugins", "no_such_module", "cannot be imported"]),
         (BASE, "plugins=5", ["plugins must be a list"]),
         (BASE, "training", ["key=value"]),
@@ -238,7 +240,7 @@ def test_bad_input_names_place_value_rule_and_remedy(
         ("augmentation.crop_scale=[0.9, 0.1]", "crop_scale must satisfy"),
         ("optimizer.betas=[0.9, 1.5]", "betas must lie"),
         ("optimizer.warmup_epochs=2", "not both"),
-        ("masker.target_scale=[0.3, 0.2]", "target_scale must satisfy"),
+        ("masker.target_scale=[0.3, 0.2]", "target_scale: must satisfy"),
         ("probe.layers=last_four", "needs an encoder of 4 blocks"),
         ("training.epochs=1", "warmup_epochs must be at most"),
     ],
@@ -397,23 +399,107 @@ def test_a_password_in_a_tracking_uri_is_in_no_message(write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "overrides", "raised", "place"),
+    ("section", "overrides", "raised", "place"),
     [
-        ("data", [], DataError("there are no files; set data.root=FOLDER"), "example.yaml:3"),
+        ("data", [], DataError("there are no files"), "example.yaml:3"),
         ("data", ["data.dataset=cifar10"], DataError("there are no files"), "override 'data.dataset=cifar10'"),
-        ("data", ["data.max_images=4"], ConfigError("data.max_images is too small"), "override 'data.max_images=4'"),
-        ("data", ["training.epochs=4"], ConfigError("data.image_size is odd"), "example.yaml:4"),
-        ("training.device", ["training.device=tpu"], DeviceError("no such device"), "override 'training.device=tpu'"),
-        ("training", ["training.device=tpu"], DeviceError("device is no such"), "override 'training.device=tpu'"),
+        ("data", ["data.max_images=4"], ConfigError("too few", keys=["max_images"]), "override 'data.max_images=4'"),
+        ("data", ["data.max_images=4"], ConfigError("odd", keys=["image_size"]), "example.yaml:4"),
+        ("data", ["training.epochs=4"], ConfigError("odd", keys=["image_size"]), "example.yaml:4"),
+        ("data", ["training.epochs=4"], ConfigError("odd", keys=[Key("epochs", "training")]),
+         "override 'training.epochs=4'"),
+        ("training", ["training.device=tpu"], DeviceError("none", keys=["device"]), "override 'training.device=tpu'"),
         ("probe.data", ["probe.data={dataset: digits}"], DataError("bad"), "override 'probe.data={dataset: digits}'"),
+        ("probe.data", ["probe.data={dataset: digits}", "probe.encoder=context"],
+         DataError("the encoder cannot read them"), "override 'probe.data={dataset: digits}'"),
     ],
 )  # fmt: skip
-def test_errors_inside_located_begin_with_the_place_of_the_key(write, key, overrides, raised, place) -> None:
+def test_errors_get_the_place_of_their_keys_whatever_words_they_use(write, section, overrides, raised, place) -> None:
     file = write(BASE)
     text = str(raised)
-    with pytest.raises(type(raised)) as caught, load_pipeline(file, overrides).located(key):
+    with pytest.raises(type(raised)) as caught, load_pipeline(file, overrides).located(section):
         raise raised
     assert str(caught.value) == f"{file.parent / place if place.startswith('example') else place}: {text}"
+
+
+def test_the_keys_of_an_error_are_written_with_the_section_that_is_nearest_to_it(write) -> None:
+    loaded = load_pipeline(write(BASE), ["probe.data={dataset: digits, root: x}"])
+    with pytest.raises(ConfigError) as caught, loaded.located("data"), keys_within("probe.data"):
+        raise ConfigError(Key("root"), " must be a folder, got 'data.root'; set ", Key("on_bad_image"), "=skip")
+    assert caught.value.keys == ("probe.data.root", "probe.data.on_bad_image")
+    assert str(caught.value) == (
+        "override 'probe.data={dataset: digits, root: x}': probe.data.root must be a folder, got 'data.root'; "
+        "set probe.data.on_bad_image=skip"
+    )
+
+
+def test_an_error_goes_to_another_process_with_its_keys_and_its_place() -> None:
+    error = DataError(Key("root"), " is gone", keys=["dataset"], remedy="restore it")
+    error.relate_to("data")
+    error.locate("x.yaml:3")
+    copied = pickle.loads(pickle.dumps(error))
+    assert str(copied) == str(error) == "x.yaml:3: data.root is gone; restore it"
+    assert copied.keys == error.keys == ("data.root", "data.dataset")
+
+
+PLUGIN_TARGET = """
+from pydantic import Field, model_validator
+from jepa_lab.errors import Key, Problem
+from jepa_lab.registry import ComponentParams, broken_rule
+from jepa_lab.targets.base import TARGETS
+from jepa_lab.targets.pixels import PixelsTarget
+
+class Params(ComponentParams):
+    encoder: int = Field(1, description='A parameter with the name of a section.')
+    low: int = Field(1, description='.')
+    high: int = Field(2, description='.')
+    image: int = Field(0, description='.')
+
+    @model_validator(mode='after')
+    def _check(self):
+        if self.low > self.high:
+            raise broken_rule('this image has no encoder for it', keys=['low', 'high'])
+        if self.image < 0:
+            raise ValueError('the encoder is low and high')
+        return self
+
+@TARGETS.register('located_for_the_test', summary='mine', source='test')
+class Mine(PixelsTarget):
+    'Mine.'
+    Params = Params
+
+    @classmethod
+    def check(cls, params, known):
+        if params.encoder == 2:
+            return 'this target needs an encoder of 7 blocks; use another'
+        if params.encoder == 3:
+            return Problem(Key('low'), f' must be odd, got {params.low}; the encoder and patch_size do not matter')
+        return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["target.encoder=2", "encoder.patch_size=4", "data.image_size=32"],
+         "override 'encoder.patch_size=4': target: this target needs an encoder of 7 blocks; use another"),
+        (["target.low=1", "target.encoder=3", "encoder.layer_scale=0.1"],
+         "override 'target.low=1': target.low must be odd, got 1; the encoder and patch_size do not matter"),
+        (["target.low=9", "target.encoder=1", "target.image=1"],
+         "override 'target.low=9': target: this image has no encoder for it"),
+        (["target.high=0", "target.low=9", "target.encoder=1"],
+         "override 'target.low=9': target: this image has no encoder for it"),
+        (["target.low=0", "target.image=-1"], "override 'target.image=-1': target: the encoder is low and high"),
+    ],
+)  # fmt: skip
+def test_what_a_plug_in_refuses_is_told_with_the_place_of_the_parameters_that_it_names(
+    write, tmp_path, monkeypatch, overrides, told
+) -> None:
+    (tmp_path / "located_target.py").write_text(PLUGIN_TARGET)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "located_target", raising=False)
+    text = BASE + "plugins: [located_target]\ntarget: {name: located_for_the_test}\n"
+    assert message(write(text), *overrides) == told
 
 
 def test_located_leaves_errors_that_have_a_place_and_those_of_other_exit_codes(write) -> None:

@@ -117,7 +117,7 @@ def test_a_failed_download_says_which_files_to_put_where(
         layout.published.filename,
         layout.published.url,
         str(tmp_path),
-        "data.root=FOLDER",
+        "root=FOLDER",
         "train/<class>/",
         "pipelines/digits.yaml needs no files",
         str(error),

@@ -61,5 +61,5 @@ def test_the_test_images_are_the_same_at_every_size(native: ImageData) -> None:
 
 
 def test_a_root_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data.root must be left out for Digits.*image_folder"):
+    with pytest.raises(ConfigError, match=r"root must be left out for Digits.*image_folder"):
         Digits(ComponentParams(), tmp_path, 8)

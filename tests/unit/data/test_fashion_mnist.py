@@ -86,7 +86,7 @@ def test_a_failed_download_says_which_files_to_put_where(tmp_path: Path, monkeyp
         "train-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte",
         str(tmp_path / "mine"),
-        "data.root=FOLDER",
+        "root=FOLDER",
         "dataset-fashion-mnist",
         "pipelines/digits.yaml needs no files",
         "Name or service not known",

@@ -78,5 +78,5 @@ def test_own_validation_images_are_loaded_and_named_by_the_digest(tmp_path: Path
 
 
 def test_a_missing_root_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ConfigError, match=r"data.root is required for .*image_folder.*data.root=FOLDER"):
+    with pytest.raises(ConfigError, match=r"root is required for .*image_folder.*root=FOLDER"):
         ImageFolder(ComponentParams(), None, 8)

@@ -111,7 +111,7 @@ def test_limiting_keeps_every_class_and_refuses_to_lose_one() -> None:
     limited = limit_images(split, 6, seed=0)
     assert limited.labels is not None
     assert limited.labels.tolist() == [0, 1, 2, 3, 4, 5]
-    with pytest.raises(ConfigError, match=r"data.max_images must be at least the number of classes \(6\).*got 5"):
+    with pytest.raises(ConfigError, match=r"max_images must be at least the number of classes \(6\).*got 5"):
         limit_images(split, 5, seed=0)
 
 

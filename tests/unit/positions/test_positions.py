@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from jepa_lab.grid import Grid
-from jepa_lab.positions.base import apply_rotation
+from jepa_lab.positions.base import PositionInputs, apply_rotation
 from jepa_lab.positions.rope import RopeParams, RotaryPosition
 from jepa_lab.positions.sincos import SinCosPosition, sincos_2d
 from jepa_lab.registry import ComponentParams
@@ -68,6 +68,7 @@ def test_rope_adds_nothing() -> None:
 
 
 def test_unsuitable_widths_are_named() -> None:
-    assert "head width" in RotaryPosition.check(24, 4)
-    assert RotaryPosition.check(32, 4) is None
-    assert "multiple of 4" in SinCosPosition.check(30, 2)
+    grid = Grid(4, 4)
+    assert "head width" in str(RotaryPosition.check(RopeParams(), PositionInputs(grid, 24, 4)))
+    assert RotaryPosition.check(RopeParams(), PositionInputs(grid, 32, 4)) is None
+    assert "multiple of 4" in str(SinCosPosition.check(ComponentParams(), PositionInputs(grid, 30, 2)))

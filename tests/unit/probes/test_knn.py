@@ -60,7 +60,7 @@ def test_without_a_test_split_there_is_no_test_accuracy() -> None:
 
 
 def test_more_neighbours_than_training_images_are_refused() -> None:
-    refused = Knn(Knn.Params(neighbors=91)).check(make_splits())
+    refused = Knn.check(Knn.Params(neighbors=91), make_splits())
     assert refused is not None
-    assert refused.startswith("neighbors must be at most the number of training images (90), got 91; lower it")
-    assert Knn(Knn.Params(neighbors=90)).check(make_splits()) is None
+    assert str(refused).startswith("neighbors must be at most the number of training images (90), got 91; lower it")
+    assert Knn.check(Knn.Params(neighbors=90), make_splits()) is None

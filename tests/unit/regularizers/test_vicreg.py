@@ -150,5 +150,5 @@ def test_one_image_at_once_is_refused_before_anything_is_built(tmp_path) -> None
 def test_one_image_in_each_of_several_processes_is_refused(tmp_path) -> None:
     team = cast(Team, SimpleNamespace(size=12))
     check_team(load_tiny(tmp_path, "regularizer=vicreg"), team)
-    with pytest.raises(ConfigError, match=r"in training\.accumulation_steps=2 part\(s\) by each of 12 processes"):
+    with pytest.raises(ConfigError, match=r"a batch of 24 in 2 part\(s\) by each of 12 processes"):
         check_team(load_tiny(tmp_path, "regularizer=vicreg", "training.accumulation_steps=2"), team)

@@ -128,7 +128,7 @@ def test_a_folder_of_another_layout_is_refused_with_the_reason(
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data.root must be a folder, got '.*nowhere'"):
+    with pytest.raises(DataError, match=r"root must be a folder, got '.*nowhere'"):
         find_image_tree(tmp_path / "nowhere")
 
 
@@ -211,5 +211,5 @@ def test_names_that_are_not_utf8_work_and_classes_can_be_printed(tmp_path: Path)
 
 
 def test_a_root_with_a_null_character_is_refused() -> None:
-    with pytest.raises(DataError, match=r"data.root must be a folder, got .*which cannot be opened \(embedded null"):
+    with pytest.raises(DataError, match=r"root must be a folder, got .*which cannot be opened \(embedded null"):
         find_image_tree(Path("a\0b"))

@@ -209,6 +209,10 @@ class DataError(JepaLabError):
     _kept = ""  # one line, whatever the names of files are
 
 
+class PluginError(JepaLabError):
+    """A component of a third party broke its contract, or raised an exception."""
+
+
 class DeviceError(JepaLabError):
     """The requested device, precision or compiler is not available here."""
 

@@ -21,7 +21,7 @@ from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.grid import Grid
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
-from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
+from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score, require_outcome
 from jepa_lab.probes.features import extract_features, patch_features
 from jepa_lab.probes.monitors import CollapseDetector, feature_std, image_variance_ratio, rankme
 from jepa_lab.probes.online import online_probe
@@ -263,13 +263,19 @@ def final_evaluation(
         if announce is not None:
             what = "trained encoder" if row == "trained" else row.replace("_", " ")
             announce(f"probing {what}: {', '.join(chosen.name for chosen in apt)}")
-        outcomes = {chosen.name: chosen.probe.run(subject) for chosen in apt}
+        outcomes = {chosen.name: _outcome(chosen, subject) for chosen in apt}
         summary |= _flat(row, probes[0].name, outcomes)
         rows[row] = {name: outcome.to_dict() for name, outcome in outcomes.items()}
         if row == "trained":
             for chosen in probes:
                 chosen.probe.draw(outcomes[chosen.name], splits.class_names, folder)
     return summary, {"probe": rows, "probe_titles": {chosen.name: chosen.probe.title for chosen in probes}}
+
+
+def _outcome(chosen: ChosenProbe, subject: Subject) -> ProbeOutcome:
+    outcome = chosen.probe.run(subject)
+    require_outcome(chosen.probe, outcome)
+    return outcome
 
 
 def build_subject(

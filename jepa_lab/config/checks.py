@@ -12,23 +12,24 @@ import torch
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.memory import MAX_PATCHES, device_memory_bytes, in_words, memory_needs
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.contracts import require
 from jepa_lab.data.augmentations.base import AUGMENTATIONS
 from jepa_lab.data.base import DATASETS
 from jepa_lab.downsampling.base import DOWNSAMPLINGS
 from jepa_lab.errors import ConfigError, Problem
 from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
-from jepa_lab.maskers.base import MASKERS, Masker
+from jepa_lab.maskers.base import MASKERS, Masker, require_masks, require_patches_of_grid
 from jepa_lab.maskers.batching import union_of_targets
 from jepa_lab.models.hierarchy import coarser_masks, level_grids
-from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
+from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize, require_size
 from jepa_lab.positions.base import POSITIONS, PositionInputs
 from jepa_lab.registry import ComponentParams, Registry
 from jepa_lab.regularizers.base import REGULARIZERS, ImagesAtOnce
 from jepa_lab.targets.base import TARGETS, TargetInputs
 from jepa_lab.tracking.base import TRACKERS
 from jepa_lab.training.devices import resolve_compute
-from jepa_lab.training.ema.base import EMA_SCHEDULES
+from jepa_lab.training.ema.base import EMA_SCHEDULES, require_momentum
 
 _DRAWN_FOR_LEVELS = 64
 
@@ -92,9 +93,13 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
 def pipeline_geometry(pipeline: Pipeline) -> Geometry:
     """Grid and sizes of a pipeline."""
     side = pipeline.data.image_size // pipeline.encoder.patch_size
-    encoder = ENCODER_SIZES.entry_of(pipeline.encoder.size).component(pipeline.encoder.size).resolve()
-    size = PREDICTOR_SIZES.entry_of(pipeline.predictor.size).component(pipeline.predictor.size)
-    return Geometry(Grid(side, side), encoder, size.resolve(encoder))
+    encoder_size = ENCODER_SIZES.entry_of(pipeline.encoder.size).component(pipeline.encoder.size)
+    encoder = encoder_size.resolve()
+    require_size(encoder_size, encoder)
+    predictor_size = PREDICTOR_SIZES.entry_of(pipeline.predictor.size).component(pipeline.predictor.size)
+    predictor = predictor_size.resolve(encoder)
+    require_size(predictor_size, predictor)
+    return Geometry(Grid(side, side), encoder, predictor)
 
 
 def build_masker(pipeline: Pipeline, grid: Grid) -> Masker:
@@ -105,6 +110,8 @@ def build_masker(pipeline: Pipeline, grid: Grid) -> Masker:
     """
     masker = MASKERS.entry_of(pipeline.masker).component(pipeline.masker, grid)
     masks = masker.sample(2, torch.Generator().manual_seed(0))
+    require_masks(masker, masks, 2, torch.device("cpu"))
+    require_patches_of_grid(masker, masks)
     for name, counts in (("context", masks.context_counts()), ("target", masks.target_counts())):
         if counts.numel() == 0 or counts.min() == 0:
             raise ConfigError(  # with no key: it is about the masker as a whole
@@ -124,7 +131,10 @@ def check_component(
         known: see the base class of the family.
         also: keys elsewhere that `known` follows from.
     """
-    _refuse(loaded, section, family.entry_of(params).component.check(params, known), *also)
+    component = family.entry_of(params).component
+    found = component.check(params, known)
+    require(component, "check", found is None or isinstance(found, str | Problem), found, "a Problem, a str or None")
+    _refuse(loaded, section, found, *also)
 
 
 def _check_other_components(loaded: LoadedPipeline, geometry: Geometry) -> None:
@@ -139,6 +149,7 @@ def _check_other_components(loaded: LoadedPipeline, geometry: Geometry) -> None:
     downsampling = pipeline.hierarchy.downsampling
     check_component(loaded, "hierarchy.downsampling", DOWNSAMPLINGS, downsampling, width, "encoder.size")
     check_component(loaded, "ema_momentum", EMA_SCHEDULES, pipeline.ema_momentum, None)
+    require_momentum(EMA_SCHEDULES.entry_of(pipeline.ema_momentum).component(pipeline.ema_momentum))
     check_component(loaded, "tracking", TRACKERS, pipeline.tracking, None)
 
 

@@ -11,6 +11,7 @@ from jepa_lab.data.base import NOTHING_FOUND, Findings, ImageData, ImageDataset,
 from jepa_lab.data.cache import ImageCache, cache_folder
 from jepa_lab.data.image_files import CHANNELS, OnBadImage, file_pixels, image_data, load_files
 from jepa_lab.data.images import HostPixels, LazyImages, PixelSource, to_tensor
+from jepa_lab.data.required import require_data, require_files
 from jepa_lab.data.residency import Loading
 from jepa_lab.data.survey import Survey, TrainingPart, fingerprint_of, survey_files, without_skipped
 from jepa_lab.data.workers import Workers
@@ -53,7 +54,10 @@ def load_images(
     check_cache(cache, dataset)
     files = dataset.image_files()
     if files is None:
-        return Loaded(_in_one_piece(dataset.load(), loading))
+        data = dataset.load()
+        require_data(dataset, data)
+        return Loaded(_in_one_piece(data, loading))
+    require_files(dataset, files)
     bytes_an_image = CHANNELS * dataset.image_size**2
     num_images = sum(len(part.files) for part in files.parts())
     resident = loading.keeps_resident(len(files.train.files) * bytes_an_image, num_images * bytes_an_image)
@@ -64,7 +68,7 @@ def load_images(
         loaded = Loaded(load_files(files, dataset.image_size, on_bad_image))
     else:
         loaded = _from_files(files, dataset.image_size, loading.workers, on_bad_image, known, training_part)
-    skipped = tuple(f"left out (data.on_bad_image=skip): {image.problem}" for image in loaded.data.skipped)
+    skipped = tuple(f"left out (on_bad_image=skip): {image.problem}" for image in loaded.data.skipped)
     return replace(loaded, notes=loaded.notes + skipped, findings=files.findings)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from jepa_lab.contracts import is_first, require_tensor
 from jepa_lab.errors import Problem
 from jepa_lab.registry import Component, ComponentParams, Registry
 
@@ -45,6 +46,19 @@ class Loss(Component[int], ABC):
         Returns:
             [...], one non-negative number a patch.
         """
+
+
+def loss_per_patch(loss: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
+    """`loss.per_patch`, of which the first result is looked at.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    per_patch = loss.per_patch(predictions, targets)
+    if is_first(loss, "per_patch"):
+        shape = tuple(predictions.shape[:-1])
+        require_tensor(loss, "per_patch", per_patch, shape, "[B, E, M, T]", device=predictions.device)
+    return per_patch
 
 
 LOSSES: Registry[Loss] = Registry("loss", Loss)

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from jepa_lab.contracts import require, require_tensor
 from jepa_lab.grid import Grid
 from jepa_lab.registry import Component, ComponentParams, Registry
 
@@ -63,6 +64,40 @@ def _counts(indices: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return torch.full(indices.shape[:2], indices.shape[2], device=indices.device)
     return valid.sum(dim=-1)
+
+
+def require_masks(masker: Masker, masks: object, batch_size: int, device: torch.device) -> None:
+    """Refuse what a masker returned for a batch, unless it is what `Masker.sample` promises; reads no value.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    call = f"sample(batch_size={batch_size})"
+    require(masker, call, isinstance(masks, Masks), masks, "a Masks")
+    assert isinstance(masks, Masks)
+    views, blocks = masker.num_context_views, masker.num_target_blocks
+    for name, count, longest, letters in (
+        ("context", views, masker.max_context_patches, "[B, E, K]"),
+        ("target", blocks, masker.max_target_patches, "[B, M, T]"),
+    ):
+        shape, indices, valid = (batch_size, count, longest), getattr(masks, name), getattr(masks, f"{name}_valid")
+        require_tensor(masker, f"{call}.{name}", indices, shape, letters, dtypes=[torch.int64], device=device)
+        if valid is not None:
+            where = f"{call}.{name}_valid"
+            require_tensor(masker, where, valid, shape, letters, dtypes=[torch.bool], device=device)
+
+
+def require_patches_of_grid(masker: Masker, masks: Masks) -> None:
+    """Refuse indices that are no patches of the masker's grid; reads them, so it is for a few masks on the CPU.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    for name, indices in (("context", masks.context), ("target", masks.target)):
+        low, high = (int(indices.min()), int(indices.max())) if indices.numel() else (0, 0)
+        inside = low >= 0 and high < masker.grid.num_patches
+        expected = f"indices of the {masker.grid.num_patches} patches of the {masker.grid} grid, from 0"
+        require(masker, f"sample(...).{name}", inside, f"indices from {low} to {high}", expected)
 
 
 LEAST_SUCCESS = 0.01

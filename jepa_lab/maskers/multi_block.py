@@ -17,6 +17,9 @@ from jepa_lab.maskers.coverage import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 from jepa_lab.maskers.redraw import Redraw, failure_rate
 
+_KEYS = ("num_targets", "target_scale", "context_scale", "min_context_patches")
+"""Parameters that decide together whether enough context is left."""
+
 
 @dataclass(frozen=True)
 class _Sizes:
@@ -145,7 +148,8 @@ class MultiBlock(Masker):
                 f"masker multi_block: on the {self.grid} grid only {enough} of {draws} draws{where} leave "
                 f"min_context_patches={p.min_context_patches} (mean {counts.double().mean():.1f} context "
                 f"patches; num_targets={p.num_targets}, target_scale={p.target_scale}, "
-                f"context_scale={p.context_scale}); {self._remedy()}"
+                f"context_scale={p.context_scale}); {self._remedy()}",
+                keys=_KEYS,
             )
         return failure_rate(enough, draws)
 

@@ -18,6 +18,10 @@ MAX_CANDIDATES = 32
 """A third of the draws fail with the default blocks on a 14x14 grid, which takes 28 candidates."""
 
 
+_KEYS = ("num_context_blocks", "num_targets", "target_scale", "context_scale", "min_context_patches")
+"""Parameters that decide together whether enough context is left."""
+
+
 @MASKERS.register(
     "multi_context",
     summary="several small context blocks united into one context, and target blocks that avoid it",
@@ -115,7 +119,8 @@ class MultiContext(Masker):
                 f"{int(has_room.sum())} leave room for every target outside the context, and a context (mean "
                 f"{count.double().mean():.1f} patches) must have min_context_patches={p.min_context_patches} "
                 f"(num_context_blocks={p.num_context_blocks}, context_scale={p.context_scale}, "
-                f"num_targets={p.num_targets}, target_scale={p.target_scale}); {self._remedy()}"
+                f"num_targets={p.num_targets}, target_scale={p.target_scale}); {self._remedy()}",
+                keys=_KEYS,
             )
         return failure_rate(successes, draws)
 

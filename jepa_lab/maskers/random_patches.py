@@ -51,7 +51,8 @@ class RandomPatches(Masker):
                 f"masker random: on the {grid} grid target_ratio={params.target_ratio} leaves at most "
                 f"{max(drawn.outcomes)[0]} of {grid.num_patches} patches as context, and {success:.2%} of "
                 f"draws leave min_context_patches={params.min_context_patches}; "
-                "lower target_ratio or min_context_patches, or use a smaller patch_size"
+                "lower target_ratio or min_context_patches, or use a smaller patch_size",
+                keys=["target_ratio", "min_context_patches"],
             )
         self._context_counts = drawn.given(lambda count: count[0] >= params.min_context_patches)
         fewest, most = min(self._context_counts.outcomes)[0], max(self._context_counts.outcomes)[0]

@@ -148,5 +148,6 @@ class ReferenceMultiBlock(Masker):
                 f"masker reference_multi_block: on the {self.grid} grid {field}={scale} allows a {kind} "
                 f"block of {height}x{width}={height * width} patches, which is not more than "
                 f"min_keep={self.params.min_keep}, so no draw of it can succeed; "
-                f"raise {field}, lower min_keep, or use a smaller patch_size"
+                f"raise {field}, lower min_keep, or use a smaller patch_size",
+                keys=[field, "min_keep"],
             )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from jepa_lab.maskers.base import Masker, Masks
+from jepa_lab.contracts import is_first
+from jepa_lab.maskers.base import Masker, Masks, require_masks
 from jepa_lab.maskers.batching import ContextBatching, batch_context, trim, union_of_targets
 
 
@@ -24,7 +25,10 @@ class MaskSampler:
         Args:
             compiled: whether a compiled model takes them, so that their shapes must not change.
         """
-        masks = batch_context(self.masker.sample(batch_size, generator), self.batching, generator)
+        drawn = self.masker.sample(batch_size, generator)
+        if is_first(self.masker, "sample"):
+            require_masks(self.masker, drawn, batch_size, generator.device)
+        masks = batch_context(drawn, self.batching, generator)
         if self.joint_targets:
             masks = union_of_targets(masks, self.masker.grid.num_patches)
         # On a CPU shapes may change from step to step, so padding that no image needs is cut off. Elsewhere that

@@ -47,7 +47,8 @@ class SingleBlock(Masker):
                 f"masker single_block: on the {grid} grid the smallest block of target_scale="
                 f"{params.target_scale} is {height}x{width}, and {success:.2%} of draws leave "
                 f"min_context_patches={params.min_context_patches} of {grid.num_patches} patches; "
-                "lower target_scale or min_context_patches, or use a smaller patch_size"
+                "lower target_scale or min_context_patches, or use a smaller patch_size",
+                keys=["target_scale", "min_context_patches"],
             )
         self._sizes = drawn.given(enough)
         areas = [height * width for height, width in self._sizes.outcomes]

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from jepa_lab.contracts import is_first, require_tensor
 from jepa_lab.downsampling.base import Downsampling
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.coverage import coverage_of, patches_of
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.vit import gather_tokens
-from jepa_lab.targets.base import FeatureGridTarget
+from jepa_lab.targets.base import FeatureGridTarget, require_targets
 
 
 def level_grids(grid: Grid, num_levels: int) -> list[Grid]:
@@ -87,6 +88,9 @@ class Pyramid(nn.Module):
             children, exists = grid.children(features.device)
             seen_children = seen[:, children] & exists  # [S, N', 4]
             coarser = downsampling(levels[-1][:, children], seen_children)
+            if is_first(downsampling, "forward"):
+                shape = (*seen_children.shape[:2], features.shape[-1])
+                require_tensor(downsampling, "forward", coarser, shape, "[S, N', D]", device=features.device)
             levels.append(coarser.to(features.dtype))  # not half precision, in which products may be
             seen = seen_children.any(dim=-1)
         return self._with_skips(levels) if self.skip_connections else levels
@@ -151,10 +155,13 @@ class Hierarchy(nn.Module):
         context_levels = self.context_pyramid(_on_grid(context, masks, num_patches), seen)
         with torch.no_grad():
             target_levels = self.target_pyramid(features, torch.ones_like(features[..., 0], dtype=torch.bool))
-        return [
-            Level(_at_context(of_context, on_level), target.of_features(of_target, on_level), on_level)
-            for of_context, of_target, on_level in zip(context_levels, target_levels, self.masks(masks), strict=True)
-        ]
+        levels: list[Level] = []
+        for of_context, of_target, on_level in zip(context_levels, target_levels, self.masks(masks), strict=True):
+            targets = target.of_features(of_target, on_level)
+            if is_first(target, f"of_features of level {len(levels) + 1}"):
+                require_targets(target, targets, on_level)
+            levels.append(Level(_at_context(of_context, on_level), targets, on_level))
+        return levels
 
 
 def _on_grid(context: Tensor, masks: Masks, num_patches: int) -> Tensor:

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from jepa_lab.losses.base import Loss, mean_over_valid
+from jepa_lab.contracts import is_first
+from jepa_lab.losses.base import Loss, loss_per_patch, mean_over_valid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.hierarchy import Hierarchy, Level
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.registry import ComponentParams
-from jepa_lab.regularizers.base import Regularizer, Representations
+from jepa_lab.regularizers.base import Regularizer, Representations, require_terms
 from jepa_lab.regularizers.none import NoRegularizer
-from jepa_lab.targets.base import FeatureGridTarget, Target
+from jepa_lab.targets.base import FeatureGridTarget, Target, require_features, require_targets
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ class IJepa(nn.Module):
             terms = {f"loss_level_{level}": outcome.loss for level, outcome in enumerate(outcomes, start=1)}
         found = Representations(context.to(finest.predictions.dtype), finest.predictions, finest.wanted, masks)
         more = self.regularizer.terms(found)
+        if is_first(self.regularizer, "terms"):
+            require_terms(self.regularizer, more)
         if more:
             share = _share_of_batch(masks, num_valid)
             terms |= {"prediction_loss": loss} | {name: share * term.value for name, term in more.items()}
@@ -140,9 +143,15 @@ class IJepa(nn.Module):
     def _target_side(self, images: Tensor, masks: Masks) -> Tensor:
         """The targets [B, M, T, D], or below a hierarchy the features [B, N, D] that all its levels are made of."""
         if self.hierarchy is None:
-            return self.target.compute(self.target_encoder, images, masks)
+            targets = self.target.compute(self.target_encoder, images, masks)
+            if is_first(self.target, "compute"):
+                require_targets(self.target, targets, masks)
+            return targets
         assert isinstance(self.target, FeatureGridTarget), "checked with the configuration"
-        return self.target.encode(self.target_encoder, images)
+        features = self.target.encode(self.target_encoder, images)
+        if is_first(self.target, "encode"):
+            require_features(self.target, features, images)
+        return features
 
     def _levels(self, from_target_side: Tensor, context: Tensor, masks: Masks) -> list[Level]:
         """What is predicted, and from what: at the patches, and above them."""
@@ -156,7 +165,7 @@ class IJepa(nn.Module):
         # Half precision is for products; differences of features are taken in at least single precision.
         dtype = torch.promote_types(predictions.dtype, torch.float32)
         wanted = level.targets.to(dtype).unsqueeze(1).expand_as(predictions)
-        per_patch = self.loss.per_patch(predictions.to(dtype), wanted)
+        per_patch = loss_per_patch(self.loss, predictions.to(dtype), wanted)
         loss = mean_over_valid(per_patch, level.masks.target_valid, count)
         return _Outcome(loss, predictions.to(dtype), wanted)
 

@@ -9,7 +9,7 @@ from jepa_lab.maskers.base import Masks
 from jepa_lab.models.recompute import call_block
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import LAYER_NORM_EPS, Block, attention_mask
-from jepa_lab.positions.base import PositionEmbedding
+from jepa_lab.positions.base import PositionEmbedding, add_positions, rotation_at
 
 
 class Predictor(nn.Module):
@@ -59,14 +59,14 @@ class Predictor(nn.Module):
         batch, views, num_context = masks.context.shape
         num_blocks, num_target = masks.target.shape[1:]
 
-        context_tokens = self.position.add(self.embed(context).flatten(0, 1), masks.context.flatten(0, 1))
+        context_tokens = add_positions(self.position, self.embed(context).flatten(0, 1), masks.context.flatten(0, 1))
         context_tokens = context_tokens.unflatten(0, (batch, views))  # [B, E, K, P]
         mask_tokens = self.mask_token.expand(batch * num_blocks, num_target, -1)
-        mask_tokens = self.position.add(mask_tokens, masks.target.flatten(0, 1))
+        mask_tokens = add_positions(self.position, mask_tokens, masks.target.flatten(0, 1))
         mask_tokens = mask_tokens.unflatten(0, (batch, num_blocks))  # [B, M, T, P]
 
         tokens = _pair_sequences(context_tokens, mask_tokens)  # [B * E * M, K + T, P]
-        rotation = self.position.rotation(_pair_sequences(masks.context, masks.target))
+        rotation = rotation_at(self.position, _pair_sequences(masks.context, masks.target))
         attend = attention_mask(_pair_validity(masks))
         for block in self.blocks:
             tokens = call_block(block, self.recompute, tokens, rotation, attend)

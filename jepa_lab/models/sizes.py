@@ -5,11 +5,13 @@ A size is a component like any other, so that an ablation over sizes is a list o
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from pydantic import Field
 
+from jepa_lab.contracts import require
 from jepa_lab.errors import Problem
 from jepa_lab.registry import Component, ComponentParams, Registry
 
@@ -62,6 +64,22 @@ class PredictorSize(Component[None], ABC):
     @abstractmethod
     def resolve(self, encoder: ModelSize) -> ModelSize:
         """Width, depth and heads beside this encoder."""
+
+
+def require_size(component: EncoderSize | PredictorSize, size: object) -> None:
+    """Refuse what `resolve` returned, unless it is a size.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    require(component, "resolve", isinstance(size, ModelSize), size, "a ModelSize")
+    assert isinstance(size, ModelSize)
+    for name in ("embed_dim", "depth", "num_heads"):
+        number = getattr(size, name)
+        require(component, f"resolve().{name}", type(number) is int and number >= 1, number, "an int of at least 1")
+    ratio = size.mlp_ratio
+    fits = isinstance(ratio, int | float) and math.isfinite(ratio) and ratio > 0
+    require(component, "resolve().mlp_ratio", fits, ratio, "a number above 0")
 
 
 ENCODER_SIZES: Registry[EncoderSize] = Registry("encoder_size", EncoderSize)

@@ -13,7 +13,7 @@ from jepa_lab.grid import Grid, patchify
 from jepa_lab.models.layer_scale import LayerScale, build_layer_scale
 from jepa_lab.models.recompute import call_block
 from jepa_lab.models.sizes import ModelSize
-from jepa_lab.positions.base import PositionEmbedding, Rotation, apply_rotation
+from jepa_lab.positions.base import PositionEmbedding, Rotation, add_positions, apply_rotation, rotation_at
 
 LAYER_NORM_EPS = 1e-6
 
@@ -227,7 +227,7 @@ class VisionTransformer(nn.Module):
         tokens = self.patch_embed(patches)
         # Blocks add to the tokens: under autocast they would be sums in half precision where positions add nothing.
         tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-        return self.position.add(tokens, indices), self.position.rotation(indices)
+        return add_positions(self.position, tokens, indices), rotation_at(self.position, indices)
 
     def _run_blocks(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from jepa_lab.contracts import is_first, require, require_tensor
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.registry import Component, ComponentParams, Registry
@@ -73,6 +74,38 @@ class PositionEmbedding(Component[PositionInputs], nn.Module, ABC):
         like = next(self.buffers(), None)
         other = type(self)(self.params, grid, self.embed_dim, self.num_heads)
         return other if like is None else other.to(device=like.device, dtype=like.dtype)
+
+
+def add_positions(position: PositionEmbedding, tokens: Tensor, indices: Tensor) -> Tensor:
+    """`position.add`, of which the first result is looked at.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    added = position.add(tokens, indices)
+    if is_first(position, "add"):
+        wide = torch.promote_types(tokens.dtype, torch.float32)  # half precision may become single, for exact sums
+        dtypes = [tokens.dtype, wide]
+        shape = tuple(tokens.shape)
+        require_tensor(position, "add", added, shape, "[B, K, D]", dtypes=dtypes, device=tokens.device)
+    return added
+
+
+def rotation_at(position: PositionEmbedding, indices: Tensor) -> Rotation | None:
+    """`position.rotation`, of which the first result is looked at.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    rotation = position.rotation(indices)
+    if rotation is not None and is_first(position, "rotation"):
+        pair = isinstance(rotation, tuple) and len(rotation) == 2
+        require(position, "rotation", pair, rotation, "a pair of tensors (cosines, sines) or None")
+        batch, patches = indices.shape
+        shape = (batch, 1, patches, position.embed_dim // position.num_heads)
+        for name, part in zip(("cosines", "sines"), rotation, strict=True):
+            require_tensor(position, f"rotation ({name})", part, shape, "[B, 1, K, head_dim]", device=indices.device)
+    return rotation
 
 
 def apply_rotation(x: Tensor, rotation: Rotation) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from jepa_lab.contracts import require
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.subject import Subject
 from jepa_lab.registry import Component, ComponentParams, Registry
@@ -95,6 +97,27 @@ class Probe(Component[ProbeSplits], ABC):
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         """Write the figures of an outcome."""
+
+
+def require_outcome(probe: Probe, outcome: object) -> None:
+    """Refuse what `run` returned, unless it is an outcome that can be written down.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    require(probe, "run", isinstance(outcome, ProbeOutcome), outcome, "a ProbeOutcome")
+    assert isinstance(outcome, ProbeOutcome)
+    scores = isinstance(outcome.scores, tuple) and all(isinstance(score, Score) for score in outcome.scores)
+    require(probe, "run (scores)", scores and len(outcome.scores) > 0, outcome.scores, "a tuple of at least one Score")
+    for score in outcome.scores:
+        for name in ("validation_accuracy", "test_accuracy"):
+            value = getattr(score, name)
+            share = value is None or (isinstance(value, int | float) and 0 <= value <= 1)
+            require(probe, f"run ({name})", share, value, "a number in [0, 1] or None")
+    try:
+        json.dumps(outcome.to_dict(), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        require(probe, "run (details, notes)", False, f"values of which JSON has none ({error})", "JSON values")
 
 
 PROBES: Registry[Probe] = Registry("probe", Probe)

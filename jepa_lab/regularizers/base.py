@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from jepa_lab.contracts import require, require_tensor
 from jepa_lab.errors import Problem
 from jepa_lab.maskers.base import Masks
 from jepa_lab.registry import Component, ComponentParams, Registry
@@ -111,6 +112,22 @@ class Regularizer(Component[ImagesAtOnce], ABC):
     @abstractmethod
     def terms(self, representations: Representations) -> dict[str, Term]:
         """The terms by name, for the images that are computed together."""
+
+
+def require_terms(regularizer: Regularizer, terms: object) -> None:
+    """Refuse what a regulariser returned, unless it is terms by name.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    require(regularizer, "terms", isinstance(terms, dict), terms, "a dict of Term by name")
+    assert isinstance(terms, dict)
+    for name, term in terms.items():
+        require(regularizer, "terms", isinstance(name, str), f"the name {name!r}", "names of text")
+        require(regularizer, f"terms, as {name!r}", isinstance(term, Term), term, "a Term")
+        weight = isinstance(term.weight, int | float)
+        require(regularizer, f"terms, as the weight of {name!r}", weight, term.weight, "a number")
+        require_tensor(regularizer, f"terms, as the value of {name!r}", term.value, (), "scalar")
 
 
 REGULARIZERS: Registry[Regularizer] = Registry("regularizer", Regularizer)

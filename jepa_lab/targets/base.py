@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jepa_lab.contracts import require_tensor
 from jepa_lab.errors import Problem
 from jepa_lab.grid import patchify
 from jepa_lab.maskers.base import Masks
@@ -138,6 +139,28 @@ def at_targets(features: Tensor, masks: Masks) -> Tensor:
     batch, blocks, patches = masks.target.shape
     index = masks.target.reshape(batch, blocks * patches, 1).expand(-1, -1, features.shape[-1])
     return features.gather(1, index).reshape(batch, blocks, patches, -1)
+
+
+def require_targets(target: Target, targets: object, masks: Masks) -> None:
+    """Refuse what a target computed, unless it has the shape of the masks.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    shape = (*masks.target.shape, target.num_features)
+    device = masks.target.device
+    require_tensor(target, "compute", targets, shape, "[B, M, T, num_features]", device=device)
+
+
+def require_features(target: FeatureGridTarget, features: object, images: Tensor) -> None:
+    """Refuse what the first half of a target computed, unless it is features of every patch.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    side = target.inputs.patch_size
+    shape = (len(images), (images.shape[2] // side) * (images.shape[3] // side), target.inputs.embed_dim)
+    require_tensor(target, "encode", features, shape, "[B, N, D]", device=images.device)
 
 
 TARGETS: Registry[Target] = Registry("target", Target)

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from jepa_lab.data.augmentations.base import Augmentation
+from jepa_lab.contracts import is_first
+from jepa_lab.data.augmentations.base import Augmentation, require_augmented, require_draws
 from jepa_lab.data.order import Batches, BatchPosition
 from jepa_lab.data.resident import channel_record, normalize, to_float
 from jepa_lab.errors import RunPruned, RunStopped
@@ -220,8 +221,14 @@ class Pretraining:
         """This process's images, changed as they would be among the whole batch."""
         batch_size, (height, width) = self.settings.batch_size, images.shape[2:]
         draws = self.augmentation.draw(batch_size, height, width, self.augmentation_generator)
+        first = is_first(self.augmentation, "apply")
+        if first:
+            require_draws(self.augmentation, draws, batch_size)
         rows = self.team.rows(batch_size)
-        return self.augmentation.apply(to_float(images), tuple(draw[rows] for draw in draws))
+        augmented = self.augmentation.apply(to_float(images), tuple(draw[rows] for draw in draws))
+        if first:
+            require_augmented(self.augmentation, augmented, images)
+        return augmented
 
     def _after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
         self.steps_taken = step

@@ -15,6 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "grid", "interruption", "output", "randomness", "tables"},
     {"registry"},
+    {"contracts"},
     {"tracking"},
     {"maskers", "positions", "losses", "data"},
     {"targets", "regularizers", "downsampling"},

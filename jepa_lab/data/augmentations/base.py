@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from jepa_lab.contracts import require, require_tensor
 from jepa_lab.registry import Component, ComponentParams, Registry
 
 
@@ -50,6 +51,29 @@ class Augmentation(Component[int], ABC):
         """Augment a batch: `draw`, then `apply`."""
         batch_size, _, height, width = images.shape
         return self.apply(images, self.draw(batch_size, height, width, generator))
+
+
+def require_draws(augmentation: Augmentation, draws: object, batch_size: int) -> None:
+    """Refuse what `draw` returned, unless it is tensors with a row for each image.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    fits = isinstance(draws, tuple) and all(
+        isinstance(each, Tensor) and each.shape[:1] == (batch_size,) for each in draws
+    )
+    require(augmentation, "draw", fits, draws, f"a tuple of tensors [B, ...] of B = {batch_size} rows")
+
+
+def require_augmented(augmentation: Augmentation, augmented: object, images: Tensor) -> None:
+    """Refuse what `apply` returned, unless it is images of the size that was asked for.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    side = augmentation.image_size
+    shape, letters = (*images.shape[:2], side, side), "[B, C, image_size, image_size]"
+    require_tensor(augmentation, "apply", augmented, shape, letters, dtypes=[torch.float32], device=images.device)
 
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation", Augmentation)

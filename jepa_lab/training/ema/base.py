@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from jepa_lab.contracts import require
 from jepa_lab.registry import Component, ComponentParams, Registry
 
 
@@ -26,6 +27,22 @@ class EmaSchedule(Component[None], ABC):
         Returns:
             EMA decay in [0, 1]; 1 freezes the target encoder.
         """
+
+
+_LOOKED_AT = 100
+
+
+def require_momentum(schedule: EmaSchedule) -> None:
+    """Refuse a schedule that gives no momentum at some of a hundred moments of training.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    for moment in range(_LOOKED_AT):
+        progress = moment / _LOOKED_AT
+        value = schedule.momentum(progress)
+        fits = isinstance(value, int | float) and 0 <= value <= 1
+        require(schedule, f"momentum({progress:g})", fits, value, "a float in [0, 1]")
 
 
 EMA_SCHEDULES: Registry[EmaSchedule] = Registry("ema_momentum", EmaSchedule)

@@ -64,11 +64,24 @@ class _Group(click.Group):
                 where = "a file" if error.filename is None else str(error.filename)
                 _say(f"error: {where} cannot be written ({error.strerror}); free space there and try again")
                 sys.exit(RunStopped.exit_code)
+            failure = _plugin_failure(error)
+            if failure is not None:
+                _say(f"error: {failure}\n{traceback.format_exc()}")
+                sys.exit(failure.exit_code)
             _say(
                 f"error: jepa-lab failed ({type(error).__name__}). This is a bug in jepa-lab, not a problem with your "
                 f"files; please report the command and these lines:\n{traceback.format_exc()}"
             )
             sys.exit(RunCrashed.exit_code)
+
+
+def _plugin_failure(error: Exception) -> JepaLabError | None:
+    """The error of a plug-in's code, if it was that which failed; without plug-ins nothing more is imported."""
+    if "jepa_lab.registry" not in sys.modules:
+        return None
+    from jepa_lab.contracts import plugin_failure
+
+    return plugin_failure(error)
 
 
 class _PrintingCommand(click.Command):

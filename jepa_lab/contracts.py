@@ -6,7 +6,6 @@ nothing of them is left in a compiled step.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
@@ -129,11 +128,6 @@ def plugin_failure(error: BaseException) -> PluginError | None:
     )
     failure.__cause__ = error
     return failure
-
-
-def told_traceback(error: PluginError) -> str:
-    """The traceback of the exception in the plug-in; empty where it raised none."""
-    return "" if error.__cause__ is None else "".join(traceback.format_exception(error.__cause__))
 
 
 def _deepest_frame_of_plugin(trace: TracebackType | None) -> TracebackType | None:

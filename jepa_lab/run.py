@@ -36,11 +36,21 @@ from jepa_lab.build import (
 from jepa_lab.config.checks import check_pipeline, check_regularizer
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.contracts import plugin_failure
 from jepa_lab.data.base import DATASETS
 from jepa_lab.data.order import Batches
 from jepa_lab.data.resident import channel_record
 from jepa_lab.data.survey import Survey, load_surveys, save_surveys
-from jepa_lab.errors import DataError, JepaLabError, RunCrashed, RunInterrupted, RunPruned, RunTerminated, printable
+from jepa_lab.errors import (
+    DataError,
+    JepaLabError,
+    PluginError,
+    RunCrashed,
+    RunInterrupted,
+    RunPruned,
+    RunTerminated,
+    printable,
+)
 from jepa_lab.evaluation import OnlineEvaluation, check_probes, encoder_record, final_evaluation, probe_splits
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
@@ -343,11 +353,15 @@ class Run:
                     tracker.start(self.folder)
                 with memory_errors(self.pipeline.training):
                     self._train_and_probe()
-            except Exception as error:
+            except Exception as raised:
+                error = plugin_failure(raised) or raised
                 message = str(error) if isinstance(error, JepaLabError) else repr(error)
                 status: RunStatus = "KILLED" if isinstance(error, RunPruned) else "FAILED"
                 self._record_end(status, message, collapsed=isinstance(error, RunCollapsed))
                 self._close_after_error(tracker, _TRACKER_TIMEOUT_SECONDS)
+                if isinstance(error, PluginError) and error is not raised:
+                    logger.critical("a plug-in failed", exc_info=raised)
+                    raise PluginError(f"{error}; the traceback is in {self.folder.log}") from raised
                 if isinstance(error, JepaLabError):
                     raise
                 logger.critical("crashed", exc_info=error)

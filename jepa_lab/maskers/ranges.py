@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, ValidationInfo, WithJsonSchema
 
 
-def _scale(value: tuple[float, float]) -> tuple[float, float]:
+def _scale(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
     low, high = value
     if not 0 < low <= high <= 1:
-        raise ValueError(f"must satisfy 0 < min <= max <= 1, got ({low}, {high})")
+        raise ValueError(f"{info.field_name} must satisfy 0 < min <= max <= 1, got ({low}, {high})")
     return value
 
 
-def _aspect_ratio(value: tuple[float, float]) -> tuple[float, float]:
+def _aspect_ratio(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
     low, high = value
     if not 0 < low <= high:
-        raise ValueError(f"must satisfy 0 < min <= max, got ({low}, {high})")
+        raise ValueError(f"{info.field_name} must satisfy 0 < min <= max, got ({low}, {high})")
     return value
 
 
-def _ratio(value: tuple[float, float]) -> tuple[float, float]:
+def _ratio(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
     low, high = value
     if not 0 < low <= high < 1:
-        raise ValueError(f"must satisfy 0 < min <= max < 1, got ({low}, {high})")
+        raise ValueError(f"{info.field_name} must satisfy 0 < min <= max < 1, got ({low}, {high})")
     return value
 
 

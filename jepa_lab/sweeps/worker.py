@@ -19,6 +19,7 @@ from types import FrameType
 import torch
 
 from jepa_lab.config.loading import load_pipeline
+from jepa_lab.contracts import plugin_failure
 from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunOutOfMemory, RunPruned
 from jepa_lab.output import unfailing_output
 from jepa_lab.resume import find_unfinished, resume_run
@@ -49,7 +50,9 @@ def perform(task: Task) -> Reply:
         return Reply(task.number, outcome, scrub(str(error)))
     except Exception as error:  # before the run has a log of its own
         traceback.print_exc()
-        return Reply(task.number, "failed", scrub(f"{type(error).__name__}: {error}"))
+        failure = plugin_failure(error)
+        words = f"{type(error).__name__}: {error}" if failure is None else str(failure)
+        return Reply(task.number, "failed", scrub(words))
     return Reply(task.number, "finished", "")
 
 

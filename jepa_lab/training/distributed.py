@@ -29,6 +29,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from jepa_lab.contracts import plugin_failure
 from jepa_lab.errors import DeviceError, JepaLabError, RunCrashed, RunStopped
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.training.devices import Compute
@@ -206,6 +207,9 @@ class Processes(Team):
     def _shareable(self, error: BaseException) -> JepaLabError | StopRequested:
         if isinstance(error, (JepaLabError, StopRequested)):
             return error
+        failure = plugin_failure(error) if isinstance(error, Exception) else None
+        if failure is not None:
+            return failure
         return RunCrashed(
             f"process {self.place.rank} of {self.size} crashed: {type(error).__name__}: {error}. This is a mistake of "
             "ours; please report it with its traceback"

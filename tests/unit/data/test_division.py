@@ -90,7 +90,7 @@ def test_the_data_set_s_own_validation_images_are_the_validation_split() -> None
 def test_a_class_too_small_for_all_splits_is_named(count: int, validation: bool, needed: int) -> None:
     labels = torch.tensor([0] * 5 + [1] * 5 + [2] * count)
     own = split_of(torch.tensor([0, 1]), first=500) if validation else None
-    with pytest.raises(DataError, match=rf"class 'wasp' has {count} image.*at least {needed} .*data.test_fraction=0 "):
+    with pytest.raises(DataError, match=rf"class 'wasp' has {count} image.*at least {needed} .*test_fraction=0 "):
         divide(data_of(labels, validation=own), PLAN)
 
 

@@ -85,7 +85,7 @@ def test_labels_folders_insists(tmp_path: Path, names: tuple[str, ...], words: s
 
 def test_a_class_called_train_is_not_taken_for_the_training_images(tmp_path: Path) -> None:
     make(tmp_path, "bus/1.png", "car/1.png", "train/1.png")
-    with pytest.raises(DataError, match=r"and so do folders beside it: bus/, car/; set data.labels=folders if train/"):
+    with pytest.raises(DataError, match=r"and so do folders beside it: bus/, car/; set labels=folders if train/"):
         find_image_tree(tmp_path)
     tree = find_image_tree(tmp_path, FOLDERS)
     assert tree.class_names == ("bus", "car", "train")
@@ -94,7 +94,7 @@ def test_a_class_called_train_is_not_taken_for_the_training_images(tmp_path: Pat
 
 def test_a_data_set_one_level_down_is_pointed_at(tmp_path: Path) -> None:
     make(tmp_path, "unpacked/train/a/1.png", "unpacked/train/b/1.png", "unpacked/test/a/1.png")
-    with pytest.raises(DataError, match=r"has no train/, but .*unpacked has; set data.root=.*unpacked, or data.labels"):
+    with pytest.raises(DataError, match=r"has no train/, but .*unpacked has; set root=.*unpacked, or labels"):
         find_image_tree(tmp_path)
 
 

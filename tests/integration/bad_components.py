@@ -1,0 +1,281 @@
+"""A plug-in of components that break their contract, a few of each family; used by test_plugins.py."""
+
+from __future__ import annotations
+
+import torch
+
+from jepa_lab.data.augmentations.base import AUGMENTATIONS
+from jepa_lab.data.augmentations.none import NoAugmentation
+from jepa_lab.data.base import DATASETS, ImageData
+from jepa_lab.data.datasets.digits import Digits
+from jepa_lab.downsampling.base import DOWNSAMPLINGS, Downsampling
+from jepa_lab.losses.base import LOSSES, Loss
+from jepa_lab.maskers.base import MASKERS, Masks
+from jepa_lab.maskers.single_block import SingleBlock
+from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, EncoderSize, ModelSize, PredictorSize
+from jepa_lab.positions.base import POSITIONS, PositionEmbedding
+from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
+from jepa_lab.regularizers.base import REGULARIZERS, Regularizer, Term
+from jepa_lab.targets.base import TARGETS, FeatureGridTarget, Target
+from jepa_lab.training.ema.base import EMA_SCHEDULES, EmaSchedule
+
+
+def registered(registry, name):
+    return registry.register(name, summary="bad", source="test")
+
+
+@registered(LOSSES, "scalar_loss")
+class ScalarLoss(Loss):
+    def per_patch(self, predictions, targets):
+        return (predictions - targets).abs().mean()
+
+
+@registered(LOSSES, "unreduced_loss")
+class UnreducedLoss(Loss):
+    def per_patch(self, predictions, targets):
+        return (predictions - targets).abs()
+
+
+@registered(LOSSES, "raising_loss")
+class RaisingLoss(Loss):
+    def per_patch(self, predictions, targets):
+        raise ZeroDivisionError("no patch of mine")
+
+
+@registered(LOSSES, "checking_loss")
+class CheckingLoss(Loss):
+    @classmethod
+    def check(cls, params, known):
+        return False
+
+    def per_patch(self, predictions, targets):
+        return (predictions - targets).abs().mean(dim=-1)
+
+
+@registered(MASKERS, "none_masker")
+class NoneMasker(SingleBlock):
+    def sample(self, batch_size, generator):
+        return None
+
+
+@registered(MASKERS, "float_masker")
+class FloatMasker(SingleBlock):
+    def sample(self, batch_size, generator):
+        masks = super().sample(batch_size, generator)
+        return Masks(masks.context.float(), masks.context_valid, masks.target, masks.target_valid)
+
+
+@registered(MASKERS, "flat_masker")
+class FlatMasker(SingleBlock):
+    def sample(self, batch_size, generator):
+        masks = super().sample(batch_size, generator)
+        return Masks(masks.context[:, 0], None, masks.target, None)
+
+
+@registered(MASKERS, "outside_masker")
+class OutsideMasker(SingleBlock):
+    def sample(self, batch_size, generator):
+        masks = super().sample(batch_size, generator)
+        return Masks(masks.context + 1000, masks.context_valid, masks.target, masks.target_valid)
+
+
+@registered(MASKERS, "later_masker")
+class LaterMasker(SingleBlock):
+    def sample(self, batch_size, generator):
+        masks = super().sample(batch_size, generator)
+        return masks if batch_size == 2 else masks[:1]
+
+
+@registered(MASKERS, "building_masker")
+class BuildingMasker(SingleBlock):
+    def __init__(self, params, grid):
+        raise KeyError("nowhere")
+
+
+@registered(POSITIONS, "double_position")
+class DoublePosition(PositionEmbedding):
+    def add(self, tokens, indices):
+        return tokens.double()
+
+
+@registered(POSITIONS, "short_position")
+class ShortPosition(PositionEmbedding):
+    def add(self, tokens, indices):
+        return tokens[:, :1]
+
+
+@registered(POSITIONS, "single_rotation")
+class SingleRotation(PositionEmbedding):
+    def rotation(self, indices):
+        return torch.zeros(len(indices), 1, indices.shape[1], self.embed_dim // self.num_heads)
+
+
+@registered(TARGETS, "narrow_target")
+class NarrowTarget(Target):
+    def compute(self, target_encoder, images, masks):
+        return torch.zeros(*masks.target.shape, 1)
+
+
+@registered(TARGETS, "nothing_target")
+class NothingTarget(Target):
+    def compute(self, target_encoder, images, masks):
+        return None
+
+
+@registered(TARGETS, "flat_features_target")
+class FlatFeaturesTarget(FeatureGridTarget):
+    def encode(self, target_encoder, images):
+        return target_encoder(images).mean(dim=1)
+
+    def of_features(self, features, masks):
+        return features
+
+
+@registered(TARGETS, "raising_target")
+class RaisingTarget(Target):
+    def fit(self, images):
+        raise RuntimeError("cannot fit")
+
+    def compute(self, target_encoder, images, masks):
+        return None
+
+
+@registered(REGULARIZERS, "list_regularizer")
+class ListRegularizer(Regularizer):
+    def terms(self, representations):
+        return [representations.context.mean()]
+
+
+@registered(REGULARIZERS, "bare_regularizer")
+class BareRegularizer(Regularizer):
+    def terms(self, representations):
+        return {"mine": representations.context.mean()}
+
+
+@registered(REGULARIZERS, "vector_regularizer")
+class VectorRegularizer(Regularizer):
+    def terms(self, representations):
+        return {"mine": Term(1.0, representations.context.mean(dim=0))}
+
+
+@registered(ENCODER_SIZES, "tuple_size")
+class TupleSize(EncoderSize):
+    def resolve(self):
+        return (16, 1, 2)
+
+
+@registered(ENCODER_SIZES, "empty_size")
+class EmptySize(EncoderSize):
+    def resolve(self):
+        return ModelSize(0, 1, 1)
+
+
+@registered(PREDICTOR_SIZES, "half_block")
+class HalfBlock(PredictorSize):
+    def resolve(self, encoder):
+        return ModelSize(8, 0.5, 2)
+
+
+@registered(EMA_SCHEDULES, "rising_ema")
+class RisingEma(EmaSchedule):
+    def momentum(self, progress):
+        return 0.9 + progress
+
+
+@registered(EMA_SCHEDULES, "tensor_ema")
+class TensorEma(EmaSchedule):
+    def momentum(self, progress):
+        return torch.tensor(0.9)
+
+
+@registered(AUGMENTATIONS, "byte_augmentation")
+class ByteAugmentation(NoAugmentation):
+    def apply(self, images, draws):
+        return (images * 255).to(torch.uint8)
+
+
+@registered(AUGMENTATIONS, "cropping_augmentation")
+class CroppingAugmentation(NoAugmentation):
+    def apply(self, images, draws):
+        return images[..., :4, :4]
+
+
+@registered(AUGMENTATIONS, "one_draw_augmentation")
+class OneDrawAugmentation(NoAugmentation):
+    def draw(self, batch_size, height, width, generator):
+        return (torch.rand(1, generator=generator, device=generator.device),)
+
+
+def changed(data, images=None, labels=None, names=None):
+    train = type(data.train)(
+        data.train.images if images is None else images(data.train.images),
+        data.train.labels if labels is None else labels(data.train.labels),
+    )
+    return ImageData(train, data.test, data.class_names if names is None else names, data.digest, data.source)
+
+
+@registered(DATASETS, "float_images")
+class FloatImages(Digits):
+    def load(self):
+        return changed(super().load(), images=lambda images: images.float() / 255)
+
+
+@registered(DATASETS, "large_images")
+class LargeImages(Digits):
+    def load(self):
+        return changed(super().load(), images=lambda images: images.repeat(1, 1, 2, 2))
+
+
+@registered(DATASETS, "text_labels")
+class TextLabels(Digits):
+    def load(self):
+        return changed(super().load(), labels=lambda labels: [str(label) for label in labels])
+
+
+@registered(DATASETS, "ten_labels")
+class TenLabels(Digits):
+    def load(self):
+        return changed(super().load(), names=("a", "b"))
+
+
+@registered(DATASETS, "tuple_data")
+class TupleData(Digits):
+    def load(self):
+        data = super().load()
+        return data.train.images, data.train.labels
+
+
+@registered(DATASETS, "listed_files")
+class ListedFiles(Digits):
+    def image_files(self):
+        return ["a.png"]
+
+
+@registered(DOWNSAMPLINGS, "stacking")
+class Stacking(Downsampling):
+    def forward(self, children, seen):
+        return children
+
+
+@registered(PROBES, "number_probe")
+class NumberProbe(Probe):
+    title = "a number"
+
+    def run(self, subject):
+        return 0.5
+
+
+@registered(PROBES, "percent_probe")
+class PercentProbe(Probe):
+    title = "a percentage"
+
+    def run(self, subject):
+        return ProbeOutcome((Score(97.5, None),), {})
+
+
+@registered(PROBES, "tensor_probe")
+class TensorProbe(Probe):
+    title = "a tensor"
+
+    def run(self, subject):
+        return ProbeOutcome((Score(0.5, 0.5),), {"weights": torch.zeros(2)})

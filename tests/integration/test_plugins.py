@@ -1,0 +1,146 @@
+"""A mistake of a plug-in is told as the plug-in's: exit code 2 and one message that names component and module."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from jepa_lab.cli import main
+from jepa_lab.registry import FAMILIES
+from jepa_lab.tracking.run_folder import RunFolder
+from tests.integration.pipelines import TINY, write_tiny
+
+PLUGIN = "tests.integration.bad_components"
+
+BEFORE_A_RUN = [
+    ("loss=checking_loss", "loss 'checking_loss'", "returned False from check; expected a Problem, a str or None"),
+    ("masker=none_masker", "masker 'none_masker'", "returned None from sample(batch_size=2); expected a Masks"),
+    ("masker=float_masker", "masker 'float_masker'", "float32 on cpu from sample(batch_size=2).context; expected"),
+    ("masker=flat_masker", "masker 'flat_masker'", "expected a tensor [B, E, K] = [2, 1, "),
+    ("masker=outside_masker", "masker 'outside_masker'", "expected indices of the 16 patches of the 4x4 grid"),
+    ("masker=building_masker", "the plug-in tests.integration.bad_components", "KeyError: 'nowhere'"),
+    ("encoder.size=tuple_size", "encoder_size 'tuple_size'", "returned a tuple of (16, 1, 2) from resolve"),
+    ("encoder.size=empty_size", "encoder_size 'empty_size'", "returned 0 from resolve().embed_dim; expected an int of"),
+    ("predictor.size=half_block", "predictor_size 'half_block'", "returned 0.5 from resolve().depth"),
+    ("ema_momentum=rising_ema", "ema_momentum 'rising_ema'", "returned 1.01 from momentum(0.11); expected a float in"),
+    ("ema_momentum=tensor_ema", "ema_momentum 'tensor_ema'", "returned a tensor [] float32 on cpu from momentum(0)"),
+    ("data.dataset=float_images", "dataset 'float_images'", "float32 on cpu from load (train).images; expected"),
+    ("data.dataset=large_images", "dataset 'large_images'", "1, 8, 8] uint8"),
+    ("data.dataset=text_labels", "dataset 'text_labels'", "from load (train).labels; expected a tensor [n]"),
+    ("data.dataset=ten_labels", "dataset 'ten_labels'", "labels from 0, below the 2 class_names"),
+    ("data.dataset=tuple_data", "dataset 'tuple_data'", "expected an ImageData"),
+    ("data.dataset=listed_files", "dataset 'listed_files'", "expected an ImageFileSet or None"),
+]  # fmt: skip
+"""Override, component, and what is said of it, of mistakes that are found before a run folder is made."""
+
+IN_A_RUN = [
+    ("loss=scalar_loss", "loss 'scalar_loss'", "returned a tensor [] float32 on cpu from per_patch; expected a tensor "
+     "[B, E, M, T]"),
+    ("loss=unreduced_loss", "loss 'unreduced_loss'", "from per_patch; expected a tensor [B, E, M, T]"),
+    ("loss=raising_loss", "loss 'raising_loss'", "failed in per_patch"),
+    ("masker=later_masker", "masker 'later_masker'", "from sample(batch_size=24).context"),
+    ("encoder.position=double_position", "position 'double_position'", "float64 on cpu from add; expected a tensor"),
+    ("predictor.position=double_position", "position 'double_position'", "float64 on cpu from add"),
+    ("predictor.position=short_position", "position 'short_position'", "from add; expected a tensor [B, K, D]"),
+    ("encoder.position=single_rotation", "position 'single_rotation'", "expected a pair of tensors"),
+    ("target=narrow_target", "target 'narrow_target'", "expected a tensor [B, M, T, num_features] = [24, 2, "),
+    ("target=nothing_target", "target 'nothing_target'", "returned None from compute"),
+    ("target=raising_target", "target 'raising_target'", "failed in fit"),
+    ("regularizer=list_regularizer", "regularizer 'list_regularizer'", "expected a dict of Term by name"),
+    ("regularizer=bare_regularizer", "regularizer 'bare_regularizer'", "as 'mine'; expected a Term"),
+    ("regularizer=vector_regularizer", "regularizer 'vector_regularizer'", "as the value of 'mine'; expected a tensor "
+     "scalar"),
+    ("augmentation=byte_augmentation", "augmentation 'byte_augmentation'", "uint8 on cpu from apply"),
+    ("augmentation=cropping_augmentation", "augmentation 'cropping_augmentation'", "4, 4] float32 on cpu from apply"),
+    ("augmentation=one_draw_augmentation", "augmentation 'one_draw_augmentation'", "of B = 24 rows"),
+    ("hierarchy={num_levels: 2, downsampling: stacking}", "downsampling 'stacking'", "expected a tensor [S, N', D]"),
+    ("probe.additional=[number_probe]", "probe 'number_probe'", "returned 0.5 from run; expected a ProbeOutcome"),
+    ("probe.additional=[percent_probe]", "probe 'percent_probe'", "returned 97.5 from run (validation_accuracy)"),
+    ("probe.additional=[tensor_probe]", "probe 'tensor_probe'", "expected JSON values"),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its components are forgotten after every test, so it must be imported anew."""
+    monkeypatch.delitem(sys.modules, PLUGIN, raising=False)
+
+
+def refused(tmp_path: Path, command: str, *overrides: str, text: str = TINY) -> str:
+    """The message of a command that ends with exit code 2."""
+    arguments = [command, str(write_tiny(tmp_path, text)), f"plugins=[{PLUGIN}]", "training.epochs=1", *overrides]
+    if command == "run":
+        arguments += ["--runs", str(tmp_path / "runs")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, result.output
+    assert result.output.count("error: ") == 1
+    assert "bug in jepa-lab" not in result.output
+    assert "mistake of ours" not in result.output
+    return result.output[result.output.index("error: ") :]
+
+
+@pytest.mark.parametrize(("override", "component", "told"), BEFORE_A_RUN, ids=lambda value: str(value)[:40])
+def test_a_broken_contract_is_found_before_a_run_folder_is_made(
+    tmp_path: Path, override: str, component: str, told: str
+) -> None:
+    message = refused(tmp_path, "run", override)
+    assert component in message
+    assert PLUGIN in message
+    assert told in message
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("override", "component", "told"), IN_A_RUN, ids=lambda value: str(value)[:40])
+def test_a_broken_contract_ends_a_run_with_the_name_of_its_component(
+    tmp_path: Path, override: str, component: str, told: str
+) -> None:
+    message = refused(tmp_path, "run", override)
+    assert component in message
+    assert PLUGIN in message
+    assert told in message
+    (folder,) = (tmp_path / "runs").iterdir()
+    result = RunFolder.open(folder).read_result()
+    assert result is not None
+    assert result["status"] == "FAILED"
+    assert component in result["error"]
+
+
+def test_every_family_of_a_pipeline_has_a_component_that_breaks_its_contract() -> None:
+    told = {component.split()[0] for _, component, _ in [*BEFORE_A_RUN, *IN_A_RUN]} - {"the"}
+    assert told >= set(FAMILIES) - {"tracker", "executor"}
+
+
+def test_the_traceback_of_a_plug_ins_exception_is_in_the_log(tmp_path: Path) -> None:
+    message = refused(tmp_path, "run", "loss=raising_loss")
+    assert "ZeroDivisionError: no patch of mine" in message
+    (folder,) = (tmp_path / "runs").iterdir()
+    log = RunFolder.open(folder).log.read_text()
+    assert str(RunFolder.open(folder).log) in message
+    assert "Traceback" in log
+    assert "bad_components.py" in log
+
+
+def test_an_exception_in_code_of_our_own_stays_ours_whatever_plug_ins_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jepa_lab.run.build_step", None)  # whose call is a TypeError in run.py
+    arguments = ["run", write_tiny(tmp_path), f"plugins=[{PLUGIN}]", "--runs", tmp_path / "runs"]
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 1, result.output
+
+
+def test_the_second_call_of_a_component_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from jepa_lab.losses.base import loss_per_patch
+    from jepa_lab.losses.l2 import L2Loss, L2Params
+
+    looked: list[object] = []
+    monkeypatch.setattr("jepa_lab.losses.base.require_tensor", lambda loss, *_, **__: looked.append(loss))
+    loss = L2Loss(L2Params())
+    for _ in range(3):
+        loss_per_patch(loss, torch.zeros(1, 1, 1, 2, 4), torch.zeros(1, 1, 1, 2, 4))
+    assert looked == [loss]

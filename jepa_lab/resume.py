@@ -23,6 +23,7 @@ from jepa_lab.config.loading import (
     reading_images_as,
 )
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.config.provenance import component_origins
 from jepa_lab.errors import RunFolderError
 from jepa_lab.interruption import StopSignals
 from jepa_lab.output import unfailing_output
@@ -144,7 +145,8 @@ def resume_run(
             check_probe(loaded, probe_data, member)
 
         def begin() -> None:
-            _note_environment(folder, describe_environment(command, team.describe(compute)), checkpoint, notes)
+            now = describe_environment(command, team.describe(compute)) | {"components": component_origins(pipeline)}
+            _note_environment(folder, now, checkpoint, notes)
             with folder.open_log():
                 for note in notes:
                     logger.warning(note)

@@ -36,6 +36,7 @@ from jepa_lab.build import (
 from jepa_lab.config.checks import check_pipeline, check_regularizer
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.config.provenance import component_origins
 from jepa_lab.contracts import plugin_failure
 from jepa_lab.data.base import DATASETS
 from jepa_lab.data.order import Batches
@@ -145,7 +146,8 @@ def start_run(
             resolved = dump_pipeline(pipeline)
             folder = RunFolder.create(run_root, pipeline.name, config_digest(pipeline), pipeline.seed, resolved)
             stack.enter_context(locked(folder))
-            folder.write_environment(describe_environment(command, team.describe(compute)))
+            conditions = describe_environment(command, team.describe(compute))
+            folder.write_environment(conditions | {"components": component_origins(pipeline)})
             return folder
 
         folder = team.from_leader(create, stop)

@@ -25,12 +25,14 @@ class Document:
         places: path -> `file:line`, `override a.b=c` or `preset smoke`.
         origin: place of what has no line of its own.
         written_over: the paths that an override or a preset wrote after the document's own text.
+        component_origins: where the components of a run's configuration came from, see `recorded_origins`.
     """
 
     data: dict[str, Any]
     places: dict[Path_, str] = field(default_factory=dict)
     origin: str = "pipeline"
     written_over: set[Path_] = field(default_factory=set)
+    component_origins: dict[str, dict[str, str | None]] = field(default_factory=dict)
 
     def place(self, path: Path_) -> str:
         """Where `path`, or the nearest thing around it, was written."""

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from jepa_lab.config.documents import Document, Path_
 from jepa_lab.config.fields import Component, Components, component_of, components_of, section_of
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.config.provenance import missing_origin
 from jepa_lab.config.yaml_text import shorten
 from jepa_lab.errors import Problem
 from jepa_lab.registry import BROKEN_RULE, did_you_mean
@@ -83,7 +84,7 @@ def explain(document: Document, detail: ErrorDetails, root: type[BaseModel] = Pi
     if kind == "missing":
         return f"{place}: {key} is missing; add it. {_describe(field)}".rstrip()
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return f"{place}: {_explain_component(key, field, value, context)}"
+        return f"{place}: {_explain_component(document, key, field, value, context)}"
     if kind == BROKEN_RULE:
         problem: Problem = context["problem"]
         keys = [(*path, each.name) for each in problem.keys]
@@ -135,12 +136,15 @@ def _as_yaml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _explain_component(key: str, field: FieldInfo | None, value: Any, context: dict[str, Any]) -> str:
+def _explain_component(
+    document: Document, key: str, field: FieldInfo | None, value: Any, context: dict[str, Any]
+) -> str:
     mark = _registry_mark(field)
     if mark is None:
         return f"{key} has the value {_short(value)}, which fits nothing; see `jepa-lab schema`"
     if "tag" in context:
-        near = did_you_mean(context["tag"], mark.registry.names())
+        known = missing_origin(document.component_origins, mark.registry.family, context["tag"])
+        near = did_you_mean(context["tag"], mark.registry.names()) if known is None else known
         return f"unknown {mark.registry.family} {_short(context['tag'])} for {key}{near}"
     return f"{key} needs a name, got {_short(value)}; known: {', '.join(mark.registry.names())}"
 

@@ -27,6 +27,7 @@ from jepa_lab.config.explanations import explain_all
 from jepa_lab.config.fields import component_of, components_of, expand_bare_name, section_of
 from jepa_lab.config.pipeline import Pipeline, rebuild_schema
 from jepa_lab.config.presets import apply_preset
+from jepa_lab.config.provenance import recorded_origins
 from jepa_lab.config.yaml_text import Path_, shorten
 from jepa_lab.errors import ConfigError, ConfigProblems, JepaLabError, Key
 
@@ -97,6 +98,7 @@ def load_pipeline(file: Path, overrides: Sequence[str] = (), preset: str | None 
         ConfigError: one message that names place, value, rule and remedy of everything that is wrong.
     """
     document = load_document(file)
+    document.component_origins = recorded_origins(file)
     if "base" in document.data:
         raise ConfigError(f"this is an ablation; use `jepa-lab sweep {file}`", place=document.place(("base",)))
     parsed = [(text, *parse_override(text)) for text in overrides]
@@ -117,6 +119,7 @@ def load_pipeline(file: Path, overrides: Sequence[str] = (), preset: str | None 
 def load_resolved(text: str, origin: str) -> Pipeline:
     """Validate the YAML of a run folder or a checkpoint, which has every value spelled out."""
     document = plain_document(text, origin)
+    document.component_origins = recorded_origins(Path(origin))
     load_plugins(plugin_names(document, []), document)
     return validate(document).pipeline
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from jepa_lab.cli import main
+from jepa_lab.losses.base import LOSSES
 from jepa_lab.registry import FAMILIES
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import TINY, write_tiny
@@ -144,3 +145,38 @@ def test_the_second_call_of_a_component_is_not_looked_at(monkeypatch: pytest.Mon
     for _ in range(3):
         loss_per_patch(loss, torch.zeros(1, 1, 1, 2, 4), torch.zeros(1, 1, 1, 2, 4))
     assert looked == [loss]
+
+
+def test_a_component_of_a_package_that_is_not_installed_here_is_told_with_that_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site"
+    metadata = installed / "shrinking_losses-1.5.dist-info"
+    metadata.mkdir(parents=True)
+    (installed / "shrinking").mkdir()
+    (installed / "shrinking" / "__init__.py").write_text(
+        "from jepa_lab.losses.base import LOSSES\n"
+        "from jepa_lab.losses.l2 import L2Loss\n"
+        "@LOSSES.register('shrinking', summary='mine', source='test')\n"
+        "class Shrinking(L2Loss):\n    'Mine.'\n"
+    )
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: shrinking-losses\nVersion: 1.5\n")
+    (metadata / "entry_points.txt").write_text("[jepa_lab.components]\nmine = shrinking\n")
+    (metadata / "top_level.txt").write_text("shrinking\n")
+    runs, file = tmp_path / "runs", write_tiny(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(installed)
+        done = CliRunner().invoke(main, ["run", str(file), "loss=shrinking", "training.epochs=1", "--runs", str(runs)])
+        assert done.exit_code == 0, done.output
+        (folder,) = (path for path in runs.iterdir() if not path.name.startswith("."))
+        components = RunFolder.open(folder).read_environment()["components"]
+        assert components["loss shrinking"] == {"module": "shrinking", "package": "shrinking-losses 1.5"}
+        assert components["masker multi_block"]["module"] == "jepa_lab.maskers.multi_block"
+        assert "probe knn" in components
+    monkeypatch.delitem(sys.modules, "shrinking")
+    LOSSES._entries.pop("shrinking")
+    for command in (["run", "--resume", str(folder)], ["probe", str(folder)]):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2, result.output
+        assert "unknown loss 'shrinking' for loss" in result.output
+        assert "the package shrinking-losses 1.5 (module shrinking), which is not installed here" in result.output

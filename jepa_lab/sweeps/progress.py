@@ -111,4 +111,5 @@ class PlainDisplay(SweepDisplay):
 
 def build_sweep_display() -> SweepDisplay:
     """The display that suits the standard output."""
-    return LiveDisplay(Console()) if sys.stdout.isatty() else PlainDisplay()
+    console = Console()
+    return LiveDisplay(console) if sys.stdout.isatty() and console.is_interactive else PlainDisplay()

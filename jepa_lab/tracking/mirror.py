@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
+from jepa_lab.output import unfailing_output
 from jepa_lab.tracking.base import MirrorState
 from jepa_lab.tracking.credentials import ScrubbingFormatter
 from jepa_lab.tracking.locks import FileLock
@@ -219,4 +220,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with unfailing_output():  # MLflow prints, too, and the disk of the log may be full
+        code = main()
+    sys.exit(code)

@@ -213,6 +213,28 @@ def test_the_ui_gives_its_server_the_store_through_the_environment_alone(monkeyp
     assert any("cr3t" in value for value in environment.values())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_server_of_the_ui_which_a_second_one_does_not_disturb(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    said, stopped = [], []
+
+    def wait_for_signal(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        pytest.fail("the signal must end the waiting")
+
+    def stop(server: object) -> None:
+        os.kill(os.getpid(), number)
+        stopped.append(server)
+
+    monkeypatch.setattr("jepa_lab.tracking.ui._start", lambda *_: "server")
+    monkeypatch.setattr("jepa_lab.tracking.ui._wait_until_it_answers", wait_for_signal)
+    monkeypatch.setattr("jepa_lab.tracking.ui._stop", stop)
+    serve_ui("postgresql://host/db", _free_port(), say=said.append)
+    assert stopped == ["server"]
+    assert said[-1] == "MLflow's pages are closed"
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jepa_lab.sweeps.watch import duration
+from jepa_lab.tables.wrapping import shown, wrap
 
 _PLAIN_SECONDS = 30.0
 
@@ -73,10 +74,12 @@ class LiveDisplay(SweepDisplay):
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
     def update(self, state: SweepState) -> None:
-        lines = [f"slot {slot}  {text}" for slot, text in sorted(state.slots.items())]
-        self._live.update(
-            Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines), Text(state.sentence(), "bold"))
-        )
+        lines = []
+        for slot, text in sorted(state.slots.items()):
+            head = f"slot {slot}  "
+            wrapped = wrap(shown(text), self._live.console.width - len(head))
+            lines += [(" " * len(head) if number else head) + line for number, line in enumerate(wrapped)]
+        self._live.update(Group(*map(Text, lines), Text(state.sentence(), "bold")))
 
     def message(self, text: str) -> None:
         self._live.console.print(text, markup=False, highlight=False)

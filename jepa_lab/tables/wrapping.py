@@ -48,6 +48,8 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def _wrap_paragraph(text: str, width: int) -> list[str]:
+    if cell_len(text) <= width:
+        return [text]
     lines = [""]
     for word in words_of(text):
         together = f"{lines[-1]} {word}" if lines[-1] else word

@@ -77,3 +77,12 @@ def test_a_terminal_shows_the_same_lines_in_place() -> None:
 )
 def test_a_time_is_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_narrow_terminal_shows_the_time_that_a_trial_has_left() -> None:
+    output = io.StringIO()
+    text = "reference masks, prefix seed 0: epoch 12.0/100  loss 0.1234  online probe 25.0%  1 min 12 s left"
+    with LiveDisplay(Console(file=output, force_terminal=True, width=60)) as display:
+        display.update(SweepState({0: text}, 0, 0, 8, None))
+    assert "1 min 12 s left" in " ".join(output.getvalue().split())
+    assert "…" not in output.getvalue()

@@ -126,6 +126,7 @@ def test_the_best_cell_is_bold() -> None:
         ("lr=1e-05, x=0.15", 10, ["lr=1e-05,", "x=0.15"]),
         ("one\ntwo three", 20, ["one", "two three"]),
         ("", 5, [""]),
+        ("epoch 1  loss 2", 20, ["epoch 1  loss 2"]),
         ("abcdefgh", 3, ["abc", "def", "gh"]),
         ("_starts", 20, ["_starts"]),
         ("scale=[0.15, 0.2])", 14, ["scale=", "[0.15, 0.2])"]),

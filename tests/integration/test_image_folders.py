@@ -66,6 +66,11 @@ def prepared(folder: Path, root: Path, *overrides: str) -> PreparedData:
     return prepare_data(load_photos(folder, root, *overrides).pipeline)
 
 
+def lines_about_images(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What a run prints first, but for what it says about its tracker."""
+    return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("tracking")]
+
+
 READINGS = (
     ("data.residency=resident",),
     ("data.residency=streaming", "data.num_workers=1"),
@@ -115,7 +120,7 @@ def test_class_folders_alone_are_trained_and_probed_on_and_said(
     albums: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = start_run(load_photos(tmp_path, albums, *SHORT), tmp_path / "runs", COMMAND)
-    lines = capsys.readouterr().out.splitlines()
+    lines = lines_about_images(capsys)
     assert lines[0] == "images: 22 training, 7 validation, 7 test"
     assert lines[1].startswith("note on the images: there is no train/: the 3 folders are the classes")
     assert lines[2].startswith("note on the images: there is no test split, so 20% of the images of each class (7 ")
@@ -165,7 +170,7 @@ def test_albums_are_trained_on_without_labels_and_probed_on_folders(
     root = write_class_folders(tmp_path / "albums", "2019/summer", "2019/winter/snow", "2020", count=8)
     own = f"probe.data={{dataset: image_folder, root: {splits}, validation_split: folder}}"
     outcome = start_run(load_photos(tmp_path, root, own, *SHORT), tmp_path / "runs", COMMAND)
-    lines = capsys.readouterr().out.splitlines()
+    lines = lines_about_images(capsys)
     assert lines[0] == "images: 18 training, 6 validation, no test split"
     assert "probe images: 36 training, 15 validation, 10 test" in lines
     assert any(line.startswith("note on the probe images: the test split has no images of 1 of 3") for line in lines)

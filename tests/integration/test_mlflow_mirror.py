@@ -527,7 +527,8 @@ def test_sync_of_a_run_whose_process_is_gone_says_killed_and_of_a_living_one_run
         assert client.get_run(_run_id(folder)).info.status == "RUNNING"
     assert folders_to_sync(folder.path.parent) == [folder.path]
     assert sync(folder.path).complete
-    assert client.get_run(_run_id(folder)).info.status == "KILLED"
+    ended = client.get_run(_run_id(folder)).info
+    assert (ended.status, ended.end_time) == ("KILLED", int(read_metrics(folder.metrics)[-1].time * 1000))
     assert folders_to_sync(folder.path.parent) == []
 
 

@@ -67,8 +67,9 @@ def prepared(folder: Path, root: Path, *overrides: str) -> PreparedData:
 
 
 def lines_about_images(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What a run prints first, but for what it says about its tracker."""
-    return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("tracking")]
+    """What a run prints about its images, in its order."""
+    heads = ("images: ", "probe images: ", "note on the images: ", "note on the probe images: ")
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith(heads)]
 
 
 READINGS = (

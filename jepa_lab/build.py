@@ -74,6 +74,7 @@ class PreparedData:
         survey: what was found about files that stream, for the run folder.
         notes: what the run's log should say.
         findings: what the user should be told about folders and splits.
+        section: of the pipeline, that chose the images.
     """
 
     train: ImageSplit
@@ -88,11 +89,17 @@ class PreparedData:
     survey: Survey | None = None
     notes: tuple[str, ...] = ()
     findings: Findings = NOTHING_FOUND
+    section: str = "data"
 
     @property
     def counts(self) -> SplitCounts:
         """How many images each split has."""
         return SplitCounts.of(self.train, self.validation, self.test)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The sentences of the findings."""
+        return tuple(note.text(self.section) for note in self.findings.notes)
 
 
 def build_dataset(source: DataSource, image_size: int) -> ImageDataset:
@@ -211,7 +218,7 @@ def prepare_probe_data(
     prepared = replace(prepared, survey=loaded.survey, notes=loaded.notes)
     if own:  # told already
         return prepared
-    return replace(prepared, skipped=found.skipped, findings=findings)
+    return replace(prepared, skipped=found.skipped, findings=findings, section="probe.data")
 
 
 def probe_image_size(pipeline: Pipeline) -> int:
@@ -242,7 +249,7 @@ def images_record(data: PreparedData, probe_data: PreparedData) -> dict[str, Any
 def _images(data: PreparedData) -> dict[str, Any]:
     counts, findings = data.counts, data.findings
     splits = {**asdict(counts), "in_words": counts.sentence()}
-    return {**splits, "notes": list(findings.notes), "unread_files": dict(findings.unread)}
+    return {**splits, "notes": list(data.told), "unread_files": dict(findings.unread)}
 
 
 def surveys_of(data: PreparedData, probe_data: PreparedData) -> dict[str, Survey]:

@@ -151,7 +151,7 @@ def _images(pipeline: Pipeline, dataset: ImageDataset) -> tuple[SplitCounts, tup
         return _images_in_one_piece(plan, dataset), ()
     division = divide(names, plan)
     notes = (*files.findings.notes, *notes_on(division, plan, files.class_names))
-    return SplitCounts.of(*division.splits), notes
+    return SplitCounts.of(*division.splits), tuple(note.text("data") for note in notes)
 
 
 def _images_in_one_piece(plan: DivisionPlan, dataset: ImageDataset) -> SplitCounts:

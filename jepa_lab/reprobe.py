@@ -93,7 +93,7 @@ def _probe(
     if splits is not None:
         check_probes(loaded, splits)
     if pipeline.probe.data is not None:
-        for note in probe_data.findings.notes:
+        for note in probe_data.told:
             print(f"note on the probe images: {printable(note)}", flush=True)
     model = build_model(pipeline, data.train.images.shape[1])
     model.load_state_dict(checkpoint.model)

@@ -412,7 +412,7 @@ class Run:
         told = {"images": self.data} | ({} if self.pipeline.probe.data is None else {"probe images": self.probe_data})
         lines = []
         for name, data in told.items():
-            lines += [f"{name}: {data.counts.sentence()}", *(f"note on the {name}: {n}" for n in data.findings.notes)]
+            lines += [f"{name}: {data.counts.sentence()}", *(f"note on the {name}: {n}" for n in data.told)]
         return [printable(line) for line in lines]
 
     def _train_and_probe(self) -> None:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from jepa_lab.data.images import Images
-from jepa_lab.errors import ConfigError, Key
+from jepa_lab.errors import ConfigError, Key, Problem
 from jepa_lab.registry import Component, ComponentParams, Registry
 
 
@@ -72,11 +72,12 @@ class Findings:
     """What a user should know about the files of a data set.
 
     Attributes:
-        notes: sentences for the run's log: how the folders were understood, and what was left alone.
+        notes: sentences for the run's log: how the folders were understood, and what was left alone; settings in
+            them are keys, as in the text of an error.
         unread: how many files have an ending that no reader here knows, by ending (".heic").
     """
 
-    notes: tuple[str, ...] = ()
+    notes: tuple[Problem, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
 
 

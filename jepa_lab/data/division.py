@@ -13,7 +13,7 @@ from jepa_lab.data.base import ImageData, ImageDataset, ImageSplit
 from jepa_lab.data.folders.scan import shortened
 from jepa_lab.data.image_files import label_tensor
 from jepa_lab.data.splits import limit_images, split_off, split_validation
-from jepa_lab.errors import DataError, Key
+from jepa_lab.errors import DataError, Key, Problem
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,17 @@ def numbers(count: int, labels: torch.Tensor | None) -> ImageSplit:
     return ImageSplit(torch.arange(count)[:, None, None, None], labels)
 
 
-def notes_on(division: Division, plan: DivisionPlan, class_names: tuple[str, ...]) -> Iterator[str]:
+def notes_on(division: Division, plan: DivisionPlan, class_names: tuple[str, ...]) -> Iterator[Problem]:
     """What a user should know about the splits: a test split that was cut, and classes that a split lacks."""
     test = division.test
     if test is not None and division.test_is_cut:
         share = f"{plan.test_fraction:.0%} of the images of each class ({len(test):,} images)"
-        yield (
-            f"there is no test split, so {share} are kept from training as one (data.test_fraction, data.split_seed)"
+        yield Problem(
+            f"there is no test split, so {share} are kept from training as one (",
+            Key("test_fraction"),
+            ", ",
+            Key("split_seed", "data"),
+            ")",
         )
     for name, split, consequence in (
         ("test", test, "its accuracy says nothing about them"),
@@ -136,7 +140,7 @@ def notes_on(division: Division, plan: DivisionPlan, class_names: tuple[str, ...
         missing = [each for label, each in enumerate(class_names) if label not in there]
         if missing:
             which = f"{len(missing):,} of {len(class_names):,} classes"
-            yield f"the {name} split has no images of {which}, so {consequence}: {shortened(missing)}"
+            yield Problem(f"the {name} split has no images of {which}, so {consequence}: {shortened(missing)}")
 
 
 @dataclass(frozen=True)

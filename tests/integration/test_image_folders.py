@@ -179,6 +179,7 @@ def test_albums_are_trained_on_without_labels_and_probed_on_folders(
     assert outcome.result["metrics"]["probe/test_accuracy"] is not None
     _, again = probe_again(outcome.folder, [f"probe.data={{dataset: image_folder, root: {splits}}}"], None)
     assert again["probe_images"]["in_words"] == "27 training, 9 validation, 10 test"
+    assert any("; probe.data.validation_split=folder uses it" in note for note in again["probe_images"]["notes"])
 
 
 def test_the_picture_of_masks_is_drawn_on_any_layout(albums: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from jepa_lab.data.folders.scan import (
     images_in,
     shortened,
 )
-from jepa_lab.errors import DataError, Key
+from jepa_lab.errors import DataError, Key, Problem
 
 LAYOUTS = (
     "layouts that are read: ROOT/train/<class>/IMAGES with ROOT/test/<class>/IMAGES, ROOT/<class>/IMAGES, or images "
@@ -41,7 +41,7 @@ class Part:
     files: ImageFiles
     class_folders: tuple[str, ...]
     unread: tuple[Path, ...]
-    note: str | None = None
+    note: Problem | None = None
 
 
 def training_part(root: Path, folders: SplitFolders, labels: LabelSource) -> Part:
@@ -109,17 +109,19 @@ def _whole_root(root: Path, folders: SplitFolders, labels: LabelSource) -> Part:
     inside = {image.relative_to(root).parts[:-1] for image in found.images}
     if len(inside) > 1 and all(len(place) == 1 for place in inside):
         part = labelled_part(root, tuple(sorted(place[0] for place in inside)))
-        note = (
+        note = Problem(
             f"there is no train/: the {len(inside)} folders are the classes, as every image lies exactly one level "
-            "down; data.labels=none trains without labels"
+            "down; ",
+            Key("labels"),
+            "=none trains without labels",
         )
         return Part(part.files, part.class_folders, found.unread, note)
     _check_no_data_set_inside(root, folders)
     tops = {place[0] for place in inside if place}
-    remedy = "; data.labels=folders takes the folders as classes" if len(tops) > 1 and () not in inside else ""
-    return _unlabelled(
-        found, root, f"there is no train/, and {_why_no_labels(inside)}: the images have no labels{remedy}"
-    )
+    several = len(tops) > 1 and () not in inside
+    remedy = Problem("; ", Key("labels"), "=folders takes the folders as classes") if several else ""
+    why = f"there is no train/, and {_why_no_labels(inside)}: the images have no labels"
+    return _unlabelled(found, root, Problem(why, remedy))
 
 
 def _why_no_labels(inside: set[tuple[str, ...]]) -> str:
@@ -159,7 +161,7 @@ def _check_no_data_set_inside(root: Path, folders: SplitFolders) -> None:
             )
 
 
-def _unlabelled(found: Contents, folder: Path, note: str | None = None) -> Part:
+def _unlabelled(found: Contents, folder: Path, note: Problem | None = None) -> Part:
     if not found.images:
         raise _nothing_fits(folder, None, found)
     return Part(ImageFiles(found.images, None), (), found.unread, note)

@@ -20,7 +20,9 @@ from jepa_lab.data.folders.labels import (
 from jepa_lab.data.folders.roles import SplitFolders, find_split_folders
 from jepa_lab.data.folders.scan import as_text, counted, endings, folders_in, images_in, shortened
 from jepa_lab.data.folders.tiny_imagenet import ANNOTATIONS, UNSORTED, annotated_images, is_annotated
-from jepa_lab.errors import DataError, Key
+from jepa_lab.errors import DataError, Key, Problem
+
+_CHOSEN = Problem(Key("validation_split"), "=folder")
 
 
 @dataclass(frozen=True)
@@ -84,21 +86,22 @@ def find_image_tree(root: Path, choice: FolderChoice = USUAL_FOLDERS) -> ImageTr
     )
 
 
-def _left_alone(root: Path, folders: SplitFolders, train: Part) -> list[str]:
+def _left_alone(root: Path, folders: SplitFolders, train: Part) -> list[Problem]:
     """What is beside `train` and has no role; without `train` it is what is trained on."""
     if folders.train is None or folders.train.name in train.class_folders:
         return []
     notes = []
     if folders.others:
         names = shortened([f"{as_text(name)}/" for name in folders.others])
-        notes.append(f"left alone beside {folders.train.name}/: {names}")
+        notes.append(Problem(f"left alone beside {folders.train.name}/: {names}"))
     images = images_in(root)
     if images:
-        notes.append(f"left alone beside {folders.train.name}/: {len(images):,} image(s), such as {as_text(images[0])}")
+        found = f"{len(images):,} image(s), such as {as_text(images[0])}"
+        notes.append(Problem(f"left alone beside {folders.train.name}/: {found}"))
     return notes
 
 
-def _chosen_validation(root: Path, folders: SplitFolders, train: Part, notes: list[str]) -> Part:
+def _chosen_validation(root: Path, folders: SplitFolders, train: Part, notes: list[Problem]) -> Part:
     """The validation folder as the validation split.
 
     Raises:
@@ -127,33 +130,31 @@ def _chosen_validation(root: Path, folders: SplitFolders, train: Part, notes: li
                 keys=["root"],
             )
         part = found
-    notes.append(f"{folder.name}/ is the validation split (data.validation_split=folder)")
+    notes.append(Problem(f"{folder.name}/ is the validation split (", _CHOSEN, ")"))
     return part
 
 
-def _test_part(folders: SplitFolders, train: Part, validation_is_taken: bool, notes: list[str]) -> Part | None:
+def _test_part(folders: SplitFolders, train: Part, validation_is_taken: bool, notes: list[Problem]) -> Part | None:
     """The test split, and notes on the folders that are none."""
     free = [] if folders.validation is None or validation_is_taken else [folders.validation]
     candidates = ([] if folders.test is None else [folders.test]) + free
     if not train.class_folders:
-        notes += [f"{folder.name}/ is left alone: without labels there is no test split" for folder in candidates]
+        why = "without labels there is no test split"
+        notes += [Problem(f"{folder.name}/ is left alone: {why}") for folder in candidates]
         return None
     test = None
     for folder in candidates:
         if test is not None:
-            notes.append(
-                f"{folder.name}/ is left out of training and of the test split; data.validation_split=folder uses it "
-                "as the validation split"
-            )
+            what = f"{folder.name}/ is left out of training and of the test split; "
+            notes.append(Problem(what, _CHOSEN, " uses it as the validation split"))
             continue
         test = _labelled(folder, folders, train.class_folders)
         if test is None:
-            notes.append(f"{folder.name}/ is left alone: it has no class folders, so its images have no labels")
+            why = "it has no class folders, so its images have no labels"
+            notes.append(Problem(f"{folder.name}/ is left alone: {why}"))
         elif folder == folders.validation:
-            notes.append(
-                f"{folder.name}/ is the test split, as there is no other; data.validation_split=folder makes it the "
-                "validation split"
-            )
+            what = f"{folder.name}/ is the test split, as there is no other; "
+            notes.append(Problem(what, _CHOSEN, " makes it the validation split"))
     return test
 
 
@@ -180,13 +181,15 @@ def _is_tiny_imagenet(folders: SplitFolders) -> bool:
     return folders.validation is not None and (folders.validation / ANNOTATIONS).is_file()
 
 
-def _about_unread(root: Path, unread: Sequence[Path]) -> list[str]:
+def _about_unread(root: Path, unread: Sequence[Path]) -> list[Problem]:
     if not unread:
         return []
     example = as_text(unread[0].relative_to(root).as_posix())
     return [
-        f"{len(unread):,} file(s) left out, whose format is not read: {counted(endings(unread))} (such as {example}); "
-        "convert them to JPEG or PNG to use them"
+        Problem(
+            f"{len(unread):,} file(s) left out, whose format is not read: {counted(endings(unread))} (such as "
+            f"{example}); convert them to JPEG or PNG to use them"
+        )
     ]
 
 

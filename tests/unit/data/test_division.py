@@ -40,6 +40,10 @@ def counts(split: ImageSplit | None) -> list[int]:
     return split.labels.bincount(minlength=len(NAMES)).tolist()
 
 
+def told(division: Division, names: tuple[str, ...] = NAMES) -> list[str]:
+    return [note.text("data") for note in notes_on(division, PLAN, names)]
+
+
 def test_a_test_split_is_cut_by_class_where_there_is_none() -> None:
     division = divide(data_of(), PLAN)
     assert division.test_is_cut
@@ -97,17 +101,17 @@ def test_a_class_too_small_for_all_splits_is_named(count: int, validation: bool,
 def test_classes_that_a_split_lacks_are_named() -> None:
     test, validation = split_of(torch.tensor([1, 1])), split_of(torch.tensor([0, 1]))
     division = divide(data_of(test=test, validation=validation), PLAN)
-    assert list(notes_on(division, PLAN, NAMES)) == [
+    assert told(division) == [
         "the test split has no images of 2 of 3 classes, so its accuracy says nothing about them: ant, wasp",
         "the validation split has no images of 1 of 3 classes, so no choice is made with them: wasp",
     ]
     many = tuple(f"c{number}" for number in range(50))
-    (note, _) = notes_on(division, PLAN, many)
+    (note, _) = told(division, many)
     assert note.endswith("c0, c2, c3, c4, c5, c6, c7, c8 and 41 more")
 
 
 def test_a_cut_test_split_is_told_with_its_size() -> None:
-    (note,) = notes_on(divide(data_of(), PLAN), PLAN, NAMES)
+    (note,) = told(divide(data_of(), PLAN))
     assert note == (
         "there is no test split, so 20% of the images of each class (20 images) are kept from training as one "
         "(data.test_fraction, data.split_seed)"
@@ -117,4 +121,4 @@ def test_a_cut_test_split_is_told_with_its_size() -> None:
 def test_nothing_is_told_about_complete_splits() -> None:
     complete = split_of(LABELS)
     division = Division(complete, complete, complete, test_is_cut=False)
-    assert list(notes_on(division, PLAN, NAMES)) == []
+    assert told(division) == []

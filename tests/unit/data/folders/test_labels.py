@@ -9,7 +9,7 @@ import pytest
 from jepa_lab.data.base import FolderChoice
 from jepa_lab.data.folders.tree import find_image_tree
 from jepa_lab.errors import DataError
-from tests.unit.data.folders.trees import make
+from tests.unit.data.folders.trees import make, told
 
 FOLDERS, NONE = FolderChoice(labels="folders"), FolderChoice(labels="none")
 CLASSES = "; data.labels=folders takes the folders as classes"
@@ -22,7 +22,7 @@ def test_folders_of_the_root_are_classes_if_every_image_lies_one_level_down(tmp_
     assert tree.train.labels == (0, 0, 1)
     assert [file.name for file in tree.train.files] == ["1.png", "2.jpg", "1.png"]
     assert tree.test is None
-    assert tree.findings.notes == (
+    assert told(tree) == (
         "there is no train/: the 2 folders are the classes, as every image lies exactly one level down; "
         "data.labels=none trains without labels",
     )
@@ -44,7 +44,7 @@ def test_otherwise_there_are_no_labels_and_all_images_count(
     tree = find_image_tree(make(tmp_path, *names))
     assert (tree.train.labels, tree.test, tree.class_names) == (None, None, ())
     assert [file.relative_to(tmp_path).as_posix() for file in tree.train.files] == sorted(names)
-    assert tree.findings.notes == (f"there is no train/, and {reason}: the images have no labels{remedy}",)
+    assert told(tree) == (f"there is no train/, and {reason}: the images have no labels{remedy}",)
 
 
 @pytest.mark.parametrize("prefix", ["", "train/"])
@@ -58,7 +58,7 @@ def test_labels_none_takes_images_at_any_depth(tmp_path: Path, prefix: str) -> N
 def test_labels_none_trains_on_one_class_and_leaves_the_other_splits_alone(tmp_path: Path) -> None:
     tree = find_image_tree(make(tmp_path, "train/a/1.png", "val/a/2.png", "test/a/3.png"), NONE)
     assert [file.name for file in tree.train.files] == ["1.png"]
-    assert tree.findings.notes == (
+    assert told(tree) == (
         "test/ is left alone: without labels there is no test split",
         "val/ is left alone: without labels there is no test split",
     )

@@ -9,7 +9,7 @@ import pytest
 from jepa_lab.data.base import FolderChoice
 from jepa_lab.data.folders.tree import ImageTree, find_image_tree
 from jepa_lab.errors import DataError
-from tests.unit.data.folders.trees import make
+from tests.unit.data.folders.trees import make, told
 
 CHOSEN = FolderChoice(validation_split="folder")
 
@@ -39,7 +39,7 @@ def test_training_and_test_folders_are_known_by_their_usual_names(tmp_path: Path
 def test_a_validation_folder_is_the_test_split_if_there_is_no_test_folder(tmp_path: Path, validation: str) -> None:
     tree = find_image_tree(with_folders(tmp_path, "train", validation))
     assert names(tree) == ("train", validation, None)
-    assert tree.findings.notes == (
+    assert told(tree) == (
         f"{validation}/ is the test split, as there is no other; data.validation_split=folder makes it the validation "
         "split",
     )
@@ -49,7 +49,7 @@ def test_a_validation_folder_is_the_test_split_if_there_is_no_test_folder(tmp_pa
 def test_a_validation_folder_beside_a_test_folder_is_left_out_and_named(tmp_path: Path, validation: str) -> None:
     tree = find_image_tree(with_folders(tmp_path, "train", validation, "test"))
     assert names(tree) == ("train", "test", None)
-    assert tree.findings.notes == (
+    assert told(tree) == (
         f"{validation}/ is left out of training and of the test split; data.validation_split=folder uses it as the "
         "validation split",
     )
@@ -61,7 +61,7 @@ def test_a_validation_folder_that_is_chosen_is_the_validation_split_and_never_th
 ) -> None:
     tree = find_image_tree(with_folders(tmp_path, "train", *others), CHOSEN)
     assert names(tree) == ("train", test, "valid")
-    assert tree.findings.notes == ("valid/ is the validation split (data.validation_split=folder)",)
+    assert told(tree) == ("valid/ is the validation split (data.validation_split=folder)",)
 
 
 def test_validation_images_without_labels_go_with_training_images_without_labels(tmp_path: Path) -> None:

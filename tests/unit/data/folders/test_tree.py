@@ -6,7 +6,7 @@ import pytest
 
 from jepa_lab.data.folders.tree import find_image_tree
 from jepa_lab.errors import DataError
-from tests.unit.data.folders.trees import make
+from tests.unit.data.folders.trees import make, told
 
 
 def test_class_folders_give_labels_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_test_images_may_lack_classes(tmp_path: Path) -> None:
 def test_a_test_folder_without_class_folders_is_left_alone_and_named(tmp_path: Path) -> None:
     tree = find_image_tree(make(tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png"))
     assert tree.test is None
-    assert tree.findings.notes == ("test/ is left alone: it has no class folders, so its images have no labels",)
+    assert told(tree) == ("test/ is left alone: it has no class folders, so its images have no labels",)
     tree = find_image_tree(make(tmp_path, "valid/a/1.png", "valid/b/1.png"))
     assert tree.test is not None
     assert {file.parent.parent.name for file in tree.test.files} == {"valid"}
@@ -70,7 +70,7 @@ def test_what_lies_beside_train_is_named(tmp_path: Path) -> None:
     names = ("train/a/1.png", "train/b/1.png", "masks/1.png", "extra/2.png", "cover.png", "readme.txt", ".git/x.png")
     tree = find_image_tree(make(tmp_path, *names))
     assert len(tree.train.files) == 2
-    assert tree.findings.notes == (
+    assert told(tree) == (
         "left alone beside train/: extra/, masks/",
         "left alone beside train/: 1 image(s), such as cover.png",
     )
@@ -80,7 +80,7 @@ def test_pictures_whose_format_is_not_read_are_counted_and_named(tmp_path: Path)
     names = ("train/a/1.jpg", "train/a/2.HEIC", "train/a/3.heic", "train/b/1.jfif", "train/b/2.dng", "train/b/list.csv")
     tree = find_image_tree(make(tmp_path, *names, "test/a/1.png", "test/a/2.nef"))
     assert tree.findings.unread == ((".heic", 2), (".dng", 1), (".nef", 1))
-    assert tree.findings.notes == (
+    assert told(tree) == (
         "4 file(s) left out, whose format is not read: 2 .heic, 1 .dng, 1 .nef (such as train/a/2.HEIC); convert them "
         "to JPEG or PNG to use them",
     )
@@ -94,7 +94,7 @@ def test_a_flat_folder_has_no_labels_and_no_test_split(tmp_path: Path, place: st
     assert tree.train.labels is None
     assert tree.test is None
     assert tree.class_names == ()
-    assert "test/ is left alone: without labels there is no test split" in tree.findings.notes
+    assert "test/ is left alone: without labels there is no test split" in told(tree)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def measure_step(pipeline: Pipeline, compute: Compute, steps: int, warmup: int) 
     batch_size, side, device = pipeline.training.batch_size, pipeline.data.image_size, compute.device
     shape = (batch_size * _BATCHES, channels, side, side)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
-    batches = ResidentBatches(images, batch_size, build_generator(pipeline.seed, "order"))
+    batches = ResidentBatches(images, batch_size, build_generator(pipeline.seed, "order"), device)
     model = build_model(pipeline, channels).to(device)
     step = build_step(pipeline, model, compute, batches.steps_per_epoch)
     sampler, augmentation = build_sampler(pipeline), build_augmentation(pipeline)
@@ -101,9 +101,10 @@ def measure_step(pipeline: Pipeline, compute: Compute, steps: int, warmup: int) 
     def take() -> None:
         nonlocal number
         number += 1
-        batch, _ = batches.next()
+        batch = batches.next()
         masks = sampler.sample(batch_size, masks_generator, compiled=compute.compile)
-        step(normalize(augmentation(to_float(batch), augmentation_generator), mean, std), masks, number)
+        augmented = augmentation(to_float(batch.images), batch.sizes, augmentation_generator)
+        step(normalize(augmented, mean, std), masks, number)
 
     for _ in range(warmup):
         take()

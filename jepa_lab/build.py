@@ -23,13 +23,15 @@ from jepa_lab.data.base import (
     ImageSplit,
     SkippedImage,
 )
+from jepa_lab.data.centre_squares import centre_squares, stored_pictures
 from jepa_lab.data.division import Division, DivisionPlan, SplitCounts, divide, notes_on, numbered, numbers
-from jepa_lab.data.images import LazyImages, to_tensor
+from jepa_lab.data.images import HeldPictures, LazyImages, to_tensor
 from jepa_lab.data.loading import Loaded, load_images
 from jepa_lab.data.order import Batches
 from jepa_lab.data.residency import Loading
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.data.splits import channel_statistics, histogram_statistics
+from jepa_lab.data.stored_side import stored_side
 from jepa_lab.data.streaming import StreamingBatches
 from jepa_lab.data.survey import Survey, TrainingPart
 from jepa_lab.downsampling.base import DOWNSAMPLINGS
@@ -63,7 +65,9 @@ _FITTED_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A data set, split.
+    """A data set, split; its images are the squares that an encoder is measured on.
+
+    Random crops are taken from the whole pictures behind them (`stored_pictures`).
 
     Attributes:
         train: what pretraining sees; the probe trains on it too.
@@ -105,6 +109,8 @@ class PreparedData:
 def build_dataset(source: DataSource, image_size: int) -> ImageDataset:
     """The data set of a section, ready to load.
 
+    Args:
+        image_size: that it delivers; see `stored_side` for pictures of files.
     Raises:
         ConfigError: the root begins with a home folder that does not exist, or the data set has no folders to
             understand in another way.
@@ -147,12 +153,13 @@ def prepare_data(
     """
     settings = pipeline.data
     given = settings.channel_mean is not None and settings.channel_std is not None
-    plan = division_plan(settings, settings)
+    plan, loading = division_plan(settings, settings), build_loading(pipeline, device, processes)
     with keys_within("data", "dataset", "root"):
-        dataset, loading = build_dataset(settings, settings.image_size), build_loading(pipeline, device, processes)
-        check_images_fit(dataset, Key("image_size"))
+        size = Key("image_size" if settings.resize is None else "resize")
+        dataset = _stored_dataset(settings, settings.image_size, settings.resize, size)
         part = None if given else _training_part(dataset, plan)
-        loaded = load_images(dataset, loading, settings.on_bad_image, settings.cache, known, part)
+        side = stored_side(dataset.image_files(), settings.image_size, settings.resize)
+        loaded = load_images(dataset, loading, settings.on_bad_image, settings.cache, known, part, side)
         division, findings = _divided(loaded, plan)
     data, survey = loaded.data, loaded.survey
     if settings.channel_mean is not None and settings.channel_std is not None:
@@ -162,9 +169,7 @@ def prepare_data(
     else:
         mean, std = channel_statistics(division.train.images)
     return PreparedData(
-        division.train,
-        division.validation,
-        division.test,
+        *_squares(division.splits, settings.image_size, 1.0, device),
         data.class_names,
         data.digest,
         data.source,
@@ -186,7 +191,8 @@ def prepare_probe_data(
 ) -> PreparedData:
     """The data that the probe is trained and scored on: `probe.data` where given, else the run's own.
 
-    At `probe.image_size` where given. Channels are normalised as in pretraining.
+    At `probe.image_size` where given, the part of each picture that `probe.crop_fraction` says. Channels are normalised
+    as in pretraining.
 
     Args:
         device, known, processes: as for `prepare_data`.
@@ -194,18 +200,23 @@ def prepare_probe_data(
         ConfigError: the images have another number of channels than the encoder takes.
         DataError, ConfigError, RunStopped: as for `prepare_data`.
     """
-    source, image_size = pipeline.probe.data, probe_image_size(pipeline)
+    source, image_size, fraction = pipeline.probe.data, probe_image_size(pipeline), pipeline.probe.crop_fraction
     if source is None and image_size == pipeline.data.image_size:
-        return data
+        if fraction == 1:
+            return data
+        parts = _squares((data.train, data.validation, data.test), image_size, fraction, device)
+        return PreparedData(*parts, data.class_names, data.digest, data.source, data.mean, data.std)  # all else is told
     own = source is None
     source = pipeline.data if source is None else source
     size = Key("image_size", "data" if pipeline.probe.image_size is None else "probe")
     with keys_within("data" if own else "probe.data", "dataset", "root"):
-        dataset = build_dataset(source, image_size)
         loading = build_loading(pipeline, device, processes)
-        check_images_fit(dataset, size)
-        loaded = load_images(dataset, loading, source.on_bad_image, source.cache, known, None)
+        resize = _probed_resize(pipeline)
+        dataset = _stored_dataset(source, image_size, resize, size)
+        side = stored_side(dataset.image_files(), image_size, resize)
+        loaded = load_images(dataset, loading, source.on_bad_image, source.cache, known, None, side)
         division, findings = _divided(loaded, division_plan(source, pipeline.data))
+        parts = _squares(division.splits, image_size, fraction, device)
     found = loaded.data
     channels, expected = found.train.images.shape[1], data.train.images.shape[1]
     if channels != expected:
@@ -214,11 +225,28 @@ def prepare_probe_data(
             f"={source.dataset.name!r} has {channels} channel(s), the encoder takes {expected}; probe on data with as "  # type: ignore[attr-defined]
             "many channels",
         )
-    prepared = PreparedData(*division.splits, found.class_names, found.digest, found.source, data.mean, data.std)
+    prepared = PreparedData(*parts, found.class_names, found.digest, found.source, data.mean, data.std)
     prepared = replace(prepared, survey=loaded.survey, notes=loaded.notes)
     if own:  # told already
         return prepared
     return replace(prepared, skipped=found.skipped, findings=findings, section="probe.data")
+
+
+def _probed_resize(pipeline: Pipeline) -> int | None:
+    """`data.resize`, in the same proportion to the size that is probed at."""
+    resize = pipeline.data.resize
+    return None if resize is None else round(resize * probe_image_size(pipeline) / pipeline.data.image_size)
+
+
+def _stored_dataset(source: DataSource, image_size: int, resize: int | None, size: Key) -> ImageDataset:
+    """The data set, delivering what is stored where it comes in one piece, and known to fit.
+
+    Args:
+        size: the setting that the size of what is stored comes from.
+    """
+    dataset = build_dataset(source, image_size if resize is None else resize)
+    check_images_fit(dataset, size)
+    return dataset
 
 
 def probe_image_size(pipeline: Pipeline) -> int:
@@ -264,10 +292,10 @@ def build_batches(pipeline: Pipeline, data: PreparedData, device: torch.device, 
     Raises:
         ConfigError: if there are fewer images than one batch.
     """
-    images, batch_size = data.train.images, pipeline.training.batch_size
+    images, batch_size = stored_pictures(data.train.images), pipeline.training.batch_size
     order, rows = build_generator(pipeline.seed, "order"), team.rows(batch_size)
-    if isinstance(images, Tensor):
-        return ResidentBatches(images.to(device), batch_size, order, rows)
+    if isinstance(images, Tensor | HeldPictures):
+        return ResidentBatches(images, batch_size, order, device, rows)
     assert isinstance(images, LazyImages), type(images)
     return StreamingBatches(images, batch_size, order, device, rows)
 
@@ -294,6 +322,18 @@ def _divided(loaded: Loaded, plan: DivisionPlan) -> tuple[Division, Findings]:
     division = divide(loaded.data, plan)
     notes = (*loaded.findings.notes, *notes_on(division, plan, loaded.data.class_names))
     return division, replace(loaded.findings, notes=notes)
+
+
+def _squares(
+    parts: tuple[ImageSplit, ImageSplit, ImageSplit | None], side: int, fraction: float, device: torch.device
+) -> tuple[ImageSplit, ImageSplit, ImageSplit | None]:
+    """The splits with the squares in the middle of their pictures; see `centre_squares`."""
+
+    def cut(split: ImageSplit) -> ImageSplit:
+        return replace(split, images=centre_squares(stored_pictures(split.images), side, fraction, device))
+
+    train, validation, test = parts
+    return cut(train), cut(validation), None if test is None else cut(test)
 
 
 def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
@@ -356,7 +396,7 @@ def fit_target(pipeline: Pipeline, model: IJepa, data: PreparedData) -> None:
     def batches(count: int) -> Iterator[Tensor]:
         chosen = images[order[:count].sort().values]  # in the order of the data, in which files are read faster
         for part in chosen.split(_FITTED_AT_ONCE):
-            yield normalize(to_float(part), data.mean, data.std)
+            yield normalize(to_float(part.cpu()), data.mean, data.std)
 
     with keys_within("target"):
         model.target.fit(batches)

@@ -10,11 +10,12 @@ from rich.console import Console
 from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules, division_plan
 from jepa_lab.config.checks import Geometry, pipeline_geometry
 from jepa_lab.config.loading import LoadedPipeline
-from jepa_lab.config.memory import check_images_fit
+from jepa_lab.config.memory import check_images_fit, in_words
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageDataset
 from jepa_lab.data.division import DivisionPlan, SplitCounts, divide, notes_on, numbered
 from jepa_lab.data.loading import check_cache
+from jepa_lab.data.stored_side import stored_side
 from jepa_lab.downsampling.base import Downsampling
 from jepa_lab.errors import Key, printable
 from jepa_lab.maskers.sampling import MaskSampler
@@ -37,6 +38,7 @@ class Inspection:
         flops_per_image: of a training step, at the average number of patches.
         images: of each split.
         notes: what is to be known about folders and splits.
+        stored_side: height and width in pixels that pictures are stored at. stored_bytes: of the training images.
     """
 
     encoder_parameters: int
@@ -44,6 +46,8 @@ class Inspection:
     flops_per_image: float
     images: SplitCounts
     notes: tuple[str, ...]
+    stored_side: int
+    stored_bytes: int
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
@@ -64,9 +68,11 @@ def inspect_pipeline(loaded: LoadedPipeline) -> Inspection:
 def _inspect(loaded: LoadedPipeline) -> Inspection:
     pipeline = loaded.pipeline
     with loaded.located("data"):
-        dataset = build_dataset(pipeline.data, pipeline.data.image_size)
+        image_size, resize = pipeline.data.image_size, pipeline.data.resize
+        dataset = build_dataset(pipeline.data, image_size if resize is None else resize)
         check_cache(pipeline.data.cache, dataset)
-        check_images_fit(dataset, Key("image_size"))
+        check_images_fit(dataset, Key("image_size" if resize is None else "resize"))
+        side = stored_side(dataset.image_files(), image_size, resize)
         images, notes = _images(pipeline, dataset)
     steps_per_epoch = _steps_per_epoch(loaded, images.training)
     with torch.device("meta"):  # counted, not filled: the largest encoder would take half a minute
@@ -79,6 +85,8 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
         flops_per_image=flops_per_image(pipeline, dataset.num_channels, masks),
         images=images,
         notes=notes,
+        stored_side=side,
+        stored_bytes=images.training * dataset.num_channels * side**2,
         steps_per_epoch=steps_per_epoch,
         total_steps=pipeline.training.epochs * steps_per_epoch,
         warmup_steps=schedules.warmup_steps,
@@ -190,6 +198,8 @@ def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
         "predictor": f"{geometry.predictor}, {inspection.predictor_parameters:,} parameters",
         "FLOPs an image": f"{inspection.flops_per_image / 1e9:.3f} GFLOP (a training step, without padding)",
         "images": inspection.images.sentence(),
+        "stored images": f"{inspection.stored_side} x {inspection.stored_side} pixels (data.resize), "
+        f"{in_words(inspection.stored_bytes)} for training",
         "steps": f"{inspection.total_steps:,} ({inspection.steps_per_epoch:,} an epoch), "
         f"warm-up {inspection.warmup_steps:,}",
         "context patches drawn": patches(masks.drawn_context),

@@ -10,8 +10,10 @@ from torch import Tensor
 from jepa_lab.build import build_dataset, build_sampler
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.data.centre_squares import cut_out
 from jepa_lab.data.image_files import file_pixels, raise_first
-from jepa_lab.data.images import to_tensor
+from jepa_lab.data.images import Pictures, to_tensor
+from jepa_lab.data.stored_side import stored_side
 from jepa_lab.errors import DataError
 from jepa_lab.figures.masks import draw_masks
 from jepa_lab.maskers.statistics import mask_statistics
@@ -45,19 +47,20 @@ def _some_images(pipeline: Pipeline) -> Tensor:
     Raises:
         DataError: the data set's files are missing, or one of these cannot be decoded.
     """
-    dataset = build_dataset(pipeline.data, pipeline.data.image_size)
+    side = pipeline.data.image_size
+    dataset = build_dataset(pipeline.data, side)
     generator = build_generator(pipeline.seed, "picture")
     files = dataset.image_files()
     if files is None:
         images = to_tensor(dataset.load().train.images)
         return images[torch.randperm(len(images), generator=generator)[:_IMAGES]]
     order = torch.randperm(len(files.train.files), generator=generator)
-    pixels = file_pixels(files, dataset.image_size)
+    pixels = file_pixels(files, stored_side(files, side, pipeline.data.resize))
     found: list[Tensor] = []
     for index in order:  # further ones take the places of those that are skipped
         block = pixels.read(index[None])
         raise_first(block.bad, pipeline.data.on_bad_image)
-        found += block.images
+        found += cut_out(Pictures(block.images, block.sizes), side, 1.0)
         if len(found) == _IMAGES:
             break
     if not found:

@@ -119,8 +119,15 @@ def refuse_changed_data(folder: RunFolder, digest: str) -> None:
     Raises:
         RunFolderError: they are not those that the encoder was trained on.
     """
-    recorded = folder.read_description().dataset
+    description = folder.read_description()
+    recorded = description.dataset
     if recorded is not None and recorded.digest != digest:
+        if "data.resize" not in description.params:
+            raise RunFolderError(
+                f"the images of {folder.path} were cut to their centre squares by an earlier version of jepa-lab, and "
+                "this one stores whole pictures (data.resize), so its encoder cannot be probed on what it was trained "
+                "on; use that version, or start a new run"
+            )
         raise RunFolderError(
             f"the images of data.dataset={recorded.name!r} have changed since {folder.path} began (digest "
             f"{recorded.digest}, now {digest}), so its encoder cannot be probed on what it was trained on; restore them"

@@ -273,8 +273,14 @@ def _refuse_edited_config(folder: RunFolder, pipeline: Pipeline, recorded: RunDe
         RunFolderError: naming the keys that differ.
     """
     before, now = recorded.params, flat_params(pipeline.model_dump(mode="json"))
-    changed = [key for key in now if before.get(key) != now[key]]  # a sweep has told the tracker more than the config
-    details = [f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed if not changes_no_result(key)]
+    # A sweep has told the tracker more than the config.
+    changed = [key for key in now if before.get(key) != now[key] and not changes_no_result(key)]
+    if changed and not any(key in before for key in changed):
+        raise RunFolderError(
+            f"{folder.path} was started by an earlier version of jepa-lab, which had no {', '.join(changed)} and may "
+            "have computed something else; resume it with that version, or start a new run"
+        )
+    details = [f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed]
     if details:
         raise RunFolderError(
             f"{folder.config} was changed since the run began: {', '.join(details)}; "

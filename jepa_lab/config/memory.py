@@ -50,6 +50,7 @@ def memory_needs(pipeline: Pipeline, grid: Grid, encoder: ModelSize, predictor: 
     patch_dim = channels * float(pipeline.encoder.patch_size) ** 2
     in_encoder = num_parameters(encoder) + patch_dim * encoder.embed_dim
     in_predictor = num_parameters(predictor) + 2.0 * encoder.embed_dim * predictor.embed_dim
+    stored = pipeline.data.image_size if pipeline.data.resize is None else pipeline.data.resize
     part = batch_size // pipeline.training.accumulation_steps
     images = float(part) * channels * side**2
     blocks = getattr(pipeline.masker, "num_targets", 1)
@@ -66,6 +67,12 @@ def memory_needs(pipeline: Pipeline, grid: Grid, encoder: ModelSize, predictor: 
             _FLOAT_BYTES * images,
             ("data.image_size", "training.batch_size", "training.accumulation_steps"),
             "lower data.image_size or training.batch_size, or raise training.accumulation_steps",
+        ),
+        MemoryNeed(
+            f"a batch of {batch_size:,} stored pictures of {channels} x {stored:,} x {stored:,} numbers",
+            float(_FLOAT_BYTES) * batch_size * channels * stored**2,
+            ("data.resize", "data.image_size", "training.batch_size"),
+            "lower data.resize or training.batch_size",
         ),
         MemoryNeed(
             f"the masks of {batch_size:,} images with {blocks} target blocks on {grid} patches",

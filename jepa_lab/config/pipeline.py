@@ -107,7 +107,15 @@ class DataSource(ComponentParams):
 class DataSettings(DataSource):
     """The images, their size, and the validation split."""
 
-    image_size: int = Field(ge=1, strict=True, description="Height and width in pixels that images are resized to.")
+    image_size: int = Field(ge=1, strict=True, description="Height and width in pixels that the encoder sees.")
+    resize: int | None = Field(
+        None,
+        ge=1,
+        strict=True,
+        description="Height and width in pixels that whole pictures are stored at, whatever their shape; crops are "
+        "chosen in the picture's own pixels and cut out of that. Null is 1.5 times image_size for image files (but no "
+        "more than the pictures have, and no less than image_size), and image_size for data sets of squares.",
+    )
     validation_fraction: float = Field(
         0.1,
         gt=0,
@@ -138,6 +146,11 @@ class DataSettings(DataSource):
 
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(
+                f"resize must be at least image_size ({self.image_size}), or every crop would be enlarged, got "
+                f"{self.resize}; raise it, or use null"
+            )
         if (self.channel_mean is None) != (self.channel_std is None):
             raise broken_rule(
                 Key("channel_mean"), " and ", Key("channel_std"), " belong together: give both or neither"

@@ -55,6 +55,7 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
         overlay.update({"data.dataset": {"name": "digits"}, "data.channel_mean": None, "data.channel_std": None})
         # For image files only.
         overlay.update({"data.cache": False, "data.labels": "auto", "data.validation_split": "fraction"})
+        overlay["data.resize"] = None  # chosen for larger images
         image_size, patch_size = images.get("image_size"), encoder.get("patch_size")
         # Numbers that do not fit stay as they are, and are refused with their lines.
         if (

@@ -1,7 +1,7 @@
 """Decoded images in one file on disk: files are decoded once, and mapped into memory by every later run.
 
 ```
-<cache>/<key>/pixels.bin     [n, 3, S, S] uint8: training, test, then validation images
+<cache>/<key>/pixels.bin     [n, 3, S, S] uint8: training, test, then validation images; see `MappedPixels`
 <cache>/<key>/cache.json     what they are of, with their SHA-256
 <cache>/<key>.lock           held while the entry is written or opened
 <cache>/<key>.tmp, .old      left by a writer that was killed; removed by the next one
@@ -37,7 +37,7 @@ from jepa_lab.data.image_files import (
 )
 from jepa_lab.data.images import READ_AT_ONCE, BadImage, LazyImages
 from jepa_lab.data.long_work import LongWork
-from jepa_lab.data.mapped import MappedPixels
+from jepa_lab.data.mapped import SIZE_TYPE, MappedPixels, file_bytes
 from jepa_lab.data.survey import DECODE_RULES_VERSION, fingerprint_of, without_skipped
 from jepa_lab.data.workers import Workers, in_order
 from jepa_lab.errors import ConfigError, Key, RunFolderError, RunStopped
@@ -47,7 +47,7 @@ from jepa_lab.tracking.records import read_record, record_as, write_record
 
 VARIABLE = "JEPA_LAB_CACHE"
 KIND = "cache"
-VERSION = 1
+VERSION = 2
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -97,12 +97,14 @@ class _Record:
 
     Attributes:
         fingerprint: of the source files. source: their folder, for people.
-        shape: of the pixels, n, C, H, W. digest, skipped: see `CachedImages`.
+        shape: of the pixels, n, C, H, W. has_sizes: whether sizes follow them. pixels_sha256: of both.
+        digest, skipped: see `CachedImages`.
     """
 
     fingerprint: str
     source: str
     shape: tuple[int, int, int, int]
+    has_sizes: bool
     class_names: tuple[str, ...]
     pixels_sha256: str
     digest: str
@@ -117,13 +119,14 @@ class ImageCache:
         folder: of the cache.
         name: of the data set, with its parameters.
         files: the files as they are now.
+        side: height and width that pictures are stored at.
         workers: who decodes and reads.
     """
 
     folder: Path
     name: str
     files: ImageFileSet
-    image_size: int
+    side: int
     workers: Workers
     on_bad_image: OnBadImage
 
@@ -131,7 +134,7 @@ class ImageCache:
     def entry(self) -> Path:
         """The folder of the entry."""
         root = self.files.root or Path(os.path.commonpath(self.files.train.files))
-        named = [str(root.resolve()), self.name, str(self.image_size), str(DECODE_RULES_VERSION)]
+        named = [str(root.resolve()), self.name, str(self.side), str(DECODE_RULES_VERSION)]
         return self.folder / hashlib.sha256("\0".join(named).encode(errors="surrogateescape")).hexdigest()[:32]
 
     def open(self) -> CachedImages:
@@ -148,7 +151,7 @@ class ImageCache:
         with FileLock(self.entry.with_suffix(".lock"), f"the image cache {self.entry}") as lock:
             lock.acquire(timeout_seconds=math.inf)
             self._remove_leftovers()
-            fingerprint = fingerprint_of(self.files, self.image_size)
+            fingerprint = fingerprint_of(self.files, self.side)
             note = None
             if self.entry.exists():
                 try:
@@ -179,11 +182,12 @@ class ImageCache:
         if record.skipped and self.on_bad_image == "error":  # it was made by a run that skips
             raise undecodable(record.skipped[0].problem)
         files, path = without_skipped(self.files, record.skipped), self.entry / "pixels.bin"
-        if record.shape != file_pixels(files, self.image_size).shape:
+        source = file_pixels(files, self.side)
+        if (record.shape, record.has_sizes) != (source.shape, source.has_sizes):
             raise _StaleEntry(f"{file} is damaged: shape: it is not that of the images")
-        if not path.is_file() or path.stat().st_size != math.prod(record.shape):
+        if not path.is_file() or path.stat().st_size != file_bytes(record.shape, record.has_sizes):
             raise _StaleEntry(f"{path} is damaged: it has another size than was written")
-        pixels = MappedPixels(path, record.shape)
+        pixels = MappedPixels(path, record.shape, record.has_sizes)
         if pixels.sha256() != record.pixels_sha256:
             raise _StaleEntry(f"{path} is damaged: its checksum does not match")
         return CachedImages(pixels, files, record.digest, record.skipped, note)
@@ -210,9 +214,9 @@ class ImageCache:
         Returns:
             What `cache.json` says about them.
         """
-        source = file_pixels(self.files, self.image_size)
-        self._check_space(math.prod(source.shape))
-        sha, bad = hashlib.sha256(), list[BadImage]()
+        source = file_pixels(self.files, self.side)
+        self._check_space(file_bytes(source.shape, source.has_sizes))
+        sha, bad, sizes = hashlib.sha256(), list[BadImage](), list[bytes]()
         with path.open("wb") as file:
             blocks = torch.arange(source.shape[0]).split(READ_AT_ONCE)
             work = LongWork(f"decoding into {self.folder}", source.shape[0])
@@ -223,15 +227,20 @@ class ImageCache:
                 content = block.images.numpy().data
                 sha.update(content)
                 file.write(content)
+                if block.sizes is not None:
+                    sizes.append(block.sizes.numpy().astype(SIZE_TYPE).tobytes())
+            sha.update(b"".join(sizes))
+            file.write(b"".join(sizes))
             file.flush()
             os.fsync(file.fileno())
         left = without_images(self.files, bad)
         shape = (source.shape[0] - len(bad), *source.shape[1:])
-        pixels = MappedPixels(path, shape)
+        pixels = MappedPixels(path, shape, source.has_sizes)
         images = LazyImages(pixels, Workers(0), torch.arange(shape[0]))
         return {
             "source": self.files.source,
             "shape": shape,
+            "has_sizes": source.has_sizes,
             "class_names": self.files.class_names,
             "pixels_sha256": sha.hexdigest(),
             "digest": digest_of(left, images),

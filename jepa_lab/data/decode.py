@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,8 +98,8 @@ def decode_images(files: Sequence[Path], image_size: int) -> Tensor:
     return images
 
 
-def decode_image(path: Path, image_size: int) -> Tensor:
-    """Decode one file to a square RGB image.
+def decode_picture(path: Path, side: int) -> tuple[Tensor, tuple[int, int]]:
+    """Decode one file to an RGB image of the whole picture, resized to a square whatever its shape.
 
     The content decides the format, not the file's extension: BMP, GIF, JPEG (and MPO), PNG, PPM (PGM, PBM), TIFF
     or WebP. Nothing else is tried: Pillow would run Ghostscript for EPS. The first image of a file counts:
@@ -126,21 +126,57 @@ def decode_image(path: Path, image_size: int) -> Tensor:
     truncated, empty, no image              refused
     ======================================  ==========================================================================
 
-    The shorter side is resized to `image_size` (bilinear, antialiased), then the centre is cut out; of an image that is
-    over 32 times as long as wide, the ends are cut off before that, or it would be enlarged to gigabytes. Warnings of
+    The whole picture is resized to `side` x `side` (bilinear, antialiased), each axis by its own factor. Warnings of
     Pillow are about metadata, or covered by these rules: none is shown, nor becomes an error.
+
+    Returns:
+        [3, side, side] uint8, and height and width of the picture in the file (turned upright).
+    Raises:
+        DataError: if the file cannot be decoded; names it, the reason and the remedy.
+    """
+    size = (0, 0)
+
+    def squeeze(image: Image.Image) -> Image.Image:
+        nonlocal size
+        size = (image.height, image.width)
+        return _resized(image, [side, side])
+
+    return _decoded(path, squeeze), size
+
+
+def decode_image(path: Path, image_size: int) -> Tensor:
+    """Decode one file to the square in the middle of the picture, by the rules of `decode_picture` for pixels.
+
+    The shorter side is resized to `image_size` (bilinear, antialiased), then the centre is cut out; of an image that is
+    over 32 times as long as wide, the ends are cut off before that, or it would be enlarged to gigabytes.
 
     Returns:
         [3, image_size, image_size] uint8.
     Raises:
         DataError: if the file cannot be decoded; names it, the reason and the remedy.
     """
+    return _decoded(path, lambda image: _shorter_side_and_centre(image, image_size))
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Height and width that a file's header tells, before any turning; None for a file that has none."""
+    from PIL import Image
+
+    try:
+        with QUIET_PILLOW, path.open("rb") as file, Image.open(file, formats=FORMATS) as opened:
+            return opened.height, opened.width
+    except (*BROKEN_FILE, Image.DecompressionBombError):  # decoding it is what fails, and says why
+        return None
+
+
+def _decoded(path: Path, fit: Callable[[Image.Image], Image.Image]) -> Tensor:
+    """A file's RGB pixels, brought to their size by `fit`, [3, H, W] uint8."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with QUIET_PILLOW, path.open("rb") as file, Image.open(file, formats=FORMATS) as opened:
             opened.load()
-            image = _shorter_side_and_centre(_to_rgb(_upright(opened)), image_size)
+            image = fit(_to_rgb(_upright(opened)))
     except UnidentifiedImageError as error:
         reason = f"it is not one of {', '.join(FORMATS)}" if path.stat().st_size else "it is empty"
         raise undecodable(_problem(path, reason)) from error
@@ -192,7 +228,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB by the rules of `decode_image`.
+    """RGB by the rules of `decode_picture`.
 
     Raises:
         ValueError: for pixels without a known range or formula.
@@ -232,13 +268,17 @@ def _is_sixteen_bit_grey(image: Image.Image) -> bool:
 
 def _shorter_side_and_centre(image: Image.Image, size: int) -> Image.Image:
     """Resize the shorter side to `size` and cut out the centre by torchvision's transforms."""
+    from torchvision.transforms.v2 import functional
+
+    return functional.center_crop(_resized(_without_far_ends(image), [size]), [size, size])
+
+
+def _resized(image: Image.Image, size: list[int]) -> Image.Image:
+    """Resized as torchvision does it; one number is that of the shorter side."""
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
-    resized = functional.resize(
-        _without_far_ends(image), [size], interpolation=InterpolationMode.BILINEAR, antialias=True
-    )
-    return functional.center_crop(resized, [size, size])
+    return functional.resize(image, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
 
 
 def _without_far_ends(image: Image.Image) -> Image.Image:

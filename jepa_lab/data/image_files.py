@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from jepa_lab.data.base import ImageData, ImageFiles, ImageFileSet, ImageSplit, SkippedImage
-from jepa_lab.data.decode import decode_image, undecodable
-from jepa_lab.data.images import READ_AT_ONCE, BadImage, Block, Images
+from jepa_lab.data.decode import decode_image, decode_picture, undecodable
+from jepa_lab.data.images import READ_AT_ONCE, BadImage, Block, HeldPictures, Images, Pictures
 from jepa_lab.data.pixels import data_digest, resize_images
 from jepa_lab.data.workers import default_worker_count
 from jepa_lab.errors import DataError, Key, printable
@@ -25,21 +25,21 @@ CHANNELS = 3
 
 
 class FilePixels:
-    """Decodes files by index; see `decode_image` for the rules.
+    """Decodes files by index to whole pictures; see `decode_picture` for the rules.
 
     Args:
         files: one an image.
-        image_size: height and width to deliver.
-        native_size: see `ImageFileSet`.
+        side: height and width to store pictures at.
+        native_size: see `ImageFileSet`; such images are squares, without sizes of their own.
     """
 
-    def __init__(self, files: Sequence[Path], image_size: int, native_size: int | None) -> None:
+    def __init__(self, files: Sequence[Path], side: int, native_size: int | None) -> None:
         # One text rather than a million objects: reading an object writes its reference count, and with it a copy
         # of its page of memory into every forked worker.
         names = [os.fsencode(file) for file in files]
         self._names = b"".join(names)
         self._ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-        self._image_size, self._native_size = image_size, native_size
+        self._side, self._native_size = side, native_size
         # The decoder imports them when it is first used: once here rather than once in every forked worker.
         import PIL.Image
         import torchvision.transforms.v2.functional  # noqa: F401
@@ -49,7 +49,12 @@ class FilePixels:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """n, C, H, W."""
-        return len(self._ends), CHANNELS, self._image_size, self._image_size
+        return len(self._ends), CHANNELS, self._side, self._side
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether the images are whole pictures, with sizes of their own."""
+        return self._native_size is None
 
     def path(self, index: int) -> Path:
         """The file of an image."""
@@ -59,24 +64,29 @@ class FilePixels:
     def read(self, indices: Tensor) -> Block:
         """Decode the files at `indices`, [m] int64."""
         images = torch.empty(len(indices), *self.shape[1:], dtype=torch.uint8)
+        sizes = torch.empty(len(indices), 2, dtype=torch.int32)
         good, bad = 0, []
         for index in indices.tolist():
             try:
-                images[good] = self._decode(self.path(index))
+                images[good], sizes[good] = self._decode(self.path(index))
                 good += 1
             except DataError as error:
                 bad.append(BadImage(index, error.rule))
-        return Block(images[:good], tuple(bad))
+        return Block(images[:good], tuple(bad), sizes[:good] if self.has_sizes else None)
 
-    def _decode(self, path: Path) -> Tensor:
+    def _decode(self, path: Path) -> tuple[Tensor, Tensor]:
+        """Pixels [C, side, side], and height and width [2] int32."""
         if self._native_size is None:
-            return decode_image(path, self._image_size)
-        return resize_images(decode_image(path, self._native_size)[None], self._image_size)[0]
+            pixels, size = decode_picture(path, self._side)
+        else:
+            square = decode_image(path, self._native_size)[None]
+            pixels, size = resize_images(square, self._side)[0], (self._side, self._side)
+        return pixels, torch.tensor(size, dtype=torch.int32)
 
 
-def file_pixels(files: ImageFileSet, image_size: int) -> FilePixels:
+def file_pixels(files: ImageFileSet, side: int) -> FilePixels:
     """All files of a data set, in the order of its parts."""
-    return FilePixels(_every_file(files), image_size, files.native_size)
+    return FilePixels(_every_file(files), side, files.native_size)
 
 
 def _every_file(files: ImageFileSet) -> list[Path]:
@@ -118,21 +128,27 @@ def label_tensor(part: ImageFiles) -> Tensor | None:
     return None if part.labels is None else torch.tensor(part.labels, dtype=torch.int64)
 
 
-def load_files(files: ImageFileSet, image_size: int, on_bad_image: OnBadImage = "error") -> ImageData:
+def load_files(files: ImageFileSet, side: int, on_bad_image: OnBadImage = "error") -> ImageData:
     """Decode all files into memory; Pillow releases the interpreter's lock, so threads help.
 
+    Args:
+        side: height and width to store pictures at.
     Raises:
         DataError: a file cannot be decoded (the first one is named), or no image of a class can.
     """
-    pixels = file_pixels(files, image_size)
+    pixels = file_pixels(files, side)
     images = torch.empty(*pixels.shape, dtype=torch.uint8)
+    sizes = torch.empty(len(images), 2, dtype=torch.int32)
 
     def decode(start: int) -> tuple[BadImage, ...]:
         indices = torch.arange(start, min(start + READ_AT_ONCE, len(images)))
         block = pixels.read(indices)
         raise_first(block.bad, on_bad_image)
         failed = torch.tensor([image.place for image in block.bad], dtype=torch.int64)
-        images[indices[~torch.isin(indices, failed)]] = block.images
+        good = indices[~torch.isin(indices, failed)]
+        images[good] = block.images
+        if block.sizes is not None:
+            sizes[good] = block.sizes
         return block.bad
 
     with ThreadPoolExecutor(max_workers=default_worker_count() + 1) as pool:
@@ -141,9 +157,10 @@ def load_files(files: ImageFileSet, image_size: int, on_bad_image: OnBadImage = 
     if bad:
         good = torch.ones(len(images), dtype=torch.bool)
         good[[image.place for image in bad]] = False
-        images = images[good]
+        images, sizes = images[good], sizes[good]
     left = without_images(files, bad)
-    return image_data(left, images, digest_of(left, images), skipped_images(files, bad))
+    held = HeldPictures(Pictures(images, sizes)) if pixels.has_sizes else images
+    return image_data(left, held, digest_of(left, held), skipped_images(files, bad))
 
 
 def digest_of(files: ImageFileSet, images: Images) -> str:

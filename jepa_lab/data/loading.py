@@ -10,7 +10,7 @@ import torch
 from jepa_lab.data.base import NOTHING_FOUND, Findings, ImageData, ImageDataset, ImageFileSet, ImageSplit
 from jepa_lab.data.cache import ImageCache, cache_folder
 from jepa_lab.data.image_files import CHANNELS, OnBadImage, file_pixels, image_data, load_files
-from jepa_lab.data.images import HostPixels, LazyImages, PixelSource, to_tensor
+from jepa_lab.data.images import HostPixels, LazyImages, PixelSource, to_memory, to_tensor
 from jepa_lab.data.required import require_data, require_files
 from jepa_lab.data.residency import Loading
 from jepa_lab.data.survey import Survey, TrainingPart, fingerprint_of, survey_files, without_skipped
@@ -41,10 +41,13 @@ def load_images(
     cache: bool,
     known: Survey | None,
     training_part: TrainingPart | None,
+    side: int,
 ) -> Loaded:
     """Load a data set by the settings of the pipeline.
 
     Args:
+        side: height and width that pictures of files are stored at, see `stored_side`; a data set that comes in one
+            piece delivers its own.
         known: what an earlier look at the files found, used if they are still the same.
         training_part: see `survey_files`.
     Raises:
@@ -58,16 +61,16 @@ def load_images(
         require_data(dataset, data)
         return Loaded(_in_one_piece(data, loading))
     require_files(dataset, files)
-    bytes_an_image = CHANNELS * dataset.image_size**2
+    bytes_an_image = CHANNELS * side**2
     num_images = sum(len(part.files) for part in files.parts())
     resident = loading.keeps_resident(len(files.train.files) * bytes_an_image, num_images * bytes_an_image)
     if cache:
-        entry = ImageCache(cache_folder(), dataset.describe(), files, dataset.image_size, loading.workers, on_bad_image)
+        entry = ImageCache(cache_folder(), dataset.describe(), files, side, loading.workers, on_bad_image)
         loaded = _from_cache(entry, loading.workers, resident)
     elif resident:
-        loaded = Loaded(load_files(files, dataset.image_size, on_bad_image))
+        loaded = Loaded(load_files(files, side, on_bad_image))
     else:
-        loaded = _from_files(files, dataset.image_size, loading.workers, on_bad_image, known, training_part)
+        loaded = _from_files(files, side, loading.workers, on_bad_image, known, training_part)
     skipped = tuple(f"left out (on_bad_image=skip): {image.problem}" for image in loaded.data.skipped)
     return replace(loaded, notes=loaded.notes + skipped, findings=files.findings)
 
@@ -109,23 +112,23 @@ def _from_cache(cache: ImageCache, workers: Workers, resident: bool) -> Loaded:
     cached = cache.open()
     notes = () if cached.note is None else (cached.note,)
     images = _lazy(cached.pixels, Workers(0) if resident else workers)
-    data = image_data(cached.files, to_tensor(images) if resident else images, cached.digest, cached.skipped)
+    data = image_data(cached.files, to_memory(images) if resident else images, cached.digest, cached.skipped)
     return Loaded(data, None, notes)
 
 
 def _from_files(
     files: ImageFileSet,
-    image_size: int,
+    side: int,
     workers: Workers,
     on_bad_image: OnBadImage,
     known: Survey | None,
     training_part: TrainingPart | None,
 ) -> Loaded:
     survey = known
-    if survey is None or survey.fingerprint != fingerprint_of(files, image_size):
-        survey = survey_files(files, image_size, workers, on_bad_image, training_part)
+    if survey is None or survey.fingerprint != fingerprint_of(files, side):
+        survey = survey_files(files, side, workers, on_bad_image, training_part)
     files = without_skipped(files, survey.skipped)
-    images = _lazy(file_pixels(files, image_size), workers)
+    images = _lazy(file_pixels(files, side), workers)
     return Loaded(image_data(files, images, survey.digest, survey.skipped), survey)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,20 @@ class BatchPosition:
     generator_state: Tensor
 
 
+class Batch(NamedTuple):
+    """Images of a step.
+
+    Attributes:
+        images: [B, C, H, W] uint8 on the device.
+        indices: which images these are, [B] int64.
+        sizes: see `Pictures`; on the device.
+    """
+
+    images: Tensor
+    indices: Tensor
+    sizes: Tensor | None
+
+
 class Batches(Protocol):
     """An endless sequence of batches on the device of the training."""
 
@@ -33,8 +47,8 @@ class Batches(Protocol):
     def steps_per_epoch(self) -> int:
         """Full batches in an epoch."""
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The next batch: images [B, C, H, W] uint8 on the device, and their indices [B] int64.
+    def next(self) -> Batch:
+        """The next batch.
 
         Raises:
             RunStopped: the images cannot be read any more.

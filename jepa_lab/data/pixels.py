@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_lab.data.base import ImageSplit
+from jepa_lab.data.images import Pictures, split_pictures
 
 RESIZE_CHUNK_PIXELS = 1 << 24
 DIGEST_DIGITS = 32  # MLflow stores at most 36
@@ -46,7 +47,7 @@ def data_digest(
     class_names: tuple[str, ...] = (),
     validation: ImageSplit | None = None,
 ) -> str:
-    """Name the content: SHA-256 over shapes, pixels and labels as delivered, cut to 32 hexadecimal digits.
+    """Name the content: SHA-256 over shapes, pixels, labels and sizes as stored, cut to 32 hexadecimal digits.
 
     Args:
         class_names: where they come from the user's files, too; renaming a class is a change.
@@ -57,25 +58,30 @@ def data_digest(
         if split is None:
             continue
         digest.begin(split.images.shape, name)
-        for part in split.images.split(DIGEST_IMAGES):
-            digest.pixels(part)
+        for part in split_pictures(split.images, DIGEST_IMAGES):
+            digest.pictures(part)
         digest.labels(split.labels)
     return digest.hex(class_names)
 
 
 class ContentDigest:
-    """`data_digest` of images that come one after another: `begin`, `pixels`..., `labels` for each split."""
+    """`data_digest` of images that come one after another: `begin`, `pictures`..., `labels` for each split."""
 
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
+        self._sizes = hashlib.sha256()  # apart, or the digest would depend on how many come at once
+        self._has_sizes = False
 
     def begin(self, shape: Sequence[int], name: str = "") -> None:
         """A split of this shape follows, [n, C, H, W]; `VALIDATION` tells one from a test split of the same images."""
         self._sha.update(f"{name}{tuple(shape)}".encode())
 
-    def pixels(self, images: Tensor) -> None:
-        """The next images of the split, [m, C, H, W] uint8 on the CPU."""
-        self._sha.update(images.contiguous().numpy().data)
+    def pictures(self, pictures: Pictures) -> None:
+        """The next images of the split, on the CPU."""
+        self._sha.update(pictures.pixels.contiguous().numpy().data)
+        if pictures.sizes is not None:
+            self._has_sizes = True
+            self._sizes.update(pictures.sizes.contiguous().numpy().data)
 
     def labels(self, labels: Tensor | None) -> None:
         """The labels of the split, [n] int64."""
@@ -85,6 +91,8 @@ class ContentDigest:
     def hex(self, class_names: tuple[str, ...] = ()) -> str:
         """The digest of all so far, 32 hexadecimal digits."""
         sha = self._sha.copy()
+        if self._has_sizes:
+            sha.update(self._sizes.digest())
         if class_names:
             sha.update(json.dumps(class_names).encode())
         return sha.hexdigest()[:DIGEST_DIGITS]

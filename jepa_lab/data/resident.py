@@ -5,34 +5,47 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jepa_lab.data.order import BatchOrder, BatchPosition
+from jepa_lab.data.images import HeldPictures, Pictures
+from jepa_lab.data.order import Batch, BatchOrder, BatchPosition
 
 
 class ResidentBatches:
     """Batches of images that are on the device, in the order of `BatchOrder`.
 
     Args:
-        images: [n, C, H, W] uint8, on the device of the training.
+        images: [n, C, H, W] uint8, or whole pictures with their sizes.
         batch_size: B.
         generator: of the CPU, used for the order alone.
+        device: of the training, where the images are held.
         rows: those of each batch that are wanted here; by default all.
     Raises:
         ConfigError: if there are fewer images than one batch.
     """
 
-    def __init__(self, images: Tensor, batch_size: int, generator: torch.Generator, rows: slice = slice(None)) -> None:
-        self.images, self.rows = images, rows
-        self.order = BatchOrder(len(images), batch_size, generator, images.device)
+    def __init__(
+        self,
+        images: Tensor | HeldPictures,
+        batch_size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        rows: slice = slice(None),
+    ) -> None:
+        held = images.pictures if isinstance(images, HeldPictures) else Pictures(images, None)
+        self.pictures, self.rows = held.to(device), rows
+        self.order = BatchOrder(len(images), batch_size, generator, device)
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in an epoch."""
         return self.order.steps_per_epoch
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The next batch: images [B, C, H, W] uint8 and their indices [B] int64, on the images' device."""
+    def next(self) -> Batch:
+        """The next batch, with its indices on the device."""
         indices = self.order.next()[self.rows]
-        return self.images.index_select(0, indices), indices
+        pixels, sizes = self.pictures
+        return Batch(
+            pixels.index_select(0, indices), indices, None if sizes is None else sizes.index_select(0, indices)
+        )
 
     def position(self) -> BatchPosition:
         """Where the order stands now."""

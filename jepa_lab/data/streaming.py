@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from jepa_lab.data.images import LazyImages
-from jepa_lab.data.order import BatchOrder, BatchPosition
+from jepa_lab.data.images import LazyImages, Pictures
+from jepa_lab.data.order import Batch, BatchOrder, BatchPosition
 
 
 class StreamingBatches:
@@ -37,24 +37,23 @@ class StreamingBatches:
     ) -> None:
         self.images, self.device, self.rows = images, device, rows
         self.order = BatchOrder(len(images), batch_size, generator)
-        self._reader: Iterator[Tensor] | None = None
+        self._reader: Iterator[Pictures] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in an epoch."""
         return self.order.steps_per_epoch
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The next batch: images [B, C, H, W] uint8 on the device, and their indices [B] int64 on the CPU.
+    def next(self) -> Batch:
+        """The next batch, with its indices on the CPU.
 
         Raises:
             RunStopped: a file can no longer be decoded, or a worker died.
         """
         if self._reader is None:  # not before the first batch: a restored order comes first
             self._reader = self.images.read(_endless(self.order.ahead(), self.rows))
-        images = next(self._reader)
-        # From pinned memory this does not wait; CUDA's allocator keeps the memory until the copy is done.
-        return images.to(self.device, non_blocking=self.device.type == "cuda"), self.order.next()[self.rows]
+        pictures = next(self._reader).to(self.device)
+        return Batch(pictures.pixels, self.order.next()[self.rows], pictures.sizes)
 
     def position(self) -> BatchPosition:
         """Where the order stands: after the batches that were given out."""

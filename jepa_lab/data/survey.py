@@ -27,7 +27,7 @@ from jepa_lab.data.image_files import (
     skipped_images,
     without_images,
 )
-from jepa_lab.data.images import READ_AT_ONCE, BadImage
+from jepa_lab.data.images import READ_AT_ONCE, BadImage, Pictures
 from jepa_lab.data.long_work import LongWork
 from jepa_lab.data.pixels import VALIDATION, ContentDigest
 from jepa_lab.data.splits import add_to_histogram
@@ -37,8 +37,8 @@ from jepa_lab.tracking.records import read_record, record_as, write_record
 
 KIND = "data"
 VERSION = 1
-DECODE_RULES_VERSION = 2
-"""Raised when `decode_image` or the resizing gives other pixels: what was stored under older rules is then stale."""
+DECODE_RULES_VERSION = 3
+"""Raised when `decode_picture` or the resizing gives other pixels: what was stored under older rules is then stale."""
 
 TrainingPart = Callable[[Tensor | None, int], Tensor]
 """Which training images pretraining sees, from the labels [n] and n: their indices [m]."""
@@ -81,13 +81,13 @@ class _Record:
     surveys: dict[str, Survey]
 
 
-def fingerprint_of(files: ImageFileSet, image_size: int) -> str:
+def fingerprint_of(files: ImageFileSet, side: int) -> str:
     """Name the files without opening them: their names, sizes, times of change and labels, and how they are decoded.
 
     A file that is gone, or in a folder that may not be entered, only changes it; decoding it is what fails.
     """
     sha = hashlib.sha256()
-    settings = [DECODE_RULES_VERSION, image_size, files.native_size, files.class_names, len(files.train.files)]
+    settings = [DECODE_RULES_VERSION, side, files.native_size, files.class_names, len(files.train.files)]
     if files.validation is not None:
         settings.append(len(files.validation.files))
     sha.update(json.dumps(settings).encode())
@@ -107,7 +107,7 @@ def fingerprint_of(files: ImageFileSet, image_size: int) -> str:
 
 def survey_files(
     files: ImageFileSet,
-    image_size: int,
+    side: int,
     workers: Workers,
     on_bad_image: OnBadImage,
     training_part: TrainingPart | None,
@@ -118,14 +118,15 @@ def survey_files(
     training and which are validation.
 
     Args:
+        side: height and width that pictures are stored at.
         training_part: None where the channel statistics are not needed.
     Raises:
         DataError: a file cannot be decoded, or skipping leaves nothing of a class. RunStopped: a worker died.
     """
-    fingerprint = fingerprint_of(files, image_size)
+    fingerprint = fingerprint_of(files, side)
     skipped: tuple[SkippedImage, ...] = ()
     while True:
-        found = _look_at_all(files, file_pixels(files, image_size), workers, on_bad_image, training_part)
+        found = _look_at_all(files, file_pixels(files, side), workers, on_bad_image, training_part)
         if not found.bad:
             histogram = None if found.histogram is None else tuple(map(tuple, found.histogram.tolist()))
             return Survey(fingerprint, found.digest, skipped, histogram)
@@ -175,7 +176,7 @@ def _look_at_all(
         if piece.is_first:
             name = VALIDATION if piece.part is files.validation else ""
             digest.begin((len(piece.part.files), channels, *size), name)
-        digest.pixels(block.images)
+        digest.pictures(Pictures(block.images, block.sizes))
         add_to_histogram(histogram, block.images[seen[piece.indices]])
         if piece.is_last:
             digest.labels(label_tensor(piece.part))

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from jepa_lab.data.augmentations.minimal import Minimal
 from jepa_lab.data.base import ImageSplit
-from jepa_lab.data.images import Images, LazyImages
+from jepa_lab.data.centre_squares import squares_like, stored_pictures
+from jepa_lab.data.images import HeldPictures, Images, LazyImages, Pictures
 from jepa_lab.data.order import Batches
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.data.streaming import StreamingBatches
@@ -170,10 +171,11 @@ class _Training:
             factor = warmup_cosine((step + 0.5) / (self.params.epochs * steps), self.params.warmup_fraction)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.params.learning_rate * group["scale"] * factor
-            images, indices = batches.next()
-            images = to_float(images)
-            if self.augmentation is not None:
-                images = self.augmentation(images, self.generator)
+            stored, indices, sizes = batches.next()
+            if self.augmentation is None:
+                images = to_float(squares_like(self.train.images, Pictures(stored, sizes)))
+            else:
+                images = self.augmentation(to_float(stored), sizes, self.generator)
             with self.subject.autocast():
                 loss = F.cross_entropy(self.classifier(images), self.labels[indices.to(self.labels.device)])
             finite &= loss.isfinite()
@@ -223,12 +225,13 @@ def parameter_groups(
 
 
 def _batches(images: Images, batch_size: int, subject: Subject) -> Batches:
-    """Endless batches of the training images, wherever they are."""
+    """Endless batches of the training images, whole, wherever they are."""
     order, size = build_generator(subject.seed, "finetune order"), min(batch_size, len(images))
-    if isinstance(images, Tensor):
-        return ResidentBatches(images.to(subject.device), size, order)
-    assert isinstance(images, LazyImages), type(images)
-    return StreamingBatches(images, size, order, subject.device)
+    pictures = stored_pictures(images)
+    if isinstance(pictures, Tensor | HeldPictures):
+        return ResidentBatches(pictures, size, order, subject.device)
+    assert isinstance(pictures, LazyImages), type(pictures)
+    return StreamingBatches(pictures, size, order, subject.device)
 
 
 def _autocast_dtype(autocast: Autocast, device: torch.device) -> torch.dtype | None:

@@ -30,6 +30,13 @@ class ProbeSettings(ComponentParams):
         description="Probe on images of this height and width, the encoder's positions taken to that patch grid; a "
         "multiple of encoder.patch_size. Null probes at data.image_size.",
     )
+    crop_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Side of the centre square that is probed on, as a share of the picture's shorter side; 0.875 is "
+        "the usual resize to 256 and crop of 224.",
+    )
     every_epochs: int = Field(
         5, ge=1, strict=True, description="Epochs between two cheap probes on the validation split."
     )

@@ -88,7 +88,7 @@ def training_seconds(loaded: LoadedPipeline) -> float:
     with loaded.located("training"):
         compute = resolve_compute(pipeline.training)
     inspection = inspect_pipeline(loaded)
-    channels, size = build_dataset(pipeline.data, pipeline.data.image_size).num_channels, pipeline.data.image_size
+    channels, size = build_dataset(pipeline.data, pipeline.data.image_size).num_channels, inspection.stored_side
     batch_size, device = pipeline.training.batch_size, compute.device
     with memory_errors(pipeline.training):
         model = build_model(pipeline, channels).to(device)
@@ -100,7 +100,7 @@ def training_seconds(loaded: LoadedPipeline) -> float:
         started = 0.0
         for number in range(1, _WARM_STEPS + _TIMED_STEPS + 1):
             masks = sampler.sample(batch_size, masking, compiled=compute.compile)
-            step(normalize(augmentation(to_float(pixels), augmenting), mean, std), masks, number)
+            step(normalize(augmentation(to_float(pixels), None, augmenting), mean, std), masks, number)
             if number == _WARM_STEPS:
                 compute.synchronize()
                 started = time.perf_counter()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jepa_lab.contracts import is_first
 from jepa_lab.data.augmentations.base import Augmentation, require_augmented, require_draws
-from jepa_lab.data.order import Batches, BatchPosition
+from jepa_lab.data.order import Batch, Batches, BatchPosition
 from jepa_lab.data.resident import channel_record, normalize, to_float
 from jepa_lab.errors import RunPruned, RunStopped
 from jepa_lab.interruption import StopRequested, StopSignals
@@ -186,12 +186,12 @@ class Pretraining:
         self.display.phase("compiling the training step" if self.step.compute.compile else "first step")
         self.stopwatch.start()
         for step in range(self.steps_taken + 1, self.total_steps + 1):
-            images = self._next_images(step)  # this process's rows: [B / processes, C, H, W] uint8
+            batch = self._next_batch(step)  # this process's rows: [B / processes, C, H, W] uint8
             with self.team.computing():
                 masks = self.sampler.sample(
                     self.settings.batch_size, self.mask_generator, compiled=self.step.compute.compile
                 )
-                augmented = normalize(self._augmented(images), self.mean, self.std)
+                augmented = normalize(self._augmented(batch), self.mean, self.std)
                 drop_path = None if self.drop_path is None else self.drop_path.draw(self.settings.batch_size)
                 statistics = self.step(augmented, masks, step, drop_path)
             with self.team.reporting(self.stop):
@@ -199,14 +199,14 @@ class Pretraining:
         self._stop_if_asked(self.total_steps, self.batches.position())
         self.stopwatch.stop()
 
-    def _next_images(self, step: int) -> Tensor:
-        """The images of a step that all processes can take, unless one of them has been asked to stop."""
-        position, images = self.batches.position(), None
+    def _next_batch(self, step: int) -> Batch:
+        """The batch of a step that all processes can take, unless one of them has been asked to stop."""
+        position, batch = self.batches.position(), None
         with self.team.reporting(self.stop):
             try:
                 # Files may hang for ever: a signal ends the waiting, and the run is saved as it was before.
                 with self.stop.released():
-                    images = self.batches.next()[0]
+                    batch = self.batches.next()
             except StopRequested:
                 pass  # it is in `received`, and the other processes have to hear of it
             except RunStopped:
@@ -214,20 +214,20 @@ class Pretraining:
                 if self.stop.received is None:
                     raise
         self._stop_if_asked(step - 1, position)
-        assert images is not None, "a signal has stopped the run"
-        return images
+        assert batch is not None, "a signal has stopped the run"
+        return batch
 
-    def _augmented(self, images: Tensor) -> Tensor:
+    def _augmented(self, batch: Batch) -> Tensor:
         """This process's images, changed as they would be among the whole batch."""
-        batch_size, (height, width) = self.settings.batch_size, images.shape[2:]
-        draws = self.augmentation.draw(batch_size, height, width, self.augmentation_generator)
+        batch_size = self.settings.batch_size
+        draws = self.augmentation.draw(batch_size, self.augmentation_generator)
         first = is_first(self.augmentation, "apply")
         if first:
             require_draws(self.augmentation, draws, batch_size)
         rows = self.team.rows(batch_size)
-        augmented = self.augmentation.apply(to_float(images), tuple(draw[rows] for draw in draws))
+        augmented = self.augmentation.apply(to_float(batch.images), batch.sizes, tuple(draw[rows] for draw in draws))
         if first:
-            require_augmented(self.augmentation, augmented, images)
+            require_augmented(self.augmentation, augmented, batch.images)
         return augmented
 
     def _after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:

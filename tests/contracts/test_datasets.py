@@ -7,7 +7,8 @@ import torch
 
 import jepa_lab.data.datasets  # noqa: F401
 from jepa_lab.data.base import DATASETS, ImageData, ImageDataset
-from jepa_lab.data.decode import decode_image
+from jepa_lab.data.decode import decode_image, decode_picture
+from jepa_lab.data.images import has_sizes, split_pictures, to_tensor
 from jepa_lab.data.pixels import resize_images
 from jepa_lab.errors import ConfigError, JepaLabError
 from jepa_lab.registry import Entry
@@ -57,11 +58,15 @@ def test_images_labels_and_classes_fit_together(
     assert data.source
     splits = [data.train] if data.test is None else [data.train, data.test]
     for split in splits:
-        assert isinstance(split.images, torch.Tensor)
-        assert split.images.dtype == torch.uint8
-        assert split.images.shape == (len(split), data_set.num_channels, IMAGE_SIZE, IMAGE_SIZE)
-        assert split.images.is_contiguous()
-        assert split.images.device.type == "cpu"
+        ((pixels, sizes),) = split_pictures(split.images, len(split))
+        assert pixels.dtype == torch.uint8
+        assert pixels.shape == split.images.shape == (len(split), data_set.num_channels, IMAGE_SIZE, IMAGE_SIZE)
+        assert pixels.is_contiguous()
+        assert pixels.device.type == "cpu"
+        assert (sizes is not None) == has_sizes(split.images)
+        if sizes is not None:
+            assert sizes.shape == (len(split), 2)
+            assert sizes.dtype == torch.int32
     if " ".join([entry.name, *map(str, settings.values())]) in WITHOUT_LABELS:
         assert (data.train.labels, data.test, data.class_names) == (None, None, ())
         return
@@ -87,9 +92,15 @@ def test_files_are_listed_in_the_order_of_the_images_or_not_at_all(
         assert split is not None
         assert split.labels is not None
         assert part.labels == tuple(split.labels.tolist())
-        size = files.native_size or IMAGE_SIZE
-        decoded = torch.stack([decode_image(path, size) for path in part.files])
-        assert torch.equal(resize_images(decoded, IMAGE_SIZE), split.images)
+        ((pixels, sizes),) = split_pictures(split.images, len(split))
+        if files.native_size is None:
+            decoded, sizes_in_files = zip(*(decode_picture(path, IMAGE_SIZE) for path in part.files), strict=True)
+            assert sizes is not None
+            assert sizes.tolist() == [list(size) for size in sizes_in_files]
+            assert torch.equal(torch.stack(decoded), pixels)
+        else:
+            squares = torch.stack([decode_image(path, files.native_size) for path in part.files])
+            assert torch.equal(resize_images(squares, IMAGE_SIZE), pixels)
 
 
 @every_case
@@ -99,7 +110,7 @@ def test_loading_again_gives_the_same_images_and_digest(
     before = global_generators()
     first, second = (small(entry, tmp_path, monkeypatch, settings).load() for _ in range(2))
     assert global_generators() == before
-    assert torch.equal(first.train.images, second.train.images)
+    assert torch.equal(to_tensor(first.train.images), to_tensor(second.train.images))
     assert first.digest == second.digest
     assert 16 <= len(first.digest) <= 36
     assert int(first.digest, 16) >= 0

@@ -17,7 +17,7 @@ import torch
 
 import jepa_lab.data.image_files as image_files_module
 from jepa_lab.build import prepare_data, prepare_probe_data
-from jepa_lab.data.cache import cache_folder
+from jepa_lab.data.cache import VERSION, cache_folder
 from jepa_lab.data.images import to_tensor
 from jepa_lab.errors import ConfigError, DataError, RunStopped
 from jepa_lab.inspection import inspect_pipeline
@@ -49,13 +49,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that were decoded in this process."""
     names: list[str] = []
-    decode = image_files_module.decode_image
+    decode = image_files_module.decode_picture
 
-    def note(path: Path, image_size: int) -> torch.Tensor:
+    def note(path: Path, side: int) -> tuple[torch.Tensor, tuple[int, int]]:
         names.append(path.name)
-        return decode(path, image_size)
+        return decode(path, side)
 
-    monkeypatch.setattr(image_files_module, "decode_image", note)
+    monkeypatch.setattr(image_files_module, "decode_picture", note)
     return names
 
 
@@ -96,7 +96,7 @@ def test_files_are_decoded_once(photos: Path, tmp_path: Path, cache: Path, decod
     assert first.digest == second.digest
     assert torch.equal(to_tensor(first.train.images), to_tensor(second.train.images))
     assert sorted(path.name for path in entry(cache).iterdir()) == ["cache.json", "pixels.bin"]
-    assert (entry(cache) / "pixels.bin").stat().st_size == 90 * 3 * 8 * 8
+    assert (entry(cache) / "pixels.bin").stat().st_size == 90 * (3 * 12 * 12 + 2 * 4)
     prepare(tmp_path, photos, "data.image_size=4", "encoder.patch_size=2")
     assert len(decoded) == 180
     assert sum(path.is_dir() for path in cache.iterdir()) == 2
@@ -238,7 +238,8 @@ def test_what_is_in_the_way_of_an_entry_is_removed(
     [
         (lambda content: content.pop("digest"), "digest"),
         (lambda content: content.update(skipped=3), "skipped"),
-        (lambda content: content.update(shape=[45, 6, 8, 8]), "shape"),
+        (lambda content: content.update(shape=[45, 6, 12, 12]), "shape"),
+        (lambda content: content.update(has_sizes=False), "shape"),
         (lambda content: content.update(more=1), "more"),
     ],
 )
@@ -246,9 +247,9 @@ def test_a_record_that_is_whole_but_none_of_ours_is_made_again(
     photos: Path, tmp_path: Path, cache: Path, decoded: list[str], spoil: Any, named: str
 ) -> None:
     expected = prepare(tmp_path, photos).digest
-    content = read_record(entry(cache) / "cache.json", "cache", 1)
+    content = read_record(entry(cache) / "cache.json", "cache", VERSION)
     spoil(content)
-    write_record(entry(cache) / "cache.json", "cache", 1, content)
+    write_record(entry(cache) / "cache.json", "cache", VERSION, content)
     decoded.clear()
     again = prepare(tmp_path, photos)
     assert len(decoded) == 90
@@ -257,18 +258,29 @@ def test_a_record_that_is_whole_but_none_of_ours_is_made_again(
     assert again.digest == expected
 
 
+def test_an_entry_of_an_older_version_is_made_again(
+    photos: Path, tmp_path: Path, cache: Path, decoded: list[str]
+) -> None:
+    expected = prepare(tmp_path, photos).digest
+    file = entry(cache) / "cache.json"
+    write_record(file, "cache", VERSION - 1, read_record(file, "cache", VERSION))
+    decoded.clear()
+    assert prepare(tmp_path, photos).digest == expected
+    assert len(decoded) == 90
+
+
 MAKE = """
 import os, sys, time
 from pathlib import Path
 import jepa_lab.data.image_files as image_files
 from jepa_lab.build import prepare_data
 from tests.integration.folders import load_photos
-decode = image_files.decode_image
+decode = image_files.decode_picture
 def slow(path, size):
     time.sleep(float(sys.argv[3]))
     print("decoded", flush=True)
     return decode(path, size)
-image_files.decode_image = slow
+image_files.decode_picture = slow
 overrides = ("data.cache=true", "data.num_workers=0", "data.residency=streaming")
 print(prepare_data(load_photos(Path(sys.argv[1]), Path(sys.argv[2]), *overrides).pipeline).digest)
 """
@@ -356,8 +368,9 @@ def test_the_record_tells_what_is_in_the_entry(photos: Path, tmp_path: Path, cac
     found = prepare(tmp_path, photos)
     record = json.loads((entry(cache) / "cache.json").read_text())
     assert record["format"] == "jepa-lab cache"
-    assert record["format_version"] == 1
-    assert record["shape"] == [90, 3, 8, 8]
+    assert record["format_version"] == VERSION
+    assert record["shape"] == [90, 3, 12, 12]
+    assert record["has_sizes"]
     assert record["class_names"] == ["ant", "bee", "wasp"]
     assert record["source"] == str(photos)
     assert record["digest"] == found.digest

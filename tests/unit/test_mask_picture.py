@@ -9,6 +9,9 @@ import torch
 
 import jepa_lab.data.image_files as image_files_module
 from jepa_lab.build import build_dataset
+from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.data.centre_squares import centre_squares
+from jepa_lab.data.images import Images, to_tensor
 from jepa_lab.errors import DataError
 from jepa_lab.inspection import inspect_pipeline
 from jepa_lab.mask_picture import _some_images
@@ -16,20 +19,26 @@ from jepa_lab.randomness import build_generator
 from tests.integration.folders import load_photos, write_photos
 
 
+def prepare_images(pipeline: Pipeline) -> Images:
+    """The training images of a folder of 10 x 12 pixels, stored at that longer side."""
+    whole = build_dataset(pipeline.data, 12).load().train.images
+    return centre_squares(whole, pipeline.data.image_size, 1.0, torch.device("cpu"))
+
+
 def test_eight_images_of_a_folder_are_shown_and_no_others_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = load_photos(tmp_path, write_photos(tmp_path / "photos"), "seed=3").pipeline
-    whole = build_dataset(pipeline.data, 8).load().train.images
+    whole = to_tensor(prepare_images(pipeline))
     chosen = torch.randperm(72, generator=build_generator(3, "picture"))[:8]
     decoded = []
-    decode = image_files_module.decode_image
+    decode = image_files_module.decode_picture
 
-    def note(path: Path, image_size: int) -> torch.Tensor:
+    def note(path: Path, side: int) -> tuple[torch.Tensor, tuple[int, int]]:
         decoded.append(path)
-        return decode(path, image_size)
+        return decode(path, side)
 
-    monkeypatch.setattr(image_files_module, "decode_image", note)
+    monkeypatch.setattr(image_files_module, "decode_picture", note)
     assert torch.equal(_some_images(pipeline), whole[chosen])
     assert len(decoded) == 8
 
@@ -50,6 +59,6 @@ def test_bad_files_among_them_are_an_error_or_skipped(tmp_path: Path) -> None:
 
 
 def test_checking_a_folder_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_files_module, "decode_image", None)
+    monkeypatch.setattr(image_files_module, "decode_picture", None)
     loaded = load_photos(tmp_path, write_photos(tmp_path / "photos"), "data.residency=streaming", "data.cache=true")
     assert inspect_pipeline(loaded).images.training == 54

@@ -24,33 +24,33 @@ class Augmentation(Component[int], ABC):
         self.image_size = image_size
 
     @abstractmethod
-    def draw(self, batch_size: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """All the randomness of a batch, apart from its images.
+    def draw(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """All the randomness of a batch, whatever its images and their sizes.
 
         Processes that share a batch draw for all of it, and each applies the rows of its own images.
 
         Args:
-            height, width: of the images, in pixels.
             generator: on the images' device; the only source of randomness.
         Returns:
             Tensors [B, ...], a row an image; none where nothing is random.
         """
 
     @abstractmethod
-    def apply(self, images: Tensor, draws: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, sizes: Tensor | None, draws: tuple[Tensor, ...]) -> Tensor:
         """Change each image by its row of the draws.
 
         Args:
-            images: [B, C, H, W] float32 in [0, 1].
+            images: [B, C, H, W] float32 in [0, 1]: whole pictures, all resized to the same height and width.
+            sizes: height and width of each picture in its file, [B, 2] int32, by which its shape can be restored
+                (`crop.in_stored_pixels`); None where the images have the shape that they are stored in.
             draws: of `draw`, as many rows as images.
         Returns:
             [B, C, image_size, image_size] float32 in [0, 1].
         """
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, sizes: Tensor | None, generator: torch.Generator) -> Tensor:
         """Augment a batch: `draw`, then `apply`."""
-        batch_size, _, height, width = images.shape
-        return self.apply(images, self.draw(batch_size, height, width, generator))
+        return self.apply(images, sizes, self.draw(len(images), generator))
 
 
 def require_draws(augmentation: Augmentation, draws: object, batch_size: int) -> None:

@@ -7,7 +7,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from jepa_lab.data.augmentations.base import AUGMENTATIONS, Augmentation
-from jepa_lab.data.augmentations.crop import crop_and_resize, sample_crops
+from jepa_lab.data.augmentations.crop import (
+    crop_and_resize,
+    crop_boxes,
+    draw_crops,
+    in_stored_pixels,
+    original_sizes,
+)
 from jepa_lab.errors import Key
 from jepa_lab.registry import ComponentParams, broken_rule
 
@@ -18,7 +24,7 @@ from jepa_lab.registry import ComponentParams, broken_rule
     source="Assran et al. 2023, arXiv:2301.08243, app. A (crop scale 0.3 to 1; no flip there)",
 )
 class Minimal(Augmentation):
-    """Crops each image by its own box and mirrors it by its own coin.
+    """Crops each picture by its own box, chosen in pixels of its file, and mirrors it by its own coin.
 
     Differs from the released recipe: that has no flip; `flip_probability: 0` is its behaviour.
     """
@@ -26,7 +32,7 @@ class Minimal(Augmentation):
     class Params(ComponentParams):
         crop_scale: tuple[float, float] = Field(
             (0.3, 1.0),
-            description="Range of the crop's share of the image's area.",
+            description="Range of the crop's share of the picture's area.",
             json_schema_extra={"prefixItems": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}] * 2},
         )
         crop_aspect_ratio: tuple[float, float] = Field(
@@ -52,12 +58,13 @@ class Minimal(Augmentation):
 
     params: Params
 
-    def draw(self, batch_size: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        scale, ratio = self.params.crop_scale, self.params.crop_aspect_ratio
-        boxes = sample_crops(batch_size, height, width, scale, ratio, generator)  # [B, 4]
+    def draw(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        crops = draw_crops(batch_size, generator)  # [B, 22]
         coins = torch.rand(batch_size, generator=generator, device=generator.device)
-        return boxes, coins < self.params.flip_probability  # [B, 4], [B]
+        return crops, coins < self.params.flip_probability  # [B, 22], [B]
 
-    def apply(self, images: Tensor, draws: tuple[Tensor, ...]) -> Tensor:
-        boxes, flip = draws
-        return crop_and_resize(images, boxes, self.image_size, flip)
+    def apply(self, images: Tensor, sizes: Tensor | None, draws: tuple[Tensor, ...]) -> Tensor:
+        crops, flip = draws
+        original = original_sizes(images, sizes)  # [B, 2]
+        boxes = crop_boxes(crops, original, self.params.crop_scale, self.params.crop_aspect_ratio)  # [B, 4]
+        return crop_and_resize(images, in_stored_pixels(boxes, original, *images.shape[2:]), self.image_size, flip)

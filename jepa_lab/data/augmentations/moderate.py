@@ -53,11 +53,11 @@ class Moderate(Augmentation):
         self._minimal = Minimal(params, image_size)
         self._strength = JitterStrength(params.brightness, params.contrast, params.saturation, params.hue)
 
-    def draw(self, batch_size: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        crop_and_flip = self._minimal.draw(batch_size, height, width, generator)
+    def draw(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        crop_and_flip = self._minimal.draw(batch_size, generator)
         jitters = sample_jitter(batch_size, self._strength, self.params.jitter_probability, generator)
-        return *crop_and_flip, *jitters  # [B, 4], [B], [B, 4], [B, 4]
+        return *crop_and_flip, *jitters  # [B, 22], [B], [B, 4], [B, 4]
 
-    def apply(self, images: Tensor, draws: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, sizes: Tensor | None, draws: tuple[Tensor, ...]) -> Tensor:
         *crop_and_flip, amounts, order = draws
-        return jitter(self._minimal.apply(images, tuple(crop_and_flip)), amounts, order)
+        return jitter(self._minimal.apply(images, sizes, tuple(crop_and_flip)), amounts, order)

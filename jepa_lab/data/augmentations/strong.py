@@ -51,17 +51,17 @@ class Strong(Augmentation):
         super().__init__(params, image_size)
         self._moderate = Moderate(params, image_size)
 
-    def draw(self, batch_size: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        moderate = self._moderate.draw(batch_size, height, width, generator)
+    def draw(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        moderate = self._moderate.draw(batch_size, generator)
         low, high = self.params.blur_sigma
         blur_coins, sigma, solarize_coins = torch.rand(3, batch_size, generator=generator, device=generator.device)
         is_blurred = blur_coins < self.params.blur_probability
         is_solarized = solarize_coins < self.params.solarize_probability
         return *moderate, is_blurred, low + (high - low) * sigma, is_solarized  # four of moderate's, [B], [B], [B]
 
-    def apply(self, images: Tensor, draws: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, sizes: Tensor | None, draws: tuple[Tensor, ...]) -> Tensor:
         *moderate, is_blurred, sigma, is_solarized = draws
-        images = self._moderate.apply(images, tuple(moderate))
+        images = self._moderate.apply(images, sizes, tuple(moderate))
         blurred = gaussian_blur(images, sigma).clamp(0, 1)
         images = torch.where(is_blurred[:, None, None, None], blurred, images)
         return solarize(images, is_solarized, self.params.solarize_threshold)

@@ -14,13 +14,13 @@ def minimal(image_size: int, **settings: object) -> Minimal:
 
 def test_no_augmentation_returns_images_of_the_right_size_untouched() -> None:
     images = torch.rand(3, 3, 16, 16)
-    assert NoAugmentation(ComponentParams(), 16)(images, torch.Generator()) is images
+    assert NoAugmentation(ComponentParams(), 16)(images, None, torch.Generator()) is images
 
 
 def test_no_augmentation_resizes_other_images_without_a_draw() -> None:
     images, generator = torch.rand(3, 1, 24, 20), torch.Generator().manual_seed(0)
     before = generator.get_state()
-    resized = NoAugmentation(ComponentParams(), 16)(images, generator)
+    resized = NoAugmentation(ComponentParams(), 16)(images, None, generator)
     assert torch.equal(resized, F.interpolate(images, (16, 16), mode="bilinear", antialias=True))
     assert torch.equal(generator.get_state(), before)
 
@@ -30,7 +30,7 @@ def test_images_are_mirrored_with_the_given_probability(probability: float) -> N
     """Full crops leave only the flip; a ramp shows which way an image looks."""
     ramp = torch.arange(8.0).expand(4000, 1, 8, 8) / 8
     augmentation = minimal(8, crop_scale=(1, 1), crop_aspect_ratio=(1, 1), flip_probability=probability)
-    result = augmentation(ramp, torch.Generator().manual_seed(0))
+    result = augmentation(ramp, None, torch.Generator().manual_seed(0))
     mirrored = result[:, 0, 0, 0] > result[:, 0, 0, -1]
     assert torch.equal(result[~mirrored], ramp[~mirrored])
     assert torch.equal(result[mirrored], ramp[mirrored].flip(3))
@@ -41,8 +41,8 @@ def test_images_are_mirrored_with_the_given_probability(probability: float) -> N
 def test_the_crops_do_not_depend_on_the_flip_probability() -> None:
     """Arms that differ in the flip alone see the same crops."""
     images = torch.rand(16, 3, 16, 16)
-    never = minimal(16, flip_probability=0)(images, torch.Generator().manual_seed(1))
-    always = minimal(16, flip_probability=1)(images, torch.Generator().manual_seed(1))
+    never = minimal(16, flip_probability=0)(images, None, torch.Generator().manual_seed(1))
+    always = minimal(16, flip_probability=1)(images, None, torch.Generator().manual_seed(1))
     torch.testing.assert_close(always, never.flip(3), atol=1e-6, rtol=0)
 
 
@@ -50,7 +50,7 @@ def test_crops_are_within_the_scale_that_was_asked_for() -> None:
     """A linear ramp's range in the result tells the width of the crop."""
     ramp = (torch.arange(64.0) / 64).expand(500, 1, 64, 64)
     small = minimal(64, crop_scale=(0.25, 0.25), crop_aspect_ratio=(1, 1), flip_probability=0)
-    result = small(ramp, torch.Generator().manual_seed(0))
+    result = small(ramp, None, torch.Generator().manual_seed(0))
     width = (result.amax(3) - result.amin(3)) * 64
     assert (width - 31).abs().max() < 1
 

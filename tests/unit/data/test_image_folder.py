@@ -6,6 +6,7 @@ import torch
 
 from jepa_lab.data.base import FolderChoice
 from jepa_lab.data.datasets.image_folder import ImageFolder
+from jepa_lab.data.images import to_tensor
 from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.registry import ComponentParams
 from tests.unit.data.files import write_image, write_tree
@@ -21,7 +22,7 @@ def test_labels_follow_the_images(tmp_path: Path) -> None:
     assert data.test is not None
     for split in (data.train, data.test):
         assert split.labels is not None
-        assert torch.equal(split.labels, (split.images[:, 0, 0, 0] == 40).long())
+        assert torch.equal(split.labels, (to_tensor(split.images)[:, 0, 0, 0] == 40).long())
 
 
 def test_a_flat_folder_is_loaded_without_labels(tmp_path: Path) -> None:

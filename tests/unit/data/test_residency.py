@@ -10,6 +10,8 @@ import torch
 
 import jepa_lab.data.residency as residency_module
 from jepa_lab.build import prepare_data
+from jepa_lab.data.centre_squares import stored_pictures
+from jepa_lab.data.images import HeldPictures, LazyImages
 from jepa_lab.data.residency import DEVICE_SHARE, HOST_SHARE, Loading, available_host_memory
 from jepa_lab.data.workers import default_worker_count
 from jepa_lab.errors import ConfigError
@@ -105,14 +107,14 @@ def test_a_folder_that_does_not_fit_streams_without_being_decoded_into_memory(
 ) -> None:
     photos = write_photos(tmp_path / "photos")
     pipeline = load_photos(tmp_path, photos, "data.num_workers=0").pipeline
-    needed = 90 * 3 * 8 * 8 / HOST_SHARE
+    needed = 90 * 3 * 12 * 12 / HOST_SHARE
     monkeypatch.setattr(residency_module, "available_host_memory", lambda: needed)
     resident = prepare_data(pipeline)
-    assert isinstance(resident.train.images, torch.Tensor)
+    assert isinstance(stored_pictures(resident.train.images), HeldPictures)
     monkeypatch.setattr(residency_module, "available_host_memory", lambda: needed - 1)
     monkeypatch.setattr("jepa_lab.data.loading.load_files", None)
     streaming = prepare_data(pipeline)
-    assert not isinstance(streaming.train.images, torch.Tensor)
+    assert isinstance(stored_pictures(streaming.train.images), LazyImages)
     assert streaming.digest == resident.digest
     assert torch.equal(streaming.mean, resident.mean)
     assert torch.equal(streaming.std, resident.std)

@@ -8,7 +8,7 @@ from tests.unit.data.files import global_generators
 
 def batches(num_images: int = 23, batch_size: int = 5, seed: int = 0) -> ResidentBatches:
     images = torch.arange(num_images, dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 3, 3).contiguous()
-    return ResidentBatches(images, batch_size, torch.Generator().manual_seed(seed))
+    return ResidentBatches(images, batch_size, torch.Generator().manual_seed(seed), torch.device("cpu"))
 
 
 def order(source: ResidentBatches, count: int) -> list[list[int]]:
@@ -27,7 +27,7 @@ def test_an_epoch_shows_each_image_at_most_once_and_drops_the_incomplete_batch()
 def test_a_batch_holds_the_images_of_its_indices() -> None:
     source = batches()
     for _ in range(9):
-        images, indices = source.next()
+        images, indices, _ = source.next()
         assert images.shape == (5, 2, 3, 3)
         assert images.dtype == torch.uint8
         assert torch.equal(images[:, 0, 0, 0].long(), indices)
@@ -83,7 +83,7 @@ def test_a_position_is_not_changed_by_later_batches() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_the_device_gives_the_order_of_the_cpu_and_never_waits() -> None:
     on_cpu = batches()
-    on_device = ResidentBatches(on_cpu.images.cuda(), 5, torch.Generator().manual_seed(0))
+    on_device = ResidentBatches(on_cpu.pictures.pixels, 5, torch.Generator().manual_seed(0), torch.device("cuda"))
     drawn = []
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -91,8 +91,8 @@ def test_the_device_gives_the_order_of_the_cpu_and_never_waits() -> None:
             drawn.append(on_device.next())
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for images, indices in drawn:
-        expected_images, expected_indices = on_cpu.next()
+    for images, indices, _ in drawn:
+        expected_images, expected_indices, _ = on_cpu.next()
         assert torch.equal(indices.cpu(), expected_indices)
         assert torch.equal(images.cpu(), expected_images)
 

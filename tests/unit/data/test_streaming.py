@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from jepa_lab.data.image_files import FilePixels
-from jepa_lab.data.images import Block, HostPixels, LazyImages, to_tensor
+from jepa_lab.data.images import Block, HostPixels, LazyImages, to_memory, to_tensor
 from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.data.streaming import StreamingBatches
 from jepa_lab.data.workers import Workers, in_order
@@ -32,11 +32,11 @@ every_number_of_workers = pytest.mark.parametrize("num_workers", [0, 1, 3])
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """23 files, each painted in its own number."""
+    """23 files, each painted in its own number, and of its own height."""
     folder = tmp_path_factory.mktemp("files")
     paths = [folder / f"{number}.png" for number in range(23)]
     for number, path in enumerate(paths):
-        write_image(path, np.full((6, 6, 3), number))
+        write_image(path, np.full((6 + number, 6, 3), number))
     return paths
 
 
@@ -49,7 +49,7 @@ def streaming(files: list[Path], num_workers: int, seed: int = 0) -> StreamingBa
 
 
 def resident(files: list[Path], seed: int = 0) -> ResidentBatches:
-    return ResidentBatches(to_tensor(lazy(files, 0)), 5, torch.Generator().manual_seed(seed))
+    return ResidentBatches(to_memory(lazy(files, 0)), 5, torch.Generator().manual_seed(seed), CPU)
 
 
 @every_number_of_workers
@@ -58,6 +58,8 @@ def test_streaming_batches_are_those_of_a_resident_data_set(files: list[Path], n
     assert stream.steps_per_epoch == expected.steps_per_epoch == 4
     for _ in range(11):  # over the ends of epochs
         for ours, theirs in zip(stream.next(), expected.next(), strict=True):
+            assert ours is not None
+            assert theirs is not None
             assert torch.equal(ours, theirs)
         position, wanted = stream.position(), expected.position()
         assert (position.epoch, position.batch) == (wanted.epoch, wanted.batch)
@@ -71,11 +73,14 @@ def test_some_rows_of_the_batches_are_those_of_the_whole_ones_at_the_same_positi
 ) -> None:
     rows, whole, generator = slice(1, 3), resident(files), torch.Generator
     stream = StreamingBatches(lazy(files, num_workers), 5, generator().manual_seed(0), CPU, rows)
-    in_memory = ResidentBatches(to_tensor(lazy(files, 0)), 5, generator().manual_seed(0), rows)
+    in_memory = ResidentBatches(to_memory(lazy(files, 0)), 5, generator().manual_seed(0), CPU, rows)
     for _ in range(6):
-        images, indices = whole.next()
+        images, indices, sizes = whole.next()
         for part in (stream, in_memory):
-            ours, ours_at = part.next()
+            ours, ours_at, our_sizes = part.next()
+            assert sizes is not None
+            assert our_sizes is not None
+            assert torch.equal(our_sizes, sizes[rows])
             assert torch.equal(ours, images[rows])
             assert torch.equal(ours_at, indices[rows])
             assert part.position().batch == whole.position().batch
@@ -96,8 +101,8 @@ def test_a_restored_stream_goes_on_with_the_batches_that_were_not_given_out(
     second.next()
     second.restore(position)
     drawn = [second.next() for _ in range(7)]
-    assert [indices.tolist() for _, indices in drawn] == expected
-    assert all(torch.equal(images[:, 0, 0, 0].long(), indices) for images, indices in drawn)
+    assert [batch.indices.tolist() for batch in drawn] == expected
+    assert all(torch.equal(batch.images[:, 0, 0, 0].long(), batch.indices) for batch in drawn)
 
 
 @every_number_of_workers
@@ -139,8 +144,8 @@ def test_batches_stream_to_the_device_from_pinned_memory(files: list[Path], num_
     stream = StreamingBatches(images, 5, torch.Generator().manual_seed(0), torch.device("cuda"))
     expected = resident(files)
     for _ in range(11):
-        images_on_device, indices = stream.next()
-        expected_images, expected_indices = expected.next()
+        images_on_device, indices, _ = stream.next()
+        expected_images, expected_indices, _ = expected.next()
         assert images_on_device.is_cuda
         assert torch.equal(images_on_device.cpu(), expected_images)
         assert torch.equal(indices, expected_indices)

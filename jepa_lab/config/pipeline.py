@@ -147,9 +147,11 @@ class DataSettings(DataSource):
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
         if self.resize is not None and self.resize < self.image_size:
-            raise ValueError(
-                f"resize must be at least image_size ({self.image_size}), or every crop would be enlarged, got "
-                f"{self.resize}; raise it, or use null"
+            raise broken_rule(
+                Key("resize"),
+                " must be at least ",
+                Key("image_size"),
+                f" ({self.image_size}), or every crop would be enlarged, got {self.resize}; raise it, or use null",
             )
         if (self.channel_mean is None) != (self.channel_std is None):
             raise broken_rule(

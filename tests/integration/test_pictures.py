@@ -91,7 +91,7 @@ def test_pictures_are_stored_at_the_size_that_is_asked_for(photos: Path, tmp_pat
 
 
 def test_a_store_smaller_than_the_crops_is_refused(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"override 'data\.resize=7': .*resize must be at least image_size \(8\).*7"):
+    with pytest.raises(ConfigError, match=r"data\.resize must be at least data\.image_size \(8\).* got 7"):
         load(tmp_path, photos, "data.resize=7")
 
 

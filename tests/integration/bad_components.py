@@ -190,19 +190,19 @@ class TensorEma(EmaSchedule):
 
 @registered(AUGMENTATIONS, "byte_augmentation")
 class ByteAugmentation(NoAugmentation):
-    def apply(self, images, draws):
+    def apply(self, images, sizes, draws):
         return (images * 255).to(torch.uint8)
 
 
 @registered(AUGMENTATIONS, "cropping_augmentation")
 class CroppingAugmentation(NoAugmentation):
-    def apply(self, images, draws):
+    def apply(self, images, sizes, draws):
         return images[..., :4, :4]
 
 
 @registered(AUGMENTATIONS, "one_draw_augmentation")
 class OneDrawAugmentation(NoAugmentation):
-    def draw(self, batch_size, height, width, generator):
+    def draw(self, batch_size, generator):
         return (torch.rand(1, generator=generator, device=generator.device),)
 
 

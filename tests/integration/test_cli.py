@@ -292,7 +292,7 @@ def test_unknown_and_missing_options_are_exit_code_2_with_the_usage(arguments: t
     assert "Traceback" not in result.output
 
 
-def test_a_plugin_that_fails_in_the_middle_of_a_run_is_exit_code_1_with_its_traceback_in_the_log(
+def test_a_plugin_that_fails_in_the_middle_of_a_run_is_exit_code_2_with_its_name_and_its_traceback_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "failing_loss_plugin.py").write_text(
@@ -310,9 +310,11 @@ def test_a_plugin_that_fails_in_the_middle_of_a_run_is_exit_code_1_with_its_trac
     )
     monkeypatch.syspath_prepend(tmp_path)
     plugin = ("plugins=[failing_loss_plugin]", "loss=fails_at_step_3")
-    message = refused("run", write_tiny(tmp_path), *plugin, "--runs", tmp_path / "runs", code=1)
+    message = refused("run", write_tiny(tmp_path), *plugin, "--runs", tmp_path / "runs")
     (folder,) = (tmp_path / "runs").iterdir()
     assert str(folder / "log.txt") in message
+    assert "loss 'fails_at_step_3'" in message
+    assert "failing_loss_plugin" in message
     log = (folder / "log.txt").read_text()
     assert "failing_loss_plugin.py" in log
     assert "the third call" in log

@@ -28,6 +28,7 @@ from jepa_lab.data.division import Division, DivisionPlan, SplitCounts, divide, 
 from jepa_lab.data.images import HeldPictures, LazyImages, to_tensor
 from jepa_lab.data.loading import Loaded, load_images
 from jepa_lab.data.order import Batches
+from jepa_lab.data.required import require_files
 from jepa_lab.data.residency import Loading
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.data.splits import channel_statistics, histogram_statistics
@@ -246,6 +247,9 @@ def _stored_dataset(source: DataSource, image_size: int, resize: int | None, siz
     """
     dataset = build_dataset(source, image_size if resize is None else resize)
     check_images_fit(dataset, size)
+    files = dataset.image_files()
+    if files is not None:
+        require_files(dataset, files)
     return dataset
 
 

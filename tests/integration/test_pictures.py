@@ -87,7 +87,7 @@ def test_pictures_are_stored_at_the_size_that_is_asked_for(photos: Path, tmp_pat
         assert sizes is not None
         assert {tuple(size) for size in sizes.tolist()} == set(SHAPES)
         found = inspect_pipeline(loaded)
-        assert (found.stored_side, found.stored_bytes) == (side, found.num_train_images * 3 * side**2)
+        assert (found.stored_side, found.stored_bytes) == (side, found.images.training * 3 * side**2)
 
 
 def test_a_store_smaller_than_the_crops_is_refused(photos: Path, tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def test_eight_images_of_a_folder_are_shown_and_no_others_decoded(
         return decode(path, side)
 
     monkeypatch.setattr(image_files_module, "decode_picture", note)
-    assert torch.equal(_some_images(pipeline), whole[chosen])
+    # One at a time or all at once: a value on the edge may be rounded up or down.
+    assert (_some_images(pipeline).int() - whole[chosen].int()).abs().max() <= 1
     assert len(decoded) == 8
 
 

@@ -74,7 +74,7 @@ def test_own_validation_images_are_loaded_and_named_by_the_digest(tmp_path: Path
     assert data.test is None
     assert data.validation is not None
     assert as_test.test is not None
-    assert torch.equal(data.validation.images, as_test.test.images)
+    assert torch.equal(to_tensor(data.validation.images), to_tensor(as_test.test.images))
     assert data.digest != as_test.digest
 
 

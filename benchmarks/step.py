@@ -1,160 +1,307 @@
-"""Images a second of the whole training step, and its share of the device's measured matrix-product rate.
+"""Time of the whole training step in each way to run it, beside a baseline written with PyTorch's usual parts.
 
-    python -m benchmarks.step [PIPELINE] [KEY=VALUE ...] [--steps BLOCKS] [--out benchmarks/results/NAME.md]
+    python -m benchmarks.step [PIPELINE] [KEY=VALUE ...] [--device cpu] [--blocks N] [--profile DIR] [--out FILE]
 
 The step is the run's own: batch, augmentation, masks, forward, backward, finite check, AdamW, EMA, on images that
-live on the device. Random images stand in for the data set, which the speed does not depend on. The rate of matrix
-products is measured in the same process, in the precision of the run.
+live on the device. Random images stand in for the data set, which the speed does not depend on. All variants take
+turns, block by block, so that what else the machine does hits them alike. The rate of matrix products is measured in
+the same process, in the precision of the run. The baseline (`benchmarks/baseline.py`) truncates contexts and targets
+to the shortest of a batch, as the released code does, so it computes less per image than `context_batching: pad`.
 """
 
 from __future__ import annotations
 
-import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import click
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from jepa_lab.build import build_augmentation, build_dataset, build_model, build_sampler, build_step
-from jepa_lab.config.checks import check_pipeline
+from benchmarks.baseline import Baseline, BaselineSettings
+from benchmarks.timing import BLOCK, DTYPES, markdown_table, matrix_rate, report, seconds_per_call
+from jepa_lab.build import build_augmentation, build_dataset, build_drop_path, build_model, build_sampler, build_step
+from jepa_lab.config.checks import check_pipeline, pipeline_geometry
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.data.augmentations.base import AUGMENTATIONS
+from jepa_lab.data.augmentations.minimal import Minimal
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.errors import JepaLabError
 from jepa_lab.inspection import flops_per_image, sample_statistics
+from jepa_lab.maskers.multi_block import MultiBlock
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.devices import Compute, resolve_compute
 
-_MATRIX_SIDE = {"cuda": 8192, "mps": 4096, "cpu": 1024}
 _BATCHES = 8
-_BLOCK = 5
-"""Steps timed together: the device then works on one while the host prepares the next, as in training."""
 
 
-@dataclass(frozen=True)
-class StepSpeed:
-    """What was measured.
+class Contestant(Protocol):
+    """What takes one training step a call."""
+
+    def take(self) -> object:
+        """One whole step, its batch included."""
+
+
+class OurStep:
+    """The run's own step on random images that live on the device."""
+
+    def __init__(self, pipeline: Pipeline, compute: Compute) -> None:
+        device, self.batch_size, side = compute.device, pipeline.training.batch_size, pipeline.data.image_size
+        channels = num_channels(pipeline)
+        shape = (self.batch_size * _BATCHES, channels, side, side)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        self.batches = ResidentBatches(images.to(device), self.batch_size, build_generator(pipeline.seed, "order"))
+        model = build_model(pipeline, channels).to(device)
+        self.step = build_step(pipeline, model, compute, self.batches.steps_per_epoch)
+        self.sampler, self.augmentation = build_sampler(pipeline), build_augmentation(pipeline)
+        self.drop_path = build_drop_path(pipeline, device)
+        self.mask_generator = build_generator(pipeline.seed, "masks", device)
+        self.augmentation_generator = build_generator(pipeline.seed, "augmentation", device)
+        self.mean, self.std = torch.full((channels,), 0.5, device=device), torch.full((channels,), 0.25, device=device)
+        self.number = 0
+
+    def take(self) -> None:
+        """One step."""
+        self.number += 1
+        images, _ = self.batches.next()
+        masks = self.sampler.sample(self.batch_size, self.mask_generator, compiled=self.step.compute.compile)
+        augmented = self.augmentation(to_float(images), self.augmentation_generator)
+        drop_path = None if self.drop_path is None else self.drop_path.draw(self.batch_size)
+        self.step(normalize(augmented, self.mean, self.std), masks, self.number, drop_path)
+
+
+def num_channels(pipeline: Pipeline) -> int:
+    """C of the pipeline's data set."""
+    return build_dataset(pipeline.data, pipeline.data.image_size).num_channels
+
+
+class _Operators(TorchDispatchMode):
+    """Counts the operators that reach the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_launches(action: Callable[[], object], compute: Compute) -> int:
+    """Kernels that a call starts on a GPU, memory copies included; operators it dispatches elsewhere."""
+    if compute.device.type != "cuda":
+        with _Operators() as operators:
+            action()
+        return operators.count
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        action()
+        compute.synchronize()
+    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profiler.events())
+
+
+def count_flops(action: Callable[[], object]) -> int:
+    """Operations of the matrix products and attentions of a call, padding included."""
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
+
+
+@dataclass
+class Row:
+    """What was measured of one way to take the step.
 
     Attributes:
-        seconds: median of one step. flops_per_image: arithmetic of the patches that are not padding.
-        matrix_flops_per_second: of a large matrix product on the same device in the same precision.
+        start_seconds: from nothing to the end of the first step: building, compiling, capturing.
+        times: seconds of one step, a number for each block.
+        flops: computed by one step, padding included; None where they cannot be counted.
+        launches: kernels on a GPU, operators elsewhere. peak_bytes: on a GPU.
     """
 
-    seconds: float
-    slowest_seconds: float
-    batch_size: int
-    flops_per_image: float
-    matrix_flops_per_second: float
+    name: str
+    contestant: Contestant
+    start_seconds: float
+    flops: int | None
+    launches: int | None
+    peak_bytes: int | None
+    times: list[float]
 
     @property
-    def images_per_second(self) -> float:
-        return self.batch_size / self.seconds
-
-    @property
-    def share_of_matrix_rate(self) -> float:
-        return self.images_per_second * self.flops_per_image / self.matrix_flops_per_second
+    def seconds(self) -> float:
+        """Median of a step."""
+        return statistics.median(self.times)
 
 
-def median_seconds(action: Callable[[], object], compute: Compute, repeats: int) -> tuple[float, float]:
-    """Median and longest time of an action, measured in blocks between which alone the host waits for the device."""
-    times = []
-    for _ in range(repeats):
-        compute.synchronize()
-        started = time.perf_counter()
-        for _ in range(_BLOCK):
-            action()
-        compute.synchronize()
-        times.append((time.perf_counter() - started) / _BLOCK)
-    return statistics.median(times), max(times)
+def start(name: str, build: Callable[[], Contestant], compute: Compute, warmup: int, opaque: bool) -> Row:
+    """Build a contestant, warm it up, and count what one of its steps does.
 
-
-def matrix_rate(compute: Compute) -> float:
-    """FLOP/s of a large square matrix product of random numbers in the run's precision."""
-    side = _MATRIX_SIDE[compute.device.type]
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[compute.precision]
-    left, right = (torch.randn(side, side, device=compute.device, dtype=dtype) for _ in range(2))
-    for _ in range(3):
-        left @ right
-    seconds, _ = median_seconds(lambda: left @ right, compute, repeats=10)
-    return 2 * side**3 / seconds
-
-
-def measure_step(pipeline: Pipeline, compute: Compute, steps: int, warmup: int) -> StepSpeed:
-    """Time `steps` blocks of training steps after `warmup` steps that are not counted (compilation, allocations)."""
-    channels = build_dataset(pipeline.data, pipeline.data.image_size).num_channels
-    batch_size, side, device = pipeline.training.batch_size, pipeline.data.image_size, compute.device
-    shape = (batch_size * _BATCHES, channels, side, side)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
-    batches = ResidentBatches(images, batch_size, build_generator(pipeline.seed, "order"), device)
-    model = build_model(pipeline, channels).to(device)
-    step = build_step(pipeline, model, compute, batches.steps_per_epoch)
-    sampler, augmentation = build_sampler(pipeline), build_augmentation(pipeline)
-    masks_generator = build_generator(pipeline.seed, "masks", device)
-    augmentation_generator = build_generator(pipeline.seed, "augmentation", device)
-    mean, std = torch.full((channels,), 0.5, device=device), torch.full((channels,), 0.25, device=device)
-    number = 0
-
-    def take() -> None:
-        nonlocal number
-        number += 1
-        batch = batches.next()
-        masks = sampler.sample(batch_size, masks_generator, compiled=compute.compile)
-        augmented = augmentation(to_float(batch.images), batch.sizes, augmentation_generator)
-        step(normalize(augmented, mean, std), masks, number)
-
+    Args:
+        opaque: its operators cannot be seen from Python, because it is compiled or captured.
+    """
+    on_gpu = compute.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated() if on_gpu else 0
+    started = time.perf_counter()
+    contestant = build()
+    contestant.take()
+    compute.synchronize()
+    start_seconds = time.perf_counter() - started
     for _ in range(warmup):
-        take()
-    seconds, slowest = median_seconds(take, compute, steps)
-    return StepSpeed(
-        seconds,
-        slowest,
-        batch_size,
-        flops_per_image(pipeline, channels, sample_statistics(pipeline)),
-        matrix_rate(compute),
+        contestant.take()
+    peak = torch.cuda.max_memory_allocated() - held if on_gpu else None
+    flops = None if opaque else count_flops(contestant.take)
+    launches = count_launches(contestant.take, compute) if on_gpu or not opaque else None
+    return Row(name, contestant, start_seconds, flops, launches, peak, [])
+
+
+def baseline_settings(pipeline: Pipeline, fused: bool, workers: int) -> BaselineSettings:
+    """What the baseline takes over from a pipeline.
+
+    Raises:
+        click.UsageError: it has masks or an augmentation that the baseline does not know.
+    """
+    if not isinstance(pipeline.masker, MultiBlock.Params):
+        raise click.UsageError("the baseline draws multi_block masks; use such a pipeline, or give --baseline none")
+    crops = pipeline.augmentation if isinstance(pipeline.augmentation, Minimal.Params) else None
+    if crops is None and AUGMENTATIONS.entry_of(pipeline.augmentation).name != "none":
+        raise click.UsageError("the baseline knows the augmentations none and minimal; give --baseline none for others")
+    geometry = pipeline_geometry(pipeline)
+    return BaselineSettings(
+        pipeline.data.image_size,
+        pipeline.encoder.patch_size,
+        geometry.encoder,
+        geometry.predictor,
+        pipeline.masker,
+        crops,
+        pipeline.training.batch_size,
+        fused,
+        workers,
     )
 
 
-def table(speed: StepSpeed, pipeline: Pipeline, compute: Compute) -> str:
-    """The result as Markdown, with its conditions."""
-    rows = {
-        "pipeline": pipeline.name,
-        "device": compute.describe(),
-        "precision, compiled": f"{compute.precision}, {compute.compile}",
-        "batch": f"{speed.batch_size}",
-        "torch, Python": f"{torch.__version__}, {platform.python_version()}",
-        "step, median (slowest)": f"{1e3 * speed.seconds:.1f} ms ({1e3 * speed.slowest_seconds:.1f} ms)",
-        "images/s": f"{speed.images_per_second:,.0f}",
-        "arithmetic of an image": f"{speed.flops_per_image / 1e9:.3f} GFLOP",
-        "matrix products": f"{speed.matrix_flops_per_second / 1e12:.3f} TFLOP/s",
-        "share of that rate": f"{speed.share_of_matrix_rate:.1%}",
-    }
-    return "\n".join(
-        ["| what | measured |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
+def start_all(
+    pipeline: Pipeline, compute: Compute, warmup: int, compiled: bool, baselines: list[BaselineSettings]
+) -> list[Row]:
+    """Every way to take this pipeline's step on this device, ready to be timed."""
+    plain = replace(compute, compile=False)
+    rows = [start("uncaptured", lambda: OurStep(pipeline, plain), plain, warmup, opaque=False)]
+    if compiled:
+        with_compiler = replace(compute, compile=True)
+        rows.append(start("compiled", lambda: OurStep(pipeline, with_compiler), compute, warmup, opaque=True))
+    dtype = None if compute.precision == "fp32" else DTYPES[compute.precision]
+    for settings in baselines:
+        name = f"baseline, {'fused' if settings.fused else 'materialised'} attention"
+        rows.append(start(name, lambda: Baseline(settings, compute.device, dtype), compute, warmup, opaque=False))  # noqa: B023
+    return rows
+
+
+def measure(rows: list[Row], compute: Compute, blocks: int, block: int = BLOCK) -> None:
+    """Time all rows in turns."""
+    for _ in range(blocks):
+        for row in rows:
+            row.times += seconds_per_call(row.contestant.take, compute, 1, block)
+
+
+def as_markdown(rows: list[Row], batch_size: int, useful_flops: float, rate: float, compute: Compute) -> str:
+    """The table.
+
+    Args:
+        useful_flops: of one step, every sequence at its own length.
+        rate: FLOP/s of matrix products.
+    """
+    launches = "kernels" if compute.device.type == "cuda" else "operators"
+    header = ["step", "ms (fastest to slowest)", "images/s", "x baseline", "share of matrix rate"]
+    header += ["computed / useful FLOPs", f"{launches} per step", "peak MiB", "first step, s"]
+    baseline = next((row.seconds for row in rows if row.name.startswith("baseline")), None)
+    return markdown_table(
+        header,
+        [
+            [
+                row.name,
+                f"{1e3 * row.seconds:.2f} ({1e3 * min(row.times):.2f} to {1e3 * max(row.times):.2f})",
+                f"{batch_size / row.seconds:,.0f}",
+                "" if baseline is None else f"{baseline / row.seconds:.2f}",
+                f"{useful_flops / row.seconds / rate:.1%}",
+                "" if row.flops is None else f"{row.flops / useful_flops:.2f}",
+                "" if row.launches is None else f"{row.launches:,}",
+                "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:,.0f}",
+                f"{row.start_seconds:.1f}",
+            ]
+            for row in rows
+        ],
     )
+
+
+def write_trace(row: Row, compute: Compute, folder: Path) -> None:
+    """A trace of three steps, for chrome://tracing or Perfetto, and the operators by their time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if compute.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        for _ in range(3):
+            row.contestant.take()
+        compute.synchronize()
+    name = row.name.replace(", ", "_").replace(" ", "_")
+    profiler.export_chrome_trace(str(folder / f"{name}.json"))
+    key = "self_cuda_time_total" if compute.device.type == "cuda" else "self_cpu_time_total"
+    (folder / f"{name}.txt").write_text(profiler.key_averages().table(sort_by=key, row_limit=40))
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("pipelines/cifar10.yaml"))
 @click.argument("overrides", nargs=-1)
-@click.option("--steps", default=10, show_default=True, type=click.IntRange(min=1))
-@click.option("--warmup", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option("--device", default=None, help="As training.device: auto, cpu, cuda or mps.")
+@click.option("--blocks", default=8, show_default=True, type=click.IntRange(min=1), help=f"Blocks of {BLOCK} steps.")
+@click.option("--warmup", default=5, show_default=True, type=click.IntRange(min=1), help="Steps that are not counted.")
+@click.option("--compiled/--no-compiled", default=None, help="Time the compiled step too (default: on a GPU).")
+@click.option("--baseline", type=click.Choice(["both", "fused", "materialised", "none"]), default="both")
+@click.option("--workers", default=4, show_default=True, type=click.IntRange(min=0), help="Loader processes there.")
+@click.option("--profile", type=click.Path(path_type=Path), help="Write a trace of each variant to this folder.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the table to this file.")
-def main(file: Path, overrides: tuple[str, ...], steps: int, warmup: int, out: Path | None) -> None:
+def main(
+    file: Path,
+    overrides: tuple[str, ...],
+    device: str | None,
+    blocks: int,
+    warmup: int,
+    compiled: bool | None,
+    baseline: str,
+    workers: int,
+    profile: Path | None,
+    out: Path | None,
+) -> None:
     """Measure the training step of a pipeline on the device at hand."""
     try:
-        loaded = load_pipeline(file, overrides)
+        loaded = load_pipeline(file, [*overrides, *([] if device is None else [f"training.device={device}"])])
         check_pipeline(loaded)
         compute = resolve_compute(loaded.pipeline.training)
     except JepaLabError as error:
         raise click.ClickException(str(error)) from error
-    text = table(measure_step(loaded.pipeline, compute, steps, warmup), loaded.pipeline, compute)
-    click.echo(text)
-    if out is not None:
-        out.write_text(text + "\n")
+    pipeline = loaded.pipeline
+    chosen = {"both": [True, False], "fused": [True], "materialised": [False], "none": []}[baseline]
+    baselines = [baseline_settings(pipeline, fused, workers) for fused in chosen]
+    rows = start_all(pipeline, compute, warmup, compute.compile if compiled is None else compiled, baselines)
+    measure(rows, compute, blocks)
+    useful = pipeline.training.batch_size * flops_per_image(
+        pipeline, num_channels(pipeline), sample_statistics(pipeline)
+    )
+    rate = matrix_rate(compute)
+    body = as_markdown(rows, pipeline.training.batch_size, useful, rate, compute)
+    notes = (
+        f"Batch {pipeline.training.batch_size}; useful arithmetic {useful / pipeline.training.batch_size / 1e9:.3f} "
+        f"GFLOP per image; matrix products {rate / 1e12:.3f} TFLOP/s in {compute.precision}."
+    )
+    command = f"python -m benchmarks.step {shlex.join(sys.argv[1:])}"
+    click.echo(report(f"Training step of {pipeline.name}", f"{body}\n\n{notes}", compute, command, out))
+    for row in rows if profile is not None else []:
+        write_trace(row, compute, profile)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

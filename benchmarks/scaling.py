@@ -89,7 +89,7 @@ def measure_axis(
             step.take()
     for _ in range(blocks):
         for step, measured in zip(steps, times, strict=True):
-            measured += seconds_per_call(step.take, compute, 1)
+            measured.extend(seconds_per_call(step.take, compute, 1))
     return values, [statistics.median(found) for found in times], flops
 
 

@@ -87,16 +87,18 @@ def _rounded(keep: int, aspect_ratio: float) -> tuple[int, int]:
     return round(math.sqrt(keep * aspect_ratio)), round(math.sqrt(keep / aspect_ratio))
 
 
-def draw_corners(sizes: Tensor, room: int, generator: torch.Generator) -> Tensor:
-    """First row (or column) of blocks, uniform over all positions inside `room` rows (columns).
+def draw_positions(height: Tensor, width: Tensor, grid: Grid, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """First row and first column of blocks, uniform over all positions inside the grid, from one draw.
 
     Args:
-        sizes: [...] int64 heights (widths), at most `room`.
+        height, width: [...] int64, at most those of the grid.
     Returns:
-        [...] int64, from 0 to room - size inclusive.
+        Two tensors [...] int64.
     """
-    uniform = torch.rand(sizes.shape, generator=generator, device=sizes.device)
-    return (uniform * (room - sizes + 1)).long()
+    uniform = torch.rand((2, *height.shape), generator=generator, device=height.device)
+    room = torch.stack([grid.height + 1 - height, grid.width + 1 - width])  # [2, ...]: positions that there are
+    top, left = (uniform * room).long()
+    return top, left
 
 
 def cover(top: Tensor, left: Tensor, height: Tensor, width: Tensor, grid: Grid) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
-from jepa_lab.maskers.blocks import Size, block_sizes, cover, draw_corners, largest_remainder
+from jepa_lab.maskers.blocks import Size, block_sizes, cover, draw_positions, largest_remainder
 from jepa_lab.maskers.coverage import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 from jepa_lab.maskers.redraw import Redraw, failure_rate
@@ -87,15 +87,19 @@ class MultiBlock(Masker):
         """See `Masker.sample`; waits for the device only where many draws fail (`Redraw.must_look`)."""
         shared = self._draw_sizes(1, generator) if self.params.block_sizes == "batch" else None
 
-        def candidates(images: int) -> tuple[Tensor, Tensor, Tensor]:
-            sizes = shared or self._draw_sizes(images, generator)
-            contexts, targets = self._place(images, sizes, generator)
-            return contexts.sum(dim=-1) >= self.params.min_context_patches, contexts, targets
+        def candidates(images: int) -> tuple[Tensor, Tensor]:
+            blocks = self._place(images, shared or self._draw_sizes(images, generator), generator)
+            return blocks[:, -1].sum(dim=-1) >= self.params.min_context_patches, blocks
 
-        contexts, targets = self._redraw.draw(batch_size, candidates)  # [B, N], [B, M, N]
-        context, context_valid = patches_of(contexts.unsqueeze(1), self.max_context_patches)
-        target, target_valid = patches_of(targets, self.max_target_patches)
-        return Masks(context, context_valid, target, target_valid)
+        (blocks,) = self._redraw.draw(batch_size, candidates)  # [B, M + 1, N]
+        indices, valid = patches_of(blocks, max(self.max_context_patches, self.max_target_patches))
+        num_context, num_target = self.max_context_patches, self.max_target_patches
+        return Masks(
+            indices[:, -1:, :num_context],
+            valid[:, -1:, :num_context],
+            indices[:, :-1, :num_target],
+            valid[:, :-1, :num_target],
+        )
 
     def _draw_sizes(self, images: int, generator: torch.Generator) -> _Sizes:
         blocks = self.params.num_targets if self.params.block_sizes == "block" else 1
@@ -104,19 +108,18 @@ class MultiBlock(Masker):
             *self._context_sizes.draw((images, 1), generator),
         )
 
-    def _place(self, images: int, sizes: _Sizes, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw positions for `images` images: context without targets [images, N], and targets [images, M, N]."""
-        shape = (images, self.params.num_targets)
-        height, width = sizes.target_height.expand(shape), sizes.target_width.expand(shape)
-        top = draw_corners(height, self.grid.height, generator)
-        left = draw_corners(width, self.grid.width, generator)
-        target = cover(top, left, height, width, self.grid)
+    def _place(self, images: int, sizes: _Sizes, generator: torch.Generator) -> Tensor:
+        """Draw positions for `images` images: M targets, then the context without them, [images, M + 1, N] bool.
 
-        height, width = sizes.context_height[:, 0].expand(images), sizes.context_width[:, 0].expand(images)
-        top = draw_corners(height, self.grid.height, generator)
-        left = draw_corners(width, self.grid.width, generator)
-        context = cover(top, left, height, width, self.grid)
-        return context & ~target.any(dim=1), target
+        All blocks are placed at once: on a GPU a step draws its masks in few kernels.
+        """
+        targets, context = (images, self.params.num_targets), (images, 1)
+        height = torch.cat([sizes.target_height.expand(targets), sizes.context_height.expand(context)], dim=1)
+        width = torch.cat([sizes.target_width.expand(targets), sizes.context_width.expand(context)], dim=1)
+        top, left = draw_positions(height, width, self.grid, generator)
+        blocks = cover(top, left, height, width, self.grid)
+        blocks[:, -1] &= ~blocks[:, :-1].any(dim=1)
+        return blocks
 
     def _refuse_or_failure_rate(self) -> float:
         """Upper estimate of the probability that a draw leaves too little context.
@@ -140,7 +143,7 @@ class MultiBlock(Masker):
         return failure
 
     def _failure_rate(self, sizes: _Sizes, draws: int, where: str, generator: torch.Generator) -> float:
-        counts = self._place(draws, sizes, generator)[0].sum(dim=-1)
+        counts = self._place(draws, sizes, generator)[:, -1].sum(dim=-1)
         p = self.params
         enough = int((counts >= p.min_context_patches).sum())
         if enough < LEAST_SUCCESS * draws:

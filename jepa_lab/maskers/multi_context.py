@@ -9,7 +9,7 @@ from torch import Tensor
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
-from jepa_lab.maskers.blocks import block_sizes, cover, draw_corners, marked_inside
+from jepa_lab.maskers.blocks import block_sizes, cover, draw_positions, marked_inside
 from jepa_lab.maskers.coverage import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 from jepa_lab.maskers.redraw import Redraw, failure_rate
@@ -86,8 +86,7 @@ class MultiContext(Masker):
             [images, M]; the top-left corners at which each target avoids the context [images, M, N].
         """
         height, width = self._context_sizes.draw((images, self.params.num_context_blocks), generator)
-        top = draw_corners(height, self.grid.height, generator)
-        left = draw_corners(width, self.grid.width, generator)
+        top, left = draw_positions(height, width, self.grid, generator)
         context = cover(top, left, height, width, self.grid).any(dim=1)  # [images, N]
 
         height, width = self._target_sizes.draw((images, self.params.num_targets), generator)

@@ -12,7 +12,7 @@ from jepa_lab.maskers.base import MASKERS, Masker, Masks
 from jepa_lab.maskers.blocks import (
     block_sizes_from_one_draw,
     cover,
-    draw_corners,
+    draw_positions,
     largest_remainder,
     marked_inside,
     smallest_remainder,
@@ -83,8 +83,7 @@ class ReferenceMultiBlock(Masker):
 
         shape = (batch_size, self.params.num_targets)
         height, width = height.expand(shape), width.expand(shape)
-        top = draw_corners(height, self.room.height, generator)
-        left = draw_corners(width, self.room.width, generator)
+        top, left = draw_positions(height, width, self.room, generator)
         targets = cover(top, left, height, width, self.grid)  # [B, M, N]
         contexts = self._draw_contexts(targets, context_height, context_width, generator)  # [B, E, N]
 

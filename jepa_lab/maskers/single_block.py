@@ -8,7 +8,7 @@ from pydantic import Field
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
-from jepa_lab.maskers.blocks import block_sizes, cover, draw_corners
+from jepa_lab.maskers.blocks import block_sizes, cover, draw_positions
 from jepa_lab.maskers.coverage import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 
@@ -59,8 +59,7 @@ class SingleBlock(Masker):
     def sample(self, batch_size: int, generator: torch.Generator) -> Masks:
         """See `Masker.sample`; validity is None where every block that occurs has the same area."""
         height, width = self._sizes.draw((batch_size, 1), generator)
-        top = draw_corners(height, self.grid.height, generator)
-        left = draw_corners(width, self.grid.width, generator)
+        top, left = draw_positions(height, width, self.grid, generator)
         block = cover(top, left, height, width, self.grid)  # [B, 1, N]
         context, context_valid = patches_of(~block, self.max_context_patches)
         target, target_valid = patches_of(block, self.max_target_patches)

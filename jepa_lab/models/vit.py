@@ -220,8 +220,7 @@ class VisionTransformer(nn.Module):
         """Tokens [B, K, D] of the patches with their positions, and the rotation of their queries and keys."""
         patches = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
         if indices is None:
-            everywhere = torch.arange(self.grid.num_patches, device=images.device)
-            indices = everywhere.expand(images.shape[0], -1)
+            indices = torch.arange(self.grid.num_patches, device=images.device)[None]  # [1, N]: looked up once
         else:
             patches = gather_tokens(patches, indices)
         tokens = self.patch_embed(patches)

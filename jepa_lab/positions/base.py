@@ -14,7 +14,7 @@ from jepa_lab.grid import Grid
 from jepa_lab.registry import Component, ComponentParams, Registry
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines for the tokens of a sequence, each [B, 1, K, head_dim]."""
+"""Cosines and sines for the tokens of a sequence, each [B, 1, K, head_dim]; B is 1 where all sequences share them."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class PositionEmbedding(Component[PositionInputs], nn.Module, ABC):
         """Add an absolute embedding.
 
         Args:
-            tokens: [B, K, D]. indices: [B, K] int64 positions on the grid.
+            tokens: [B, K, D]. indices: [B, K] int64 positions on the grid; [1, K] where all sequences share them.
         Returns:
             [B, K, D].
         """
         return tokens
 
     def rotation(self, indices: Tensor) -> Rotation | None:
-        """The rotation of queries and keys at `indices` [B, K], or None where positions are absolute."""
+        """The rotation of queries and keys at `indices` [B or 1, K], or None where positions are absolute."""
         return None
 
     def at_grid(self, grid: Grid) -> PositionEmbedding:

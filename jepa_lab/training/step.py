@@ -95,8 +95,9 @@ class TrainingStep:
         predictor = _gradients(self.model.predictor_parameters())
         if self.gate.scaling:
             torch._foreach_mul_(encoder + predictor, 1 / self.gate.loss_scale)
-        encoder_norm = torch.nn.utils.get_total_norm(encoder)
-        predictor_norm = torch.nn.utils.get_total_norm(predictor)
+        of_tensors = torch.stack(torch._foreach_norm(encoder + predictor))
+        encoder_norm = torch.linalg.vector_norm(of_tensors[: len(encoder)])
+        predictor_norm = torch.linalg.vector_norm(of_tensors[len(encoder) :])
         if self.clip_norm is not None:
             total = torch.hypot(encoder_norm, predictor_norm)
             torch._foreach_mul_(encoder + predictor, (self.clip_norm / (total + 1e-6)).clamp(max=1.0))

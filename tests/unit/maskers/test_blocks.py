@@ -14,7 +14,7 @@ from jepa_lab.maskers.blocks import (
     block_sizes,
     block_sizes_from_one_draw,
     cover,
-    draw_corners,
+    draw_positions,
     largest_remainder,
     marked_inside,
     smallest_remainder,
@@ -84,13 +84,14 @@ def test_discrete_draws_follow_the_probabilities_and_conditioning_renormalises()
     )
 
 
-def test_corners_are_uniform_over_every_position_that_fits() -> None:
-    sizes = torch.tensor([3, 8]).expand(20_000, 2)
-    corners = draw_corners(sizes, 8, seeded(0))
-    counts = torch.bincount(corners[:, 0], minlength=6)
-    assert len(counts) == 6
-    assert (counts - 20_000 / 6).abs().max() < 5 * (20_000 / 6) ** 0.5
-    assert corners[:, 1].eq(0).all()
+def test_positions_are_uniform_and_independent_over_every_place_that_fits() -> None:
+    height, width = torch.tensor([3, 8]).expand(20_000, 2), torch.tensor([7, 9]).expand(20_000, 2)
+    top, left = draw_positions(height, width, Grid(8, 9), seeded(0))
+    assert top[:, 1].eq(0).all()
+    assert left[:, 1].eq(0).all()
+    pairs = torch.bincount(top[:, 0] * 3 + left[:, 0], minlength=18)  # 6 rows, 3 columns
+    assert len(pairs) == 18
+    assert (pairs - 20_000 / 18).abs().max() < 5 * (20_000 / 18) ** 0.5
 
 
 def test_cover_marks_the_rectangle() -> None:

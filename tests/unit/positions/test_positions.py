@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_lab.grid import Grid
-from jepa_lab.positions.base import PositionInputs, apply_rotation
+from jepa_lab.positions.base import POSITIONS, PositionInputs, apply_rotation
+from jepa_lab.positions.learned import take_rows
 from jepa_lab.positions.rope import RopeParams, RotaryPosition
 from jepa_lab.positions.sincos import SinCosPosition, sincos_2d
 from jepa_lab.registry import ComponentParams
@@ -72,3 +76,54 @@ def test_unsuitable_widths_are_named() -> None:
     assert "head width" in str(RotaryPosition.check(RopeParams(), PositionInputs(grid, 24, 4)))
     assert RotaryPosition.check(RopeParams(), PositionInputs(grid, 32, 4)) is None
     assert "multiple of 4" in str(SinCosPosition.check(ComponentParams(), PositionInputs(grid, 30, 2)))
+
+
+def test_the_gradient_of_learned_positions_is_that_of_indexing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(9, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+    indices = torch.randint(0, 7, (5, 3), generator=generator)  # rows recur, and two are never taken
+    weights = torch.randn(5, 3, 4, dtype=torch.float64, generator=generator)
+    assert torch.equal(take_rows(table, indices), table[indices])
+    (ours,) = torch.autograd.grad((take_rows(table, indices) * weights).sum(), table)
+    (expected,) = torch.autograd.grad((table[indices] * weights).sum(), table)
+    assert torch.allclose(ours, expected, rtol=1e-14, atol=1e-14)
+    assert torch.autograd.gradcheck(lambda rows: take_rows(rows, indices), (table,))
+
+
+def test_the_gradient_of_learned_positions_keeps_single_precision_under_autocast() -> None:
+    table = torch.zeros(4, 8, requires_grad=True)
+    indices = torch.zeros(1, 257, dtype=torch.int64)  # bf16 cannot count to 257
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        take_rows(table, indices).sum().backward()
+    assert table.grad is not None
+    assert table.grad[0].eq(257).all()
+
+
+class _Operators(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_gradient_of_learned_positions_adds_up_no_rows_one_by_one() -> None:
+    grid = Grid(4, 4)
+    position = POSITIONS.get("learned").component(ComponentParams(), grid, 8, 2)
+    with _Operators() as seen:
+        position.add(torch.zeros(3, 5, 8), torch.zeros(3, 5, dtype=torch.int64)).sum().backward()
+    assert not [name for name in seen.names if "index_put" in name or "scatter" in name]
+
+
+@pytest.mark.parametrize("name", ["learned", "sincos", "rope"])
+def test_positions_that_all_sequences_share_may_be_given_once(name: str) -> None:
+    position = POSITIONS.get(name).component(POSITIONS.get(name).params_type(), Grid(2, 3), 8, 2)
+    shared = torch.arange(6)[None]
+    tokens = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(position.add(tokens, shared), position.add(tokens, shared.expand(4, -1)))
+    rotation = position.rotation(shared)
+    if rotation is not None:
+        for once, each in zip(rotation, position.rotation(shared.expand(4, -1)), strict=True):
+            assert torch.equal(once.expand_as(each), each)

@@ -92,14 +92,9 @@ class MultiBlock(Masker):
             return blocks[:, -1].sum(dim=-1) >= self.params.min_context_patches, blocks
 
         (blocks,) = self._redraw.draw(batch_size, candidates)  # [B, M + 1, N]
-        indices, valid = patches_of(blocks, max(self.max_context_patches, self.max_target_patches))
-        num_context, num_target = self.max_context_patches, self.max_target_patches
-        return Masks(
-            indices[:, -1:, :num_context],
-            valid[:, -1:, :num_context],
-            indices[:, :-1, :num_target],
-            valid[:, :-1, :num_target],
-        )
+        context, context_valid = patches_of(blocks[:, -1:], self.max_context_patches)
+        target, target_valid = patches_of(blocks[:, :-1], self.max_target_patches)
+        return Masks(context, context_valid, target, target_valid)
 
     def _draw_sizes(self, images: int, generator: torch.Generator) -> _Sizes:
         blocks = self.params.num_targets if self.params.block_sizes == "block" else 1

@@ -58,7 +58,9 @@ class OurStep:
         channels = num_channels(pipeline)
         shape = (self.batch_size * _BATCHES, channels, side, side)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-        self.batches = ResidentBatches(images.to(device), self.batch_size, build_generator(pipeline.seed, "order"))
+        self.batches = ResidentBatches(
+            images.to(device), self.batch_size, build_generator(pipeline.seed, "order"), device
+        )
         model = build_model(pipeline, channels).to(device)
         self.step = build_step(pipeline, model, compute, self.batches.steps_per_epoch)
         self.sampler, self.augmentation = build_sampler(pipeline), build_augmentation(pipeline)
@@ -71,9 +73,9 @@ class OurStep:
     def take(self) -> None:
         """One step."""
         self.number += 1
-        images, _ = self.batches.next()
+        batch = self.batches.next()
         masks = self.sampler.sample(self.batch_size, self.mask_generator, compiled=self.step.compute.compile)
-        augmented = self.augmentation(to_float(images), self.augmentation_generator)
+        augmented = self.augmentation(to_float(batch.images), batch.sizes, self.augmentation_generator)
         drop_path = None if self.drop_path is None else self.drop_path.draw(self.batch_size)
         self.step(normalize(augmented, self.mean, self.std), masks, self.number, drop_path)
 

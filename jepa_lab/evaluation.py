@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -232,12 +233,14 @@ def final_evaluation(
     compute: Compute,
     folder: Path,
     announce: Callable[[str], None] | None = None,
+    timed: Callable[[str], AbstractContextManager[None]] = nullcontext,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Probe the trained encoder and the controls; the test split is scored once each, or not at all.
 
     Args:
         folder: where the figures go; files that are too large for memory pass through it.
         announce: is told what is about to be probed, as some probes take minutes.
+        timed: makes a context around all that a row takes.
     Returns:
         Flat summary numbers, and the details for result.json: `probe` by row and probe, or `probe_skipped`.
     """
@@ -257,13 +260,14 @@ def final_evaluation(
     summary: dict[str, float | None] = {}
     rows: dict[str, dict[str, Any]] = {}
     for row, encoder in encoders.items():
-        # One subject at a time: its features can be large.
-        subject = build_subject(pipeline, splits, encoder, compute, folder)
         apt = [chosen for chosen in probes if encoder is not None or not chosen.probe.needs_encoder]
         if announce is not None:
             what = "trained encoder" if row == "trained" else row.replace("_", " ")
             announce(f"probing {what}: {', '.join(chosen.name for chosen in apt)}")
-        outcomes = {chosen.name: _outcome(chosen, subject) for chosen in apt}
+        with timed(row):
+            # One subject at a time: its features can be large.
+            subject = build_subject(pipeline, splits, encoder, compute, folder)
+            outcomes = {chosen.name: _outcome(chosen, subject) for chosen in apt}
         summary |= _flat(row, probes[0].name, outcomes)
         rows[row] = {name: outcome.to_dict() for name, outcome in outcomes.items()}
         if row == "trained":

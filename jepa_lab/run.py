@@ -69,6 +69,7 @@ from jepa_lab.tracking.store_choice import RecordedPlace
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.devices import Compute, memory_errors, resolve_compute
 from jepa_lab.training.followers import UnwrittenCheckpoints, UnwrittenMetrics
+from jepa_lab.training.phases import LOADING, PREPARING, PhaseSeconds
 from jepa_lab.training.pretrain import MetricsSink, Pretraining, RunCollapsed
 from jepa_lab.training.progress import build_display
 from jepa_lab.training.team import ALONE, Team
@@ -416,6 +417,8 @@ class Run:
         return [printable(line) for line in lines]
 
     def _train_and_probe(self) -> None:
+        phases, began = PhaseSeconds(), time.monotonic()
+        phases.add(LOADING, began - self.started)
         with build_display(self.started) as display, ExitStack() as stack:
             for line in self._about_images() if self.team.leads else ():
                 display.message(line)
@@ -434,7 +437,8 @@ class Run:
                 pretraining.restore(self.checkpoint)
             first, total = pretraining.steps_taken, pretraining.total_steps
             logger.info("training from step %d to %d on %s", first, total, self.team.describe(self.compute))
-            pretraining.display = display
+            pretraining.display, pretraining.phases = display, phases
+            phases.add(PREPARING, time.monotonic() - began)
             pretraining.run()
             batches.close()
             self.team.from_leader(lambda: self._probe(pretraining, online), self.stop)
@@ -455,9 +459,13 @@ class Run:
         """Probe the trained model, and write result.json."""
         model, figures = pretraining.step.model, self.folder.figures
         announce = pretraining.display.phase
-        summary, more = final_evaluation(self.pipeline, model, self.probe_data, self.compute, figures, announce)
+        phases = pretraining.phases
+        summary, more = final_evaluation(
+            self.pipeline, model, self.probe_data, self.compute, figures, announce, phases.of_row
+        )
         summary |= self._training_summary(pretraining, online)
         final = pretraining.checkpoints.path(pretraining.total_steps)
+        total = time.monotonic() - self.started
         more |= {
             "best_online_probe": {"step": pretraining.best_step, "accuracy": pretraining.best_online_probe},
             "collapsed": online.collapsed,
@@ -465,7 +473,8 @@ class Run:
             "encoder": encoder_record(self.pipeline, len(self.data.mean)),
             **skipped_record(self.data, self.probe_data),
             **images_record(self.data, self.probe_data),
-            "total_seconds": time.monotonic() - self.started,
+            "seconds": phases.to_dict(total),
+            "total_seconds": total,
         }
         self.folder.write_result("FINISHED", summary, pretraining.total_steps, final, **more)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from jepa_lab.tables.cells import Cell, Column, TextTable
 from jepa_lab.tables.terminal import print_listing, print_text_table, print_wrapped
 from jepa_lab.tables.widths import natural_width
+from jepa_lab.training.phases import FINAL_PROBE, PHASES
 
 _ROWS = {
     "trained": "this run",
@@ -44,6 +45,7 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
         "RankMe": f"{metrics['rankme_start']:.1f} at the start, {metrics['rankme_end']:.1f} at the end",
         "speed": f"{metrics['images_per_second']:,.0f} images/s in training",
         "time": f"{metrics['training_seconds']:.0f} s training; the command took {result['total_seconds']:.0f} s",
+        **({"of which": _phases(result["seconds"])} if "seconds" in result else {}),  # not in an older result
         "run folder": str(folder),
         "tracking": tracker,
     }
@@ -56,6 +58,19 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
     if result["collapsed"]:
         rows["COLLAPSED"] = "the features stopped depending on the image; see the warnings in the run's log"
     print_listing(rows, console)
+
+
+def _phases(seconds: Mapping[str, Any]) -> str:
+    """Where the time of the command went, in words; phases of less than half a second are left out."""
+    told = [f"{phase.replace('_', ' ')} {_in_seconds(seconds[phase])}" for phase in PHASES if seconds[phase] >= 0.5]
+    rows = [(_ROWS[row].removeprefix("control: "), each) for row, each in seconds["final_probe_rows"].items()]
+    if seconds[FINAL_PROBE] >= 0.5 and rows:
+        told[-1] += f" ({', '.join(f'{name} {_in_seconds(each)}' for name, each in rows)})"
+    return ", ".join(told) or "every phase took less than half a second"
+
+
+def _in_seconds(value: float) -> str:
+    return f"{value:.1f} s"
 
 
 def print_probe(result: Mapping[str, Any], console: Console | None = None) -> None:

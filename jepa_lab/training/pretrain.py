@@ -33,6 +33,7 @@ from jepa_lab.training.checkpoint import (
 )
 from jepa_lab.training.finite import AcceptedLoss
 from jepa_lab.training.pace import Pace
+from jepa_lab.training.phases import CHECKPOINTS, FIRST_EVALUATION, FIRST_STEP, PROBE_EPOCHS, TRAINING, PhaseSeconds
 from jepa_lab.training.progress import LoggedNumbers, PlainDisplay, ProgressDisplay, TrainingPosition
 from jepa_lab.training.settings import TrainingSettings
 from jepa_lab.training.step import StepStatistics, TrainingStep
@@ -148,6 +149,7 @@ class Pretraining:
         self.best_online_probe: float | None = None
         self.best_step: int | None = None
         self.stopwatch = Stopwatch()
+        self.phases = PhaseSeconds()
         self._loss = AcceptedLoss(self.mean.device)
         self._skipped = torch.zeros((), device=self.mean.device)
         self._logged_step = 0
@@ -182,7 +184,8 @@ class Pretraining:
         self._stop_if_collapsed(self.steps_taken, evaluation.collapsed, evaluation.warning)
 
     def _train(self) -> None:
-        self._logged_step, self._logged_seconds = self.steps_taken, self.stopwatch.seconds()
+        before = self.stopwatch.seconds()
+        self._logged_step, self._logged_seconds = self.steps_taken, before
         self.display.phase("compiling the training step" if self.step.compute.compile else "first step")
         self.stopwatch.start()
         for step in range(self.steps_taken + 1, self.total_steps + 1):
@@ -194,10 +197,14 @@ class Pretraining:
                 augmented = normalize(self._augmented(batch), self.mean, self.std)
                 drop_path = None if self.drop_path is None else self.drop_path.draw(self.settings.batch_size)
                 statistics = self.step(augmented, masks, step, drop_path)
+            if FIRST_STEP not in self.phases:
+                self.phases.add(FIRST_STEP, self.stopwatch.seconds() - before)
+                before = self.stopwatch.seconds()
             with self.team.reporting(self.stop):
                 self._after_step(step, statistics, masks)
         self._stop_if_asked(self.total_steps, self.batches.position())
         self.stopwatch.stop()
+        self.phases.add(TRAINING, self.stopwatch.seconds() - before)
 
     def _next_batch(self, step: int) -> Batch:
         """The batch of a step that all processes can take, unless one of them has been asked to stop."""
@@ -348,6 +355,7 @@ class Pretraining:
                 self._checkpoint(step, self.batches.position(), evaluated=False)
             raise
         self.pace.evaluated(time.monotonic() - began)
+        self.phases.add(FIRST_EVALUATION if step == 0 else PROBE_EPOCHS, time.monotonic() - began)
         self._record_evaluation(step, evaluation)
         return evaluation
 
@@ -411,7 +419,8 @@ class Pretraining:
         optimizer = optimizer_tensors(model, self.step.optimizer)
         channels = {key: json.dumps(values) for key, values in channel_record(self.mean, self.std).items()}
         self._saved_step = step
-        return self.checkpoints.save(Checkpoint(model.state_dict(), optimizer, states, run, channels))
+        with self.phases.of(CHECKPOINTS):
+            return self.checkpoints.save(Checkpoint(model.state_dict(), optimizer, states, run, channels))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint: the next step is the one that an uninterrupted run would take.

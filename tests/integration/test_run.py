@@ -480,6 +480,17 @@ def test_speed_and_time_of_training_are_those_of_its_steps_alone(
     assert outcome.result["metrics"]["images_per_second"] == 24 / 2
 
 
+def test_the_result_says_where_the_time_went(finished: RunOutcome) -> None:
+    seconds = finished.result["seconds"]
+    phases = {name: value for name, value in seconds.items() if name not in ("final_probe_rows", "total")}
+    assert all(value > 0 for value in phases.values())
+    assert sum(phases.values()) <= seconds["total"] == finished.result["total_seconds"]
+    assert list(seconds["final_probe_rows"]) == list(finished.result["probe"])
+    assert sum(seconds["final_probe_rows"].values()) == pytest.approx(seconds["final_probe"])
+    steps = seconds["first_step"] + seconds["training"]
+    assert steps == pytest.approx(finished.result["metrics"]["training_seconds"])
+
+
 def test_a_run_that_is_given_up_after_its_last_step_has_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

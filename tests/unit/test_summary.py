@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jepa_lab.summary import print_probe, print_summary
+from jepa_lab.training.phases import PHASES
 from tests.unit.tables import reading
 from tests.unit.tables.reading import WIDTHS, assert_lines_fit
 
@@ -107,6 +108,20 @@ def test_a_folder_whose_name_looks_like_markup_is_printed_as_it_is(capsys: pytes
     printed = capsys.readouterr().out
     assert "runs/a[bold]b" in printed
     assert "'[x]'" in printed
+
+
+def test_the_end_of_a_run_says_where_its_time_went(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    metrics = {"rankme_start": 1.0, "rankme_end": 2.0, "images_per_second": 1.0, "training_seconds": 1.0}
+    result = {"metrics": metrics, "total_seconds": 90.0, "collapsed": False, "probe": None, "probe_skipped": "none"}
+    phases: dict[str, Any] = dict.fromkeys(PHASES, 0.0) | {"loading": 2.04, "training": 60.0, "checkpoints": 0.3}
+    rows = {"trained": 20.0, "raw_pixels": 5.0}
+    seconds = phases | {"final_probe": 25.0, "final_probe_rows": rows, "total": 90.0}
+    print_summary(result | {"seconds": seconds}, Path("runs/a"), "none")
+    told = "loading 2.0 s, training 60.0 s, final probe 25.0 s (this run 20.0 s, raw pixels 5.0 s)\n"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -233,7 +233,7 @@ def final_evaluation(
     compute: Compute,
     folder: Path,
     announce: Callable[[str], None] | None = None,
-    timed: Callable[[str], AbstractContextManager[None]] = nullcontext,
+    timed: Callable[[str], AbstractContextManager[None]] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Probe the trained encoder and the controls; the test split is scored once each, or not at all.
 
@@ -264,7 +264,7 @@ def final_evaluation(
         if announce is not None:
             what = "trained encoder" if row == "trained" else row.replace("_", " ")
             announce(f"probing {what}: {', '.join(chosen.name for chosen in apt)}")
-        with timed(row):
+        with nullcontext() if timed is None else timed(row):
             # One subject at a time: its features can be large.
             subject = build_subject(pipeline, splits, encoder, compute, folder)
             outcomes = {chosen.name: _outcome(chosen, subject) for chosen in apt}

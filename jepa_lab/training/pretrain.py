@@ -198,8 +198,9 @@ class Pretraining:
                 drop_path = None if self.drop_path is None else self.drop_path.draw(self.settings.batch_size)
                 statistics = self.step(augmented, masks, step, drop_path)
             if FIRST_STEP not in self.phases:
-                self.phases.add(FIRST_STEP, self.stopwatch.seconds() - before)
-                before = self.stopwatch.seconds()
+                now = self.stopwatch.seconds()
+                self.phases.add(FIRST_STEP, now - before)
+                before = now
             with self.team.reporting(self.stop):
                 self._after_step(step, statistics, masks)
         self._stop_if_asked(self.total_steps, self.batches.position())

@@ -22,6 +22,7 @@ from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.grid import Grid
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
+from jepa_lab.probes.arrays import double_device
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score, require_outcome
 from jepa_lab.probes.features import extract_features, patch_features
 from jepa_lab.probes.monitors import CollapseDetector, feature_std, image_variance_ratio, rankme
@@ -215,7 +216,8 @@ class OnlineEvaluation:
 
         assert self.splits is not None
         train = self.splits.online_train(settings.online_max_images)
-        return online_probe(labelled(train), labelled(self.splits.validation))
+        device = double_device(self.compute.device)
+        return online_probe(labelled(train), labelled(self.splits.validation), device)
 
     def state(self) -> dict[str, Any]:
         """The collapse detector's memory."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.knn import Knn, knn_probe
 from tests.unit.probes.fakes import make_splits
+from tests.unit.probes.samples import digit_splits
 
 
 def random_features(num_images: int, seed: int, *, mean: float = 0.3, spread: float = 1.0) -> Labelled:
@@ -45,6 +48,16 @@ def test_features_that_barely_differ_have_the_neighbours_they_have() -> None:
     train, validation = (random_features(n, seed, mean=1.0, spread=3e-4) for n, seed in ((300, 0), (200, 1)))
     result = knn_probe(train, validation, None, 5)
     assert result.validation_accuracy == pytest.approx(accuracy_by_hand(train, validation, 5), abs=0.011)
+
+
+@pytest.mark.parametrize("neighbors", [1, 4, 20])
+def test_accuracies_are_those_of_scikit_learn(neighbors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jepa_lab.probes.knn._DISTANCES_AT_ONCE", 7 * 400)  # several parts, the last one smaller
+    for train, queries in (digit_splits()[::2], (random_features(150, 0), random_features(90, 1))):
+        classifier = KNeighborsClassifier(neighbors, algorithm="brute", metric="euclidean")
+        classifier.fit(normalize(train[0].numpy()), train[1].numpy())
+        expected = classifier.score(normalize(queries[0].numpy()), queries[1].numpy())
+        assert knn_probe(train, queries, None, neighbors).validation_accuracy == pytest.approx(expected, abs=1e-12)
 
 
 def test_images_of_zeros_are_compared_without_error() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import RidgeClassifier
+from sklearn.preprocessing import StandardScaler
 
 from jepa_lab.probes.online import online_probe
 from tests.unit.probes.samples import blobs, digit_splits
@@ -47,3 +49,19 @@ def test_features_that_barely_differ_are_probed_as_well_as_any() -> None:
     plain = digit_splits()
     train, validation, _ = ((1 + features * 1e-4, labels) for features, labels in plain)
     assert online_probe(train, validation) == pytest.approx(online_probe(plain[0], plain[1]), abs=0.01)
+
+
+@pytest.mark.parametrize("data", ["digits", "two classes", "more features than images", "a class left out"])
+def test_the_online_probe_finds_what_scikit_learn_finds(data: str) -> None:
+    train, validation, _ = digit_splits()  # some pixels are constant
+    if data == "two classes":
+        train, validation = ((features[labels < 2], labels[labels < 2]) for features, labels in (train, validation))
+    elif data == "more features than images":
+        train = (train[0][:40], train[1][:40])
+    elif data == "a class left out":
+        train = (train[0][train[1] != 4], train[1][train[1] != 4])
+    scaler = StandardScaler().fit(train[0].numpy())
+    ridge = RidgeClassifier(alpha=1e-3 * len(train[1]), solver="cholesky")
+    ridge.fit(scaler.transform(train[0].numpy()).astype(np.float64), train[1].numpy())
+    expected = ridge.score(scaler.transform(validation[0].numpy()).astype(np.float64), validation[1].numpy())
+    assert online_probe(train, validation) == pytest.approx(expected, abs=1e-12)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from jepa_lab.figures.depths import draw_depths
+from jepa_lab.probes.arrays import estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.logistic import LogisticParams, logistic_probe
+from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.subject import Subject
 
 
@@ -38,15 +40,15 @@ class Layerwise(Probe):
             features, labels = labelled
             return features.unflatten(1, (depth, -1))[:, block].contiguous(), labels  # [n, D]
 
-        results = [
-            logistic_probe(at(splits.train, block), at(splits.validation, block), None, self.params, names)
-            for block in range(depth)
-        ]
+        def probe(train: Labelled, validation: Labelled, test: Labelled | None) -> ProbeResult:
+            return logistic_probe(train, validation, test, self.params, names, arrays=arrays)
+
+        arrays = estimator_arrays(subject.device)
+        results = [probe(at(splits.train, block), at(splits.validation, block), None) for block in range(depth)]
         best = max(range(depth), key=lambda block: (results[block].validation_accuracy, -block))
         chosen = results[best]
         if splits.test is not None:
-            train, validation, test = (at(part, best) for part in (splits.train, splits.validation, splits.test))
-            chosen = logistic_probe(train, validation, test, self.params, names)
+            chosen = probe(*(at(part, best) for part in (splits.train, splits.validation, splits.test)))
         main = Score(
             chosen.validation_accuracy, chosen.test_accuracy, label="best block", test_interval=chosen.test_interval
         )

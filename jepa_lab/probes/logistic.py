@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from pydantic import Field, model_validator
 
 from jepa_lab.errors import Key
 from jepa_lab.figures.confusion import draw_confusion
+from jepa_lab.probes.arrays import NUMPY, EstimatorArrays, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.result import ProbeResult
@@ -62,7 +64,8 @@ class Logistic(Probe):
 
     def run(self, subject: Subject) -> ProbeOutcome:
         splits, names = subject.features, subject.splits.class_names
-        result = logistic_probe(splits.train, splits.validation, splits.test, self.params, names)
+        arrays = estimator_arrays(subject.device)
+        result = logistic_probe(splits.train, splits.validation, splits.test, self.params, names, arrays=arrays)
         score = Score(result.validation_accuracy, result.test_accuracy, test_interval=result.test_interval)
         return ProbeOutcome((score,), result.to_dict(), tuple(result.notes()))
 
@@ -80,6 +83,7 @@ def logistic_probe(
     class_names: tuple[str, ...],
     *,
     refit: bool = True,
+    arrays: EstimatorArrays = NUMPY,
 ) -> ProbeResult:
     """Choose C on the validation split, fit again on training + validation, score the test split once.
 
@@ -92,14 +96,16 @@ def logistic_probe(
         train: every class of `class_names` occurs in it.
         test: its labels are used for nothing but the score.
         refit: False scores the fit on the training split, where the number of labels that are fitted on is the point.
+        arrays: what the regression computes on; the coefficients are the same to rounding.
     """
-    fits = _search(train, validation, params)
-    chosen = _best(fits)
-    unconverged = tuple(fit.c for fit in fits if not fit.converged)
-    scores = _NO_TEST
-    if test is not None:
-        last = _refit(train, validation, chosen, params) if refit else chosen
-        scores = _score_test(last, test, class_names)
+    with arrays.computing():
+        fits = _search(train, validation, params, arrays)
+        chosen = _best(fits)
+        unconverged = tuple(fit.c for fit in fits if not fit.converged)
+        scores = _NO_TEST
+        if test is not None:
+            last = _refit(train, validation, chosen, params, arrays) if refit else chosen
+            scores = _score_test(last, test, class_names, arrays)
     return ProbeResult(
         c=chosen.c,
         c_at_edge=_edge(chosen.c, params.c_grid),
@@ -133,18 +139,19 @@ class _Fit:
         return float(self.correct.mean())
 
 
-def _search(train: Labelled, validation: Labelled, params: LogisticParams) -> list[_Fit]:
+def _search(train: Labelled, validation: Labelled, params: LogisticParams, arrays: EstimatorArrays) -> list[_Fit]:
     """Fit C after C, from strong to weak penalties, until one is clearly worse than the best."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler()
-    features, labels = scaler.fit_transform(train[0].numpy()), train[1].numpy()
-    held_out, held_out_labels = scaler.transform(validation[0].numpy()), validation[1].numpy()
+    features, labels = scaler.fit_transform(arrays.of(train[0])), arrays.of(train[1])
+    held_out, held_out_labels = scaler.transform(arrays.of(validation[0])), validation[1].numpy()
     fits: list[_Fit] = []
     for c in params.c_grid:
         start = fits[-1].classifier if fits else None
         classifier, converged = _fit(features, labels, c, params.max_iterations, start)
-        fits.append(_Fit(c, classifier.predict(held_out) == held_out_labels, scaler, classifier, converged))
+        correct = arrays.to_numpy(classifier.predict(held_out)) == held_out_labels
+        fits.append(_Fit(c, correct, scaler, classifier, converged))
         if _is_clearly_worse(fits[-1].correct, _best(fits).correct):
             break
     return fits
@@ -165,11 +172,11 @@ def _is_clearly_worse(correct: np.ndarray, best: np.ndarray) -> bool:
     return lost - gained > _STANDARD_ERRORS * math.sqrt(lost + gained)
 
 
-def _fit(
-    features: np.ndarray, labels: np.ndarray, c: float, max_iterations: int, start: Any | None
-) -> tuple[Any, bool]:
+def _fit(features: Any, labels: Any, c: float, max_iterations: int, start: Any | None) -> tuple[Any, bool]:
     """One regression, begun at the coefficients of `start`.
 
+    Args:
+        features: [n, D'] arrays of either kind. labels: [n] of the same kind.
     Returns:
         The classifier, and whether it converged.
     """
@@ -178,7 +185,7 @@ def _fit(
 
     classifier = LogisticRegression(C=c, tol=_TOLERANCE, max_iter=max_iterations, warm_start=True)
     if start is not None:
-        classifier.coef_, classifier.intercept_ = start.coef_.copy(), start.intercept_.copy()
+        classifier.coef_, classifier.intercept_ = copy.deepcopy((start.coef_, start.intercept_))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(features, labels)
@@ -192,19 +199,21 @@ def _fit(
 _NO_TEST: dict[str, Any] = {**vars(NO_TEST), "refit_converged": None}
 
 
-def _refit(train: Labelled, validation: Labelled, chosen: _Fit, params: LogisticParams) -> _Fit:
+def _refit(
+    train: Labelled, validation: Labelled, chosen: _Fit, params: LogisticParams, arrays: EstimatorArrays
+) -> _Fit:
     """The chosen C on training + validation."""
     from sklearn.preprocessing import StandardScaler
 
-    features, labels = (torch.cat(parts).numpy() for parts in zip(train, validation, strict=True))
+    features, labels = (arrays.of(torch.cat(parts)) for parts in zip(train, validation, strict=True))
     scaler = StandardScaler(copy=False).fit(features)
     classifier, converged = _fit(scaler.transform(features), labels, chosen.c, params.max_iterations, chosen.classifier)
     return replace(chosen, scaler=scaler, classifier=classifier, converged=converged)
 
 
-def _score_test(fit: _Fit, test: Labelled, class_names: tuple[str, ...]) -> dict[str, Any]:
+def _score_test(fit: _Fit, test: Labelled, class_names: tuple[str, ...], arrays: EstimatorArrays) -> dict[str, Any]:
     """The test fields of a `ProbeResult`: one prediction of the test split."""
-    predictions = fit.classifier.predict(fit.scaler.transform(test[0].numpy(), copy=True))
+    predictions = arrays.to_numpy(fit.classifier.predict(fit.scaler.transform(arrays.of(test[0]), copy=True)))
     return {**vars(score_predictions(test[1].numpy(), predictions, class_names)), "refit_converged": fit.converged}
 
 

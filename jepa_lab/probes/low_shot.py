@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from jepa_lab.errors import Key
+from jepa_lab.probes.arrays import EstimatorArrays, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.logistic import LogisticParams, logistic_probe
@@ -81,10 +82,11 @@ class LowShot(Probe):
     def run(self, subject: Subject) -> ProbeOutcome:
         splits, names = subject.features, subject.splits.class_names
         smallest = int(splits.train[1].bincount(minlength=len(names)).min())
+        arrays = estimator_arrays(subject.device)
         scores, details, skipped, unconverged = [], {}, [], []
         for shots in self.params.shots:
             possible = shots == "all" or shots <= smallest
-            draws = self._draws(shots, splits, names) if possible else []
+            draws = self._draws(shots, splits, names, arrays) if possible else []
             scores.append(_score(shots, draws))
             details[str(shots)] = [vars(draw) for draw in draws]
             skipped += [] if possible else [str(shots)]
@@ -97,15 +99,17 @@ class LowShot(Probe):
             notes.append(f"no convergence within max_iterations at {', '.join(unconverged)} labels a class; raise it")
         return ProbeOutcome(tuple(scores), {"draws": details}, tuple(notes))
 
-    def _draws(self, shots: int | str, splits: LabelledSplits, names: tuple[str, ...]) -> list[_Draw]:
+    def _draws(
+        self, shots: int | str, splits: LabelledSplits, names: tuple[str, ...], arrays: EstimatorArrays
+    ) -> list[_Draw]:
         if shots == "all":
-            whole = logistic_probe(splits.train, splits.validation, splits.test, self.params, names)
+            whole = logistic_probe(splits.train, splits.validation, splits.test, self.params, names, arrays=arrays)
             return [_Draw(whole.c, whole.validation_accuracy, whole.test_accuracy, whole.converged)]
         found = []
         for number in range(self.params.draws):
             chosen = draw_labels(splits.train[1], int(shots), build_generator(_SEED, f"low shot {shots} {number}"))
             few: Labelled = (splits.train[0][chosen], splits.train[1][chosen])
-            result = logistic_probe(few, splits.validation, splits.test, self.params, names, refit=False)
+            result = logistic_probe(few, splits.validation, splits.test, self.params, names, refit=False, arrays=arrays)
             found.append(_Draw(result.c, result.validation_accuracy, result.test_accuracy, result.converged))
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +16,7 @@ from torch import nn
 
 from jepa_lab.build import PreparedData, build_model, build_sampler, probe_image_size
 from jepa_lab.config.checks import check_component, pipeline_geometry
-from jepa_lab.config.loading import LoadedPipeline
+from jepa_lab.config.loading import HOW_IMAGES_ARE_READ, LoadedPipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import to_tensor
@@ -22,12 +24,13 @@ from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.grid import Grid
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
-from jepa_lab.probes.arrays import double_device
+from jepa_lab.probes.arrays import NUMPY, double_device, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score, require_outcome
 from jepa_lab.probes.features import extract_features, patch_features
+from jepa_lab.probes.kept import KeptOutcomes
 from jepa_lab.probes.monitors import CollapseDetector, feature_std, image_variance_ratio, rankme
 from jepa_lab.probes.online import online_probe
-from jepa_lab.probes.splits import ProbeSplits
+from jepa_lab.probes.splits import ProbeSplits, labels_of
 from jepa_lab.probes.subject import Subject
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.devices import Compute
@@ -258,7 +261,7 @@ def final_evaluation(
     if pipeline.probe.both_encoders:
         encoders["other_encoder"] = _at_probed_grid(other_encoder(model, pipeline), pipeline)
     encoders |= {"random_encoder": probed_encoder(untrained, pipeline), "raw_pixels": None}
-    probes = build_probes(pipeline)
+    probes, kept = build_probes(pipeline), kept_outcomes(pipeline, probe_data, splits, compute)
     summary: dict[str, float | None] = {}
     rows: dict[str, dict[str, Any]] = {}
     for row, encoder in encoders.items():
@@ -269,7 +272,7 @@ def final_evaluation(
         with nullcontext() if timed is None else timed(row):
             # One subject at a time: its features can be large.
             subject = build_subject(pipeline, splits, encoder, compute, folder)
-            outcomes = {chosen.name: _outcome(chosen, subject) for chosen in apt}
+            outcomes = {chosen.name: _outcome(chosen, subject, kept) for chosen in apt}
         summary |= _flat(row, probes[0].name, outcomes)
         rows[row] = {name: outcome.to_dict() for name, outcome in outcomes.items()}
         if row == "trained":
@@ -278,10 +281,43 @@ def final_evaluation(
     return summary, {"probe": rows, "probe_titles": {chosen.name: chosen.probe.title for chosen in probes}}
 
 
-def _outcome(chosen: ChosenProbe, subject: Subject) -> ProbeOutcome:
-    outcome = chosen.probe.run(subject)
-    require_outcome(chosen.probe, outcome)
-    return outcome
+def _outcome(chosen: ChosenProbe, subject: Subject, kept: KeptOutcomes) -> ProbeOutcome:
+    """What a probe finds; on raw pixels it may have been found by an earlier run."""
+
+    def measure() -> ProbeOutcome:
+        outcome = chosen.probe.run(subject)
+        require_outcome(chosen.probe, outcome)
+        return outcome
+
+    return measure() if subject.encoder is not None else kept.of(chosen.name, chosen.probe, measure)
+
+
+_OF_ENCODERS = {"encoder", "both_encoders", "layers", "every_epochs", "online_max_images", "method", "additional"}
+"""Settings of the `probe` section that raw pixels know nothing of, or that each probe knows by itself."""
+
+
+def kept_outcomes(pipeline: Pipeline, probe_data: PreparedData, splits: ProbeSplits, compute: Compute) -> KeptOutcomes:
+    """Where the outcomes on raw pixels are kept.
+
+    The sections of the pipeline count as a whole, but for what is known to change nothing: a setting that is new to
+    jepa-lab measures once more than needed, and an outcome of other images is never used.
+    """
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    images = {
+        "digest": probe_data.digest,
+        "class_names": probe_data.class_names,
+        "shapes": {name: list(part.images.shape) for name, part in parts.items() if part is not None},
+        "labels": {name: _digest_of(labels_of(part)) for name, part in parts.items() if part is not None},
+        "data": pipeline.data.model_dump(mode="json", exclude={"root", *HOW_IMAGES_ARE_READ}),
+        "probe": pipeline.probe.model_dump(mode="json", exclude=_OF_ENCODERS),
+    }
+    arrays = "numpy" if estimator_arrays(compute.device) == NUMPY else "tensors"
+    conditions = {"device": compute.describe(), "arrays": arrays}
+    return KeptOutcomes(json.loads(json.dumps(images)), conditions, pipeline.seed)
+
+
+def _digest_of(labels: torch.Tensor) -> str:
+    return hashlib.sha256(labels.contiguous().numpy().data).hexdigest()
 
 
 def build_subject(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,10 @@ from jepa_lab.registry import FAMILIES
 # modules come before those of tests, and the processes that tests start inherit it.
 for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "JEPA_LAB_TRACKING_URI"))]:
     del os.environ[_name]
+
+# Nor may they find what an earlier run has kept, or leave anything beside it.
+_cache = tempfile.TemporaryDirectory(prefix="jepa-lab-tests-")
+os.environ["JEPA_LAB_CACHE"] = _cache.name
 
 
 @pytest.fixture(autouse=True)

@@ -83,6 +83,8 @@ class Probe(Component[ProbeSplits], ABC):
     """Whether the first score has an empty key: `probe.method` needs one number."""
     needs_encoder: ClassVar[bool] = False
     """Whether raw pixels cannot be measured."""
+    uses_seed: ClassVar[bool] = True
+    """Whether what it finds depends on the run's seed; if not, raw pixels need one measurement for all seeds."""
 
     def __init__(self, params: ComponentParams) -> None:
         self.params = params

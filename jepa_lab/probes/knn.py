@@ -48,6 +48,7 @@ class Knn(Probe):
         neighbors: int = Field(20, ge=1, strict=True, description="Neighbours that vote.")
 
     title = "a vote of the nearest neighbours"
+    uses_seed = False
     params: Params
 
     @classmethod

@@ -61,6 +61,7 @@ class Logistic(Probe):
     Params = LogisticParams
     params: LogisticParams
     title = "a logistic regression on frozen features"
+    uses_seed = False
 
     def run(self, subject: Subject) -> ProbeOutcome:
         splits, names = subject.features, subject.splits.class_names

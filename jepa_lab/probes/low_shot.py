@@ -74,6 +74,7 @@ class LowShot(Probe):
     Params = LowShotParams
     params: LowShotParams
     title = "a logistic regression on a few labels"
+    uses_seed = False
     gives_one_accuracy = False
 
     def score_keys(self, depth: int) -> tuple[str, ...]:

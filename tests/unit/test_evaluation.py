@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,11 @@ from jepa_lab.build import PreparedData, build_model, prepare_data, prepare_prob
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probed_encoder
 from jepa_lab.grid import Grid
+from jepa_lab.probes.base import Probe, ProbeOutcome
+from jepa_lab.probes.knn import Knn
+from jepa_lab.probes.linear_sgd import LinearSgd
+from jepa_lab.probes.logistic import Logistic
+from jepa_lab.probes.subject import Subject
 from jepa_lab.training.devices import Compute
 from tests.integration.pipelines import load_tiny
 
@@ -142,3 +149,82 @@ def test_without_scoring_the_test_split_every_test_number_is_empty(tmp_path: Pat
     assert len(tested) == 9
     assert set(tested.values()) == {None}
     assert all(value is not None for name, value in summary.items() if name not in tested)
+
+
+def probed(tmp_path: Path, *overrides: str) -> dict[str, Any]:
+    """The rows of a final evaluation of an untrained model."""
+    pipeline = load_tiny(tmp_path, *overrides).pipeline
+    data = prepare_data(pipeline)
+    probe_data = prepare_probe_data(pipeline, data)
+    return final_evaluation(pipeline, build_model(pipeline, 1), probe_data, COMPUTE, tmp_path)[1]["probe"]
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the probes that have measured raw pixels; nothing is kept of other tests."""
+    monkeypatch.setenv("JEPA_LAB_CACHE", str(tmp_path / "cache"))
+    names: list[str] = []
+    for kind in (Logistic, Knn, LinearSgd):
+        run = kind.run
+
+        def counted(self: Probe, subject: Subject, run: Any = run) -> ProbeOutcome:
+            if subject.encoder is None:
+                names.append(type(self).__name__)
+            return run(self, subject)
+
+        monkeypatch.setattr(kind, "run", counted)
+    return names
+
+
+def test_raw_pixels_are_measured_once_for_all_seeds_and_encoders(tmp_path: Path, measured: list[str]) -> None:
+    first = probed(tmp_path)
+    assert measured == ["Logistic", "Knn"]
+    second = probed(tmp_path, "seed=1", "encoder.size.embed_dim=8", "probe.encoder=context", "training.epochs=9")
+    assert measured == ["Logistic", "Knn"]
+    assert second["raw_pixels"] == first["raw_pixels"]
+    assert second["trained"] != first["trained"]
+
+
+def test_raw_pixels_that_were_kept_are_those_that_would_be_measured(
+    tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed(tmp_path)
+    kept = probed(tmp_path)
+    monkeypatch.setenv("JEPA_LAB_CACHE", str(tmp_path / "another"))
+    again = probed(tmp_path)
+    assert measured == ["Logistic", "Knn"] * 2
+    assert json.dumps(kept) == json.dumps(again)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.split_seed=1",
+        "data.validation_fraction=0.5",
+        "data.max_images=150",
+        "data.image_size=12",
+        "probe.image_size=12",
+        "probe.crop_fraction=0.5",
+        "probe.score_test=false",
+        "probe.data={dataset: digits, max_images: 120}",
+    ],
+)
+def test_raw_pixels_of_other_images_or_splits_are_measured_again(
+    tmp_path: Path, measured: list[str], override: str
+) -> None:
+    probed(tmp_path)
+    probed(tmp_path, override)
+    assert measured == ["Logistic", "Knn"] * 2
+
+
+def test_only_the_probe_whose_parameters_change_measures_raw_pixels_again(tmp_path: Path, measured: list[str]) -> None:
+    probed(tmp_path)
+    probed(tmp_path, "probe.additional=[{name: knn, neighbors: 6}]")
+    assert measured == ["Logistic", "Knn", "Knn"]
+
+
+def test_a_probe_that_draws_measures_raw_pixels_for_every_seed(tmp_path: Path, measured: list[str]) -> None:
+    sgd = "probe.method={name: linear_sgd, epochs: 1}"
+    for seed in (0, 1, 1):
+        probed(tmp_path, sgd, f"seed={seed}")
+    assert measured == ["LinearSgd", "Knn", "LinearSgd"]

@@ -17,7 +17,7 @@ from jepa_lab.data.division import DivisionPlan, SplitCounts, divide, notes_on, 
 from jepa_lab.data.loading import check_cache
 from jepa_lab.data.stored_side import stored_side
 from jepa_lab.downsampling.base import Downsampling
-from jepa_lab.errors import Key, printable
+from jepa_lab.errors import Key, keys_within, printable
 from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
 from jepa_lab.models.flops import predictor_flops, step_flops
@@ -67,7 +67,7 @@ def inspect_pipeline(loaded: LoadedPipeline) -> Inspection:
 
 def _inspect(loaded: LoadedPipeline) -> Inspection:
     pipeline = loaded.pipeline
-    with loaded.located("data"):
+    with loaded.located("data"), keys_within("data", "dataset", "root"):
         image_size, resize = pipeline.data.image_size, pipeline.data.resize
         dataset = build_dataset(pipeline.data, image_size if resize is None else resize)
         check_cache(pipeline.data.cache, dataset)

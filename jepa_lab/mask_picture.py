@@ -14,7 +14,7 @@ from jepa_lab.data.centre_squares import cut_out
 from jepa_lab.data.image_files import file_pixels, raise_first
 from jepa_lab.data.images import Pictures, to_tensor
 from jepa_lab.data.stored_side import stored_side
-from jepa_lab.errors import DataError
+from jepa_lab.errors import DataError, keys_within
 from jepa_lab.figures.masks import draw_masks
 from jepa_lab.maskers.statistics import mask_statistics
 from jepa_lab.randomness import build_generator
@@ -33,7 +33,7 @@ def draw_pipeline_masks(loaded: LoadedPipeline, out: Path) -> None:
     pipeline = loaded.pipeline
     sampler = build_sampler(pipeline)
     batch_size = pipeline.training.batch_size
-    with loaded.located("data"), memory_errors(pipeline.training):
+    with loaded.located("data"), keys_within("data", "dataset", "root"), memory_errors(pipeline.training):
         images = _some_images(pipeline)
     # Drawn for a whole batch: what is left of a context depends on the batch it is in.
     masks = sampler.sample(max(batch_size, len(images)), build_generator(pipeline.seed, "masks"))

@@ -469,14 +469,20 @@ class Run:
         more |= {
             "best_online_probe": {"step": pretraining.best_step, "accuracy": pretraining.best_online_probe},
             "collapsed": online.collapsed,
-            **channel_record(self.data.mean, self.data.std),
             "encoder": encoder_record(self.pipeline, len(self.data.mean)),
-            **skipped_record(self.data, self.probe_data),
-            **images_record(self.data, self.probe_data),
+            **self._data_record(),
             "seconds": phases.to_dict(total),
             "total_seconds": total,
         }
         self.folder.write_result("FINISHED", summary, pretraining.total_steps, final, **more)
+
+    def _data_record(self) -> dict[str, Any]:
+        """What result.json says about the images, however the run ended."""
+        return {
+            **channel_record(self.data.mean, self.data.std),
+            **skipped_record(self.data, self.probe_data),
+            **images_record(self.data, self.probe_data),
+        }
 
     def _build_pretraining(
         self, model: IJepa, online: OnlineEvaluation, batches: Batches, metrics: MetricsSink
@@ -531,11 +537,12 @@ class Run:
     def _record_end(self, status: RunStatus, message: str, collapsed: bool = False) -> None:
         """Write how the run ended, unless the disk is what ended it."""
         steps = CheckpointStore(self.folder.checkpoints).steps()
-        metrics, more = ({"collapsed": 1.0}, {"collapsed": True}) if collapsed else ({}, {})
+        metrics = {"collapsed": 1.0} if collapsed else {}
+        more = self._data_record() | {"error": scrub(message)} | ({"collapsed": True} if collapsed else {})
         try:
             # torchrun sends SIGTERM to the others as soon as one process has ended with an error.
             with self.stop.held():
-                self.folder.write_result(status, metrics, steps[-1] if steps else 0, None, error=scrub(message), **more)
+                self.folder.write_result(status, metrics, steps[-1] if steps else 0, None, **more)
         except JepaLabError as error:
             logger.warning("result.json could not be written: %s", error)
 

@@ -13,7 +13,7 @@ import torch
 from jepa_lab.build import PreparedData, prepare_data
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import to_tensor
-from jepa_lab.errors import ConfigError, RunFolderError
+from jepa_lab.errors import ConfigError, DataError, RunFolderError
 from jepa_lab.inspection import inspect_pipeline
 from jepa_lab.mask_picture import draw_pipeline_masks
 from jepa_lab.reprobe import probe_again
@@ -187,6 +187,22 @@ def test_the_picture_of_masks_is_drawn_on_any_layout(albums: Path, tmp_path: Pat
         out = tmp_path / f"{choice}.png"
         draw_pipeline_masks(load_photos(tmp_path, albums, f"data.labels={choice}"), out)
         assert out.stat().st_size > 0
+
+
+@pytest.mark.parametrize("names", [(), ("train/a", "train/b", "val/a", "valid/a"), ("train/a", "train/b", "test/c")])
+def test_every_command_blames_the_root_for_a_folder_that_does_not_fit(tmp_path: Path, names: tuple[str, ...]) -> None:
+    root = write_class_folders(tmp_path / "photos", *names, count=4)
+    root.mkdir(exist_ok=True)
+    loaded = load_photos(tmp_path, tmp_path / "nowhere", f"data.root={root}", "data.dataset=image_folder")
+    place = f"override 'data.root={root}': "
+    for command in (
+        lambda: inspect_pipeline(loaded),
+        lambda: draw_pipeline_masks(loaded, tmp_path / "masks.png"),
+        lambda: start_run(loaded, tmp_path / "runs", COMMAND),
+    ):
+        with pytest.raises(DataError) as caught:
+            command()
+        assert str(caught.value).startswith(place)
 
 
 def killed_run_on(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> RunFolder:

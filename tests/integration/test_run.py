@@ -248,6 +248,7 @@ def test_non_finite_numbers_stop_the_run_before_they_reach_the_weights(tmp_path:
     result = json.loads(folder.result.read_text())
     assert result["status"] == "FAILED"
     assert "not finite" in result["error"]
+    assert result["images"]["training"] > 0
     store = CheckpointStore(folder.checkpoints)
     assert all(tensor.isfinite().all() for step in store.steps() for tensor in store.load(step).model.values())
 

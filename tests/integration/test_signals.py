@@ -81,6 +81,8 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_next_step_from_which_it_
     result = folder.read_result()
     assert result is not None
     assert (result["status"], result["error"]) == ("KILLED", number.name)
+    assert result["images"]["in_words"]
+    assert len(result["channel_mean"]) == len(result["channel_std"]) > 0
     assert CheckpointStore(folder.checkpoints).steps() == [0, 7]
     resume_run(folder, None, [])
     assert_same_run(folder, whole)

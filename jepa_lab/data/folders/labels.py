@@ -27,6 +27,8 @@ LAYOUTS = (
     "at any depth, without labels"
 )
 
+_OR_WITHOUT_LABELS = Problem(", or set ", Key("labels"), "=none to train without labels")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -57,7 +59,7 @@ def training_part(root: Path, folders: SplitFolders, labels: LabelSource) -> Par
     names = folders_in(folders.train)
     if names:
         _check_several(folders.train, names)
-        return labelled_part(folders.train, names)
+        return labelled_part(folders.train, names, otherwise=_OR_WITHOUT_LABELS)
     siblings = [name for name in folders.others if images_in(root / name)]
     if siblings and images_in(folders.train):
         return _train_is_a_class(root, folders, siblings, labels)
@@ -87,7 +89,7 @@ def _train_is_a_class(root: Path, folders: SplitFolders, siblings: list[str], la
     assert folders.train is not None
     name = folders.train.name
     if labels == "folders" and not folders.held_out():
-        return labelled_part(root, tuple(sorted((name, *siblings))))
+        return labelled_part(root, tuple(sorted((name, *siblings))), otherwise=_OR_WITHOUT_LABELS)
     beside = shortened([f"{as_text(each)}/" for each in siblings])
     raise DataError(
         f"{folders.train} holds images and no class folders, and so do folders beside it: {beside}; set ",
@@ -145,7 +147,7 @@ def _root_classes(root: Path, folders: SplitFolders) -> Part:
             "=none to train without labels",
             keys=["root"],
         )
-    return labelled_part(root, names)
+    return labelled_part(root, names, otherwise=_OR_WITHOUT_LABELS)
 
 
 def _check_no_data_set_inside(root: Path, folders: SplitFolders) -> None:
@@ -176,12 +178,15 @@ def unlabelled_part(folder: Path) -> Part:
     return _unlabelled(contents_below(folder), folder)
 
 
-def labelled_part(folder: Path, names: tuple[str, ...], may_lack_classes: bool = False) -> Part:
+def labelled_part(
+    folder: Path, names: tuple[str, ...], may_lack_classes: bool = False, otherwise: str | Problem = ""
+) -> Part:
     """The images of class folders, each searched to any depth, ordered by class and path.
 
     Args:
         names: of all classes.
         may_lack_classes: whether some may have no folder here, or no images in it.
+        otherwise: what the user can do beside making the folders fit, to be read after the remedy.
     Raises:
         DataError: images beside the class folders, or a class without images.
     """
@@ -190,6 +195,8 @@ def labelled_part(folder: Path, names: tuple[str, ...], may_lack_classes: bool =
         raise DataError(
             f"{folder} holds class folders and images beside them (such as {stray[0]!r}), which have no label; "
             "move the images into class folders or elsewhere",
+            otherwise,
+            keys=["root"],
         )
     files: list[Path] = []
     labels: list[int] = []
@@ -202,7 +209,9 @@ def labelled_part(folder: Path, names: tuple[str, ...], may_lack_classes: bool =
         if not (found.images or may_lack_classes):
             raise DataError(
                 f"the class folder {folder / name} holds no images ({_what_is_there(found)}); "
-                "add some or remove the folder",
+                "add some, or remove the folder",
+                otherwise,
+                keys=["root"],
             )
         files += found.images
         labels += [label] * len(found.images)
@@ -213,7 +222,7 @@ def labelled_part(folder: Path, names: tuple[str, ...], may_lack_classes: bool =
 def _what_is_there(found: Contents) -> str:
     if found.unread:
         return f"but {counted(endings(found.unread))}, which is not read: convert to JPEG or PNG"
-    return ", ".join(IMAGE_EXTENSIONS)
+    return f"none of {', '.join(IMAGE_EXTENSIONS)}"
 
 
 def class_names_of(folder_names: tuple[str, ...]) -> tuple[str, ...]:
@@ -249,6 +258,7 @@ def check_known_classes(folder: Path, folder_names: tuple[str, ...]) -> None:
     raise DataError(
         f"{folder} has classes that the training images lack: {shortened([as_text(name) for name in unknown])}{hint}; "
         "name class folders alike in both, or move those away",
+        keys=["root"],
     )
 
 
@@ -265,4 +275,4 @@ def _nothing_fits(root: Path, folders: SplitFolders | None, found: Contents) -> 
     if not (numbers or inside):
         what = "nothing in it"
     remedy = "convert the pictures to JPEG or PNG; " if found.unread else ""
-    return DataError(f"{root} holds no images to train on: found {what}; {remedy}{LAYOUTS}")
+    return DataError(f"{root} holds no images to train on: found {what}; {remedy}{LAYOUTS}", keys=["root"])

@@ -47,5 +47,7 @@ def _with_role(root: Path, names: tuple[str, ...], role: tuple[str, ...]) -> Pat
     found = [name for name in names if name.lower() in role]
     if len(found) > 1:
         every = " and ".join(f"{name}/" for name in found)
-        raise DataError(f"{root} holds {every}, which have the same role; keep one of them, or rename the other")
+        raise DataError(
+            f"{root} holds {every}, which have the same role; keep one of them, or rename the other", keys=["root"]
+        )
     return root / found[0] if found else None

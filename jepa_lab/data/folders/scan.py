@@ -70,7 +70,9 @@ def contents_below(folder: Path, without: Sequence[Path] = ()) -> Contents:
         status = current.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in above:
-            raise DataError(f"the folder {current} leads back to a folder that it is in, by a link; remove the link")
+            raise DataError(
+                f"the folder {current} leads back to a folder that it is in, by a link; remove the link", keys=["root"]
+            )
         for entry in listed:
             path = current / entry.name
             if entry.name.startswith("."):
@@ -97,7 +99,8 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(
-            f"the folder {folder} cannot be listed ({error.strerror}); make it readable, or move it elsewhere"
+            f"the folder {folder} cannot be listed ({error.strerror}); make it readable, or move it elsewhere",
+            keys=["root"],
         ) from error
 
 
@@ -138,7 +141,7 @@ def _check_is_file(entry: os.DirEntry[str]) -> None:
     """Anything else could block the reader forever; a link to nothing would be an image lost without a word."""
     if not os.path.isfile(entry.path) if entry.is_symlink() else not entry.is_file():
         what = "a link to nothing" if entry.is_symlink() else "neither a file nor a folder"
-        raise DataError(f"{entry.path} has the name of an image, but is {what}; remove it")
+        raise DataError(f"{entry.path} has the name of an image, but is {what}; remove it", keys=["root"])
 
 
 def endings(files: Iterable[Path]) -> Counter[str]:

@@ -172,7 +172,9 @@ def _labelled(folder: Path, folders: SplitFolders, class_folders: tuple[str, ...
     check_known_classes(folder, class_folders)
     part = labelled_part(folder, class_folders, may_lack_classes=True)
     if not part.files.files:
-        raise DataError(f"{folder} has class folders without images; add images, or remove {folder.name}/")
+        raise DataError(
+            f"{folder} has class folders without images; add images, or remove {folder.name}/", keys=["root"]
+        )
     return part
 
 

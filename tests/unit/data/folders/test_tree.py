@@ -115,6 +115,8 @@ def test_a_flat_folder_has_no_labels_and_no_test_split(tmp_path: Path, place: st
         ),
         (("train/a/1.png", "train/b/1.png", "test/a/x.txt"), "test has class folders without images"),
         (("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/2.png"), "images beside them (such as '2.png')"),
+        (("train/images/1.png", "train/labels/1.txt"), "or set labels=none to train without labels"),
+        (("train/a/1.png", "train/b/1.png", "train/stray.png"), "or set labels=none to train without labels"),
         (("train/a/1.png", "train/b/1.heic"), "train/b holds no images (but 1 .heic, which is not read: convert"),
     ],
 )
@@ -125,6 +127,7 @@ def test_a_folder_of_another_layout_is_refused_with_the_reason(
         find_image_tree(make(tmp_path, *names))
     assert words in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+    assert "root" in caught.value.keys, "blames the folder, not the kind of data set"
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -117,14 +117,29 @@ def plugin_failure(error: BaseException) -> PluginError | None:
         return None
     frame = _deepest_frame_of_plugin(error.__traceback__)
     if frame is None:
-        return None
+        return _lacking_attribute(error)
     code, module = frame.tb_frame.f_code, str(frame.tb_frame.f_globals.get("__name__"))
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    holder = frame.tb_frame.f_locals.get("self")
-    who = f"{name_of(holder)} in the plug-in {module}" if _is_component(holder) else f"the plug-in {module}"
+    holder = frame.tb_frame.f_locals.get(next(iter(code.co_varnames), ""))
+    is_component = _is_component(type(holder))
+    who = f"{name_of(holder)} in the plug-in {module}" if is_component else f"the plug-in {module}"
     failure = PluginError(
         f"{who} failed in {code.co_name} ({code.co_filename}:{frame.tb_lineno}) with {what}; fix the plug-in, or "
         "choose another component"
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _lacking_attribute(error: Exception) -> PluginError | None:
+    """Our code asked a plug-in's component for something that its family promises and that it has not."""
+    holder = getattr(error, "obj", None) if isinstance(error, AttributeError) else None
+    kind = holder if isinstance(holder, type) else type(holder)
+    if is_own(kind.__module__) or not _is_component(kind):
+        return None
+    failure = PluginError(
+        f"{name_of(kind)} has no attribute {error.name!r}, which the base class of its family asks for; "  # type: ignore[attr-defined]
+        f"fix the plug-in {kind.__module__}"
     )
     failure.__cause__ = error
     return failure
@@ -145,5 +160,5 @@ def _plugin_modules() -> set[str]:
     return {module.split(".", maxsplit=1)[0] for module in found if not is_own(module)}
 
 
-def _is_component(holder: object) -> bool:
-    return any(entry.component is type(holder) for registry in FAMILIES.values() for entry in registry)
+def _is_component(kind: type) -> bool:
+    return any(entry.component is kind for registry in FAMILIES.values() for entry in registry)

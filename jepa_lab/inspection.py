@@ -15,6 +15,7 @@ from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageDataset
 from jepa_lab.data.division import DivisionPlan, SplitCounts, divide, notes_on, numbered
 from jepa_lab.data.loading import check_cache
+from jepa_lab.data.required import require_counts
 from jepa_lab.data.stored_side import stored_side
 from jepa_lab.downsampling.base import Downsampling
 from jepa_lab.errors import Key, keys_within, printable
@@ -165,6 +166,7 @@ def _images(pipeline: Pipeline, dataset: ImageDataset) -> tuple[SplitCounts, tup
 def _images_in_one_piece(plan: DivisionPlan, dataset: ImageDataset) -> SplitCounts:
     """The same by number alone."""
     train, test = dataset.num_train_images(), dataset.num_test_images()
+    require_counts(dataset, train, test)
     if test is None and plan.test_fraction > 0 and dataset.has_labels():
         test = round(train * plan.test_fraction)
         train -= test

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -166,6 +167,8 @@ class Registry(Generic[T]):
             )
         if not issubclass(component, self.base):
             raise ConfigError(f"{where} must extend {self.base.__name__} to be a {self.family}")
+        for method in _promised(self.base):
+            _check_signature(where, component, self.base, method)
         params = getattr(component, "Params", None)
         if not (isinstance(params, type) and issubclass(params, ComponentParams)):
             raise ConfigError(f"{where} needs a nested class Params(ComponentParams)")
@@ -196,6 +199,39 @@ class Registry(Generic[T]):
 
 
 FAMILIES: dict[str, Registry[Any]] = {}
+
+
+def _promised(base: type[Any]) -> list[str]:
+    """The methods of a family: those that its base class, or a class of jepa-lab below it, defines."""
+    own = [each for each in base.__mro__ if each.__module__.split(".", maxsplit=1)[0] == __name__.split(".")[0]]
+    names = {name for each in own for name, value in vars(each).items() if callable(value) or _is_bound(value)}
+    return sorted(name for name in names if name == "__init__" or (name.islower() and not name.startswith("_")))
+
+
+def _is_bound(value: object) -> bool:
+    return isinstance(value, classmethod | staticmethod)
+
+
+def _check_signature(where: str, component: type[Any], base: type[Any], method: str) -> None:
+    """A method that is called with what its base class takes must take as much.
+
+    Raises:
+        ConfigError: it cannot be called so.
+    """
+    theirs, ours = getattr(component, method), getattr(base, method)
+    if not callable(theirs) or theirs is ours:
+        return
+    expected = inspect.signature(ours)
+    given = [each for each in expected.parameters.values() if each.default is each.empty]
+    by_place = [each.name for each in given if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    by_name = {each.name: None for each in given if each.kind is each.KEYWORD_ONLY}
+    try:
+        inspect.signature(theirs).bind(*by_place, **by_name)
+    except TypeError as error:
+        raise ConfigError(
+            f"{where}.{method} takes {inspect.signature(theirs)}, and is called as {base.__name__}.{method}, which "
+            f"takes {expected} ({error}); give it those parameters"
+        ) from None
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

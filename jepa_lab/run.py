@@ -36,7 +36,7 @@ from jepa_lab.build import (
 from jepa_lab.config.checks import check_pipeline, check_regularizer
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
-from jepa_lab.config.provenance import component_origins
+from jepa_lab.config.provenance import component_origins, plugin_components
 from jepa_lab.contracts import plugin_failure
 from jepa_lab.data.base import DATASETS
 from jepa_lab.data.order import Batches
@@ -64,6 +64,7 @@ from jepa_lab.tracking.environment import describe_environment
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter, read_metrics
 from jepa_lab.tracking.mirror_cursor import sweep_of
+from jepa_lab.tracking.required import CheckedTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.store_choice import RecordedPlace
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
@@ -295,7 +296,7 @@ def build_tracker(pipeline: Pipeline, folder: RunFolder | None) -> Tracker:
         ConfigError: the environment names a store that is none.
     """
     recorded = None if folder is None else _recorded_place(folder)
-    return TRACKERS.entry_of(pipeline.tracking).component(pipeline.tracking, recorded)
+    return CheckedTracker(TRACKERS.entry_of(pipeline.tracking).component(pipeline.tracking, recorded))
 
 
 def _recorded_place(folder: RunFolder) -> RecordedPlace | None:
@@ -368,10 +369,7 @@ class Run:
                 if isinstance(error, JepaLabError):
                     raise
                 logger.critical("crashed", exc_info=error)
-                raise RunCrashed(
-                    f"jepa-lab crashed: {type(error).__name__}: {error}. This is a bug in jepa-lab: the traceback is "
-                    f"in {self.folder.log}; please report it"
-                ) from error
+                raise RunCrashed(self._about_crash(error)) from error
             except BaseException as error:  # Ctrl-C and the like: leave at once, the mirror goes on by itself
                 self._record_end("KILLED", str(error) or type(error).__name__)
                 self._close_after_error(tracker, 0.0)
@@ -383,6 +381,17 @@ class Run:
         assert result is not None, "written by _train_and_probe"
         outcome = RunOutcome(self.folder, result, tracker.describe(), mirror)
         return self.team.from_leader(lambda: outcome, self.stop)
+
+    def _about_crash(self, error: Exception) -> str:
+        """Whose mistake an error is that nobody has foreseen, as far as can be known."""
+        what = f"jepa-lab crashed: {type(error).__name__}: {error}"
+        foreign = plugin_components(self.pipeline)
+        if not foreign:
+            return f"{what}. This is a bug in jepa-lab: the traceback is in {self.folder.log}; please report it"
+        return (
+            f"{what}. Either what {' or '.join(foreign)} gave led to it, or it is a bug in jepa-lab: the traceback is "
+            f"in {self.folder.log}. If it happens without plug-ins too, please report it"
+        )
 
     def _description(self, tracker: Tracker) -> RunDescription:
         pipeline = self.pipeline

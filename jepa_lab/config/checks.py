@@ -24,9 +24,10 @@ from jepa_lab.maskers.batching import union_of_targets
 from jepa_lab.models.hierarchy import coarser_masks, level_grids
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize, require_size
 from jepa_lab.positions.base import POSITIONS, PositionInputs
+from jepa_lab.probes.base import PROBES, require_keys
 from jepa_lab.registry import ComponentParams, Registry
 from jepa_lab.regularizers.base import REGULARIZERS, ImagesAtOnce
-from jepa_lab.targets.base import TARGETS, TargetInputs
+from jepa_lab.targets.base import TARGETS, TargetInputs, require_num_features
 from jepa_lab.tracking.base import TRACKERS
 from jepa_lab.training.devices import resolve_compute
 from jepa_lab.training.ema.base import EMA_SCHEDULES, require_momentum
@@ -201,6 +202,7 @@ def _check_loss(loaded: LoadedPipeline, geometry: Geometry) -> None:
         target = TARGETS.entry_of(pipeline.target).component(
             pipeline.target, target_inputs(pipeline, geometry, num_channels)
         )
+    require_num_features(target)
     of_target = [f"target.{key}" for key in type(pipeline.target).model_fields]
     check_component(loaded, "loss", LOSSES, pipeline.loss, target.num_features, "target", *of_target)
 
@@ -283,6 +285,8 @@ def _check_channels(loaded: LoadedPipeline) -> None:
 
 
 def _check_probe(loaded: LoadedPipeline, encoder: ModelSize) -> None:
+    for params in (loaded.pipeline.probe.method, *loaded.pipeline.probe.additional):
+        require_keys(PROBES.entry_of(params).component(params), encoder.depth)
     num_layers = loaded.pipeline.probe.num_layers
     if num_layers > encoder.depth:
         raise loaded.error(

@@ -14,6 +14,7 @@ import torch
 
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import DATASETS, ImageDataset
+from jepa_lab.data.required import require_counts
 from jepa_lab.errors import ConfigError, Key
 from jepa_lab.grid import Grid
 from jepa_lab.models.sizes import ModelSize
@@ -94,6 +95,7 @@ def check_images_fit(dataset: ImageDataset, size: Key) -> None:
     if dataset.image_files() is not None:
         return
     num_images = dataset.num_train_images()
+    require_counts(dataset, num_images, None)
     num_bytes = float(num_images) * dataset.num_channels * dataset.image_size**2
     available = machine_memory_bytes()
     if num_bytes > available:

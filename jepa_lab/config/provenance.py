@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from jepa_lab.config.fields import component_of, components_of, section_of
-from jepa_lab.contracts import is_own
+from jepa_lab.contracts import is_own, name_of
 from jepa_lab.errors import RunFolderError
 from jepa_lab.registry import Registry
 from jepa_lab.tracking.run_folder import RunFolder
@@ -31,6 +31,12 @@ def component_origins(pipeline: BaseModel) -> Origins:
             package = next(iter(packages.get(module.split(".", maxsplit=1)[0], ())), None)
         found[f"{registry.family} {name}"] = {"module": module, "package": _with_version(package)}
     return found
+
+
+def plugin_components(pipeline: BaseModel) -> list[str]:
+    """The components of third parties that a pipeline chooses, for a message."""
+    components = {registry.get(name).component for registry, name in _chosen(pipeline)}
+    return sorted(name_of(each) for each in components if not is_own(each.__module__))
 
 
 def _with_version(package: str | None) -> str | None:

@@ -32,6 +32,20 @@ def require_files(dataset: ImageDataset, files: object) -> None:
         require(dataset, "image_files (labels)", fits, found, f"a label below {classes} for each of {len(part.files)}")
 
 
+def require_counts(dataset: ImageDataset, train: object, test: object) -> None:
+    """Refuse what `num_train_images` and `num_test_images` returned, unless they are numbers of images.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    require(dataset, "num_train_images", _is_count(train), train, "an int of at least 0")
+    require(dataset, "num_test_images", test is None or _is_count(test), test, "an int of at least 0, or None")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def require_data(dataset: ImageDataset, data: object) -> None:
     """Refuse what `load` returned, unless it is images as uint8 with labels that fit.
 
@@ -49,6 +63,9 @@ def require_data(dataset: ImageDataset, data: object) -> None:
     for name, split in (("train", data.train), ("test", data.test), ("validation", data.validation)):
         if split is not None or name == "train":
             _require_split(dataset, f"load ({name})", split, len(names))
+    if data.test is not None:
+        labelled = data.test.labels is not None
+        require(dataset, "load (test).labels", labelled, None, "a label for each image; test is None without labels")
 
 
 def _require_split(dataset: ImageDataset, call: str, split: object, num_classes: int) -> None:

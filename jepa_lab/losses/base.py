@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jepa_lab.contracts import is_first, require_tensor
+from jepa_lab.contracts import is_first, require, require_tensor
 from jepa_lab.errors import Problem
 from jepa_lab.registry import Component, ComponentParams, Registry
 
@@ -58,6 +58,9 @@ def loss_per_patch(loss: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
     if is_first(loss, "per_patch"):
         shape = tuple(predictions.shape[:-1])
         require_tensor(loss, "per_patch", per_patch, shape, "[B, E, M, T]", device=predictions.device)
+    if predictions.requires_grad and is_first(loss, "per_patch in training"):  # the first one of all is evaluated
+        expected = "one through which gradients reach the predictions"
+        require(loss, "per_patch", per_patch.requires_grad, "a tensor without gradients", expected)
     return per_patch
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from jepa_lab.contracts import is_first
-from jepa_lab.maskers.base import Masker, Masks, require_masks
+from jepa_lab.maskers.base import Masker, Masks, require_masks, require_patches_of_grid
 from jepa_lab.maskers.batching import ContextBatching, batch_context, trim, union_of_targets
 
 
@@ -28,6 +28,8 @@ class MaskSampler:
         drawn = self.masker.sample(batch_size, generator)
         if is_first(self.masker, "sample"):
             require_masks(self.masker, drawn, batch_size, generator.device)
+            if generator.device.type == "cpu":  # elsewhere the host would wait for the device
+                require_patches_of_grid(self.masker, drawn)
         masks = batch_context(drawn, self.batching, generator)
         if self.joint_targets:
             masks = union_of_targets(masks, self.masker.grid.num_patches)

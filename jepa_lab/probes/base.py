@@ -101,6 +101,24 @@ class Probe(Component[ProbeSplits], ABC):
         """Write the figures of an outcome."""
 
 
+def require_keys(probe: Probe, depth: int) -> None:
+    """Refuse a probe that does not say what it measures, before anything is trained for it.
+
+    Args:
+        depth: blocks of the encoder.
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    require(probe, "title", isinstance(probe.title, str), probe.title, "a text")
+    _require_distinct(probe, f"score_keys({depth})", probe.score_keys(depth))
+
+
+def _require_distinct(probe: Probe, call: str, keys: object) -> None:
+    fits = isinstance(keys, tuple) and len(keys) > 0 and all(isinstance(key, str) for key in keys)
+    fits = fits and isinstance(keys, tuple) and len(set(keys)) == len(keys)
+    require(probe, call, fits, keys, "a tuple of at least one text, each another one")
+
+
 def require_outcome(probe: Probe, outcome: object) -> None:
     """Refuse what `run` returned, unless it is an outcome that can be written down.
 
@@ -111,6 +129,7 @@ def require_outcome(probe: Probe, outcome: object) -> None:
     assert isinstance(outcome, ProbeOutcome)
     scores = isinstance(outcome.scores, tuple) and all(isinstance(score, Score) for score in outcome.scores)
     require(probe, "run (scores)", scores and len(outcome.scores) > 0, outcome.scores, "a tuple of at least one Score")
+    _require_distinct(probe, "run (keys of the scores)", tuple(score.key for score in outcome.scores))
     for score in outcome.scores:
         for name in ("validation_accuracy", "test_accuracy"):
             value = getattr(score, name)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa_lab.contracts import require_tensor
+from jepa_lab.contracts import require, require_tensor
 from jepa_lab.errors import Problem
 from jepa_lab.grid import patchify
 from jepa_lab.maskers.base import Masks
@@ -150,6 +150,17 @@ def require_targets(target: Target, targets: object, masks: Masks) -> None:
     shape = (*masks.target.shape, target.num_features)
     device = masks.target.device
     require_tensor(target, "compute", targets, shape, "[B, M, T, num_features]", device=device)
+
+
+def require_num_features(target: Target) -> None:
+    """Refuse a target that does not say how many numbers the predictor puts out for a patch.
+
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    count = target.num_features
+    fits = isinstance(count, int) and not isinstance(count, bool) and count > 0
+    require(target, "num_features", fits, count, "an int of at least 1")
 
 
 def require_features(target: FeatureGridTarget, features: object, images: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from jepa_lab.data.augmentations.base import AUGMENTATIONS
@@ -10,13 +12,15 @@ from jepa_lab.data.base import DATASETS, ImageData
 from jepa_lab.data.datasets.digits import Digits
 from jepa_lab.downsampling.base import DOWNSAMPLINGS, Downsampling
 from jepa_lab.losses.base import LOSSES, Loss
-from jepa_lab.maskers.base import MASKERS, Masks
+from jepa_lab.maskers.base import MASKERS, Masker, Masks
 from jepa_lab.maskers.single_block import SingleBlock
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, EncoderSize, ModelSize, PredictorSize
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
+from jepa_lab.registry import ComponentParams
 from jepa_lab.regularizers.base import REGULARIZERS, Regularizer, Term
 from jepa_lab.targets.base import TARGETS, FeatureGridTarget, Target
+from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
 from jepa_lab.training.ema.base import EMA_SCHEDULES, EmaSchedule
 
 
@@ -50,6 +54,23 @@ class CheckingLoss(Loss):
 
     def per_patch(self, predictions, targets):
         return (predictions - targets).abs().mean(dim=-1)
+
+
+@registered(LOSSES, "detached_loss")
+class DetachedLoss(Loss):
+    def per_patch(self, predictions, targets):
+        return (predictions - targets).abs().mean(dim=-1).detach()
+
+
+@registered(LOSSES, "overwriting_loss")
+class OverwritingLoss(Loss):
+    """Whose mistake shows in the backward pass alone, far from its code."""
+
+    def per_patch(self, predictions, targets):
+        powers = predictions.exp()
+        loss = (powers - targets).square().mean(dim=-1)
+        powers.zero_()
+        return loss
 
 
 @registered(MASKERS, "none_masker")
@@ -86,6 +107,20 @@ class LaterMasker(SingleBlock):
         return masks if batch_size == 2 else masks[:1]
 
 
+@registered(MASKERS, "later_outside_masker")
+class LaterOutsideMasker(SingleBlock):
+    def sample(self, batch_size, generator):
+        masks = super().sample(batch_size, generator)
+        return masks if batch_size == 2 else Masks(masks.context + 900, None, masks.target, masks.target_valid)
+
+
+@registered(MASKERS, "unsized_masker")
+class UnsizedMasker(Masker):
+    def sample(self, batch_size, generator):
+        patches = torch.zeros(batch_size, 1, 4, dtype=torch.int64)
+        return Masks(patches, None, patches + 1, None)
+
+
 @registered(MASKERS, "building_masker")
 class BuildingMasker(SingleBlock):
     def __init__(self, params, grid):
@@ -114,6 +149,16 @@ class SingleRotation(PositionEmbedding):
 class NarrowTarget(Target):
     def compute(self, target_encoder, images, masks):
         return torch.zeros(*masks.target.shape, 1)
+
+
+@registered(TARGETS, "half_a_feature")
+class HalfAFeature(Target):
+    def __init__(self, params, inputs):
+        super().__init__(params, inputs)
+        self.num_features = 0.5
+
+    def compute(self, target_encoder, images, masks):
+        return None
 
 
 @registered(TARGETS, "nothing_target")
@@ -251,6 +296,19 @@ class ListedFiles(Digits):
         return ["a.png"]
 
 
+@registered(DATASETS, "many_images")
+class ManyImages(Digits):
+    def num_train_images(self):
+        return "many"
+
+
+@registered(DATASETS, "unlabelled_test")
+class UnlabelledTest(Digits):
+    def load(self):
+        data = super().load()
+        return replace(data, test=replace(data.test, labels=None))
+
+
 @registered(DOWNSAMPLINGS, "stacking")
 class Stacking(Downsampling):
     def forward(self, children, seen):
@@ -279,3 +337,59 @@ class TensorProbe(Probe):
 
     def run(self, subject):
         return ProbeOutcome((Score(0.5, 0.5),), {"weights": torch.zeros(2)})
+
+
+@registered(PROBES, "nameless_probe")
+class NamelessProbe(Probe):
+    def run(self, subject):
+        return ProbeOutcome((Score(0.5, 0.5),), {})
+
+
+@registered(PROBES, "counting_probe")
+class CountingProbe(NamelessProbe):
+    title = "keys"
+
+    def score_keys(self, depth):
+        return depth
+
+
+@registered(PROBES, "repeating_probe")
+class RepeatingProbe(Probe):
+    title = "twice"
+
+    def run(self, subject):
+        return ProbeOutcome((Score(0.5, 0.5), Score(0.6, 0.5)), {})
+
+
+class SilentTracker(Tracker):
+    Params = ComponentParams
+
+    def settings(self):
+        return None
+
+    def start(self, folder):
+        pass
+
+    def close(self, timeout_seconds, say=print):
+        return MirrorState()
+
+    def describe(self):
+        return "nowhere"
+
+
+@registered(TRACKERS, "text_tracker")
+class TextTracker(SilentTracker):
+    def settings(self):
+        return "sqlite:///mine.db"
+
+
+@registered(TRACKERS, "mute_tracker")
+class MuteTracker(SilentTracker):
+    def describe(self):
+        return None
+
+
+@registered(TRACKERS, "stateless_tracker")
+class StatelessTracker(SilentTracker):
+    def close(self, timeout_seconds, say=print):
+        return None

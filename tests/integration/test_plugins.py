@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from jepa_lab.cli import main
+from jepa_lab.data.augmentations.base import AUGMENTATIONS
+from jepa_lab.data.augmentations.none import NoAugmentation
+from jepa_lab.errors import ConfigError
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.registry import FAMILIES
 from jepa_lab.tracking.run_folder import RunFolder
@@ -33,6 +36,12 @@ BEFORE_A_RUN = [
     ("data.dataset=text_labels", "dataset 'text_labels'", "from load (train).labels; expected a tensor [n]"),
     ("data.dataset=ten_labels", "dataset 'ten_labels'", "labels from 0, below the 2 class_names"),
     ("data.dataset=tuple_data", "dataset 'tuple_data'", "expected an ImageData"),
+    ("masker=unsized_masker", "masker 'unsized_masker'", "has no attribute 'num_target_blocks'"),
+    ("target=half_a_feature", "target 'half_a_feature'", "returned 0.5 from num_features; expected an int"),
+    ("data.dataset=many_images", "dataset 'many_images'", "returned 'many' from num_train_images; expected an int"),
+    ("data.dataset=unlabelled_test", "dataset 'unlabelled_test'", "expected a label for each image"),
+    ("probe.additional=[nameless_probe]", "probe 'nameless_probe'", "has no attribute 'title'"),
+    ("probe.additional=[counting_probe]", "probe 'counting_probe'", "returned 1 from score_keys(1); expected a tuple"),
     ("data.dataset=listed_files", "dataset 'listed_files'", "expected an ImageFileSet or None"),
 ]  # fmt: skip
 """Override, component, and what is said of it, of mistakes that are found before a run folder is made."""
@@ -42,6 +51,8 @@ IN_A_RUN = [
      "[B, E, M, T]"),
     ("loss=unreduced_loss", "loss 'unreduced_loss'", "from per_patch; expected a tensor [B, E, M, T]"),
     ("loss=raising_loss", "loss 'raising_loss'", "failed in per_patch"),
+    ("loss=detached_loss", "loss 'detached_loss'", "expected one through which gradients reach the predictions"),
+    ("masker=later_outside_masker", "masker 'later_outside_masker'", "indices from 900 to "),
     ("masker=later_masker", "masker 'later_masker'", "from sample(batch_size=24).context"),
     ("encoder.position=double_position", "position 'double_position'", "float64 on cpu from add; expected a tensor"),
     ("predictor.position=double_position", "position 'double_position'", "float64 on cpu from add"),
@@ -60,8 +71,16 @@ IN_A_RUN = [
     ("hierarchy={num_levels: 2, downsampling: stacking}", "downsampling 'stacking'", "expected a tensor [S, N', D]"),
     ("probe.additional=[number_probe]", "probe 'number_probe'", "returned 0.5 from run; expected a ProbeOutcome"),
     ("probe.additional=[percent_probe]", "probe 'percent_probe'", "returned 97.5 from run (validation_accuracy)"),
+    ("probe.additional=[repeating_probe]", "probe 'repeating_probe'", "returned a tuple of ('', '') from run (keys"),
     ("probe.additional=[tensor_probe]", "probe 'tensor_probe'", "expected JSON values"),
 ]  # fmt: skip
+
+
+OF_A_TRACKER = [
+    ("tracking=text_tracker", "tracker 'text_tracker'", "returned 'sqlite:///mine.db' from settings"),
+    ("tracking=mute_tracker", "tracker 'mute_tracker'", "returned None from describe; expected a text"),
+    ("tracking=stateless_tracker", "tracker 'stateless_tracker'", "returned None from close; expected a MirrorState"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -110,8 +129,8 @@ def test_a_broken_contract_ends_a_run_with_the_name_of_its_component(
 
 
 def test_every_family_of_a_pipeline_has_a_component_that_breaks_its_contract() -> None:
-    told = {component.split()[0] for _, component, _ in [*BEFORE_A_RUN, *IN_A_RUN]} - {"the"}
-    assert told >= set(FAMILIES) - {"tracker", "executor"}
+    told = {component.split()[0] for _, component, _ in [*BEFORE_A_RUN, *IN_A_RUN, *OF_A_TRACKER]} - {"the"}
+    assert told >= set(FAMILIES) - {"executor"}
 
 
 def test_the_traceback_of_a_plug_ins_exception_is_in_the_log(tmp_path: Path) -> None:
@@ -180,3 +199,28 @@ def test_a_component_of_a_package_that_is_not_installed_here_is_told_with_that_p
         assert result.exit_code == 2, result.output
         assert "unknown loss 'shrinking' for loss" in result.output
         assert "the package shrinking-losses 1.5 (module shrinking), which is not installed here" in result.output
+
+
+@pytest.mark.parametrize(("override", "component", "told"), OF_A_TRACKER, ids=lambda value: str(value)[:40])
+def test_a_tracker_that_breaks_its_contract_is_named(tmp_path: Path, override: str, component: str, told: str) -> None:
+    message = refused(tmp_path, "run", override)
+    assert component in message
+    assert told in message
+
+
+def test_a_crash_far_from_any_plugin_is_not_called_ours_alone_where_plugins_took_part(tmp_path: Path) -> None:
+    arguments = ["run", str(write_tiny(tmp_path)), f"plugins=[{PLUGIN}]", "loss=overwriting_loss"]
+    result = CliRunner().invoke(main, [*arguments, "training.epochs=1", "--runs", str(tmp_path / "runs")])
+    assert result.exit_code == 1
+    assert "modified by an inplace operation" in result.output
+    assert f"Either what loss 'overwriting_loss' ({PLUGIN}.OverwritingLoss) gave led to it, or it is" in result.output
+
+
+def test_a_method_that_cannot_be_called_as_its_base_class_says_is_refused_where_it_is_registered() -> None:
+    class Old(NoAugmentation):
+        def apply(self, images, draws):  # type: ignore[no-untyped-def, override]
+            return images
+
+    with pytest.raises(ConfigError, match=r"Old\.apply takes \(self, images, draws\), and is called as Augmentation"):
+        AUGMENTATIONS.register("old", summary="bad", source="test")(Old)
+    assert "old" not in AUGMENTATIONS

@@ -26,7 +26,8 @@ from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.probes.arrays import NUMPY, double_device, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score, require_outcome
-from jepa_lab.probes.features import extract_features, patch_features
+from jepa_lab.probes.extraction import frozen_autocast, images_at_once
+from jepa_lab.probes.features import Autocast, extract_features, patch_features
 from jepa_lab.probes.kept import KeptOutcomes
 from jepa_lab.probes.monitors import CollapseDetector, feature_std, image_variance_ratio, rankme
 from jepa_lab.probes.online import online_probe
@@ -160,7 +161,8 @@ class OnlineEvaluation:
         """Measure the model as it is now; draws nothing from the run's generators."""
         encoder = chosen_encoder(self.model, self.pipeline)
         arguments = (self.data.mean, self.data.std)
-        batch_size, device = self.pipeline.probe.batch_size, self.compute.device
+        device = self.compute.device
+        batch_size = extraction_size(self.pipeline, encoder, device)
         patches = patch_features(encoder, self.images, *arguments, batch_size, device)  # [n, N, D]
         pooled = patches.mean(dim=1)  # [n, D]
         loss, ratio, rank = self._validation_loss(), image_variance_ratio(patches), rankme(pooled)
@@ -202,25 +204,19 @@ class OnlineEvaluation:
     def _online_probe(self) -> float | None:
         if self.splits is None:
             return None
-        settings, encoder = self.pipeline.probe, probed_encoder(self.model, self.pipeline)
+        settings, encoder, device = self.pipeline.probe, probed_encoder(self.model, self.pipeline), self.compute.device
+        statistics, train = (self.data.mean, self.data.std), self.splits.online_train(settings.online_max_images)
+        batch_size = extraction_size(self.pipeline, encoder, device)
+        half = half_precision(self.compute)
+        autocast = frozen_autocast(half, encoder, train.images, *statistics, settings.num_layers, device)
 
         def labelled(split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
-            features = extract_features(
-                encoder,
-                split.images,
-                self.data.mean,
-                self.data.std,
-                settings.num_layers,
-                settings.batch_size,
-                self.compute.device,
-            )
+            arguments = (*statistics, settings.num_layers, batch_size, device, autocast)
+            features = extract_features(encoder, split.images, *arguments)
             assert split.labels is not None, "ProbeSplits has labels"
             return features, split.labels
 
-        assert self.splits is not None
-        train = self.splits.online_train(settings.online_max_images)
-        device = double_device(self.compute.device)
-        return online_probe(labelled(train), labelled(self.splits.validation), device)
+        return online_probe(labelled(train), labelled(self.splits.validation), double_device(device))
 
     def state(self) -> dict[str, Any]:
         """The collapse detector's memory."""
@@ -329,12 +325,29 @@ def build_subject(
         encoder=encoder,
         num_layers=pipeline.probe.num_layers,
         depth=pipeline_geometry(pipeline).encoder.depth,
-        batch_size=pipeline.probe.batch_size,
+        batch_size=extraction_size(pipeline, encoder, compute.device),
         device=compute.device,
         seed=pipeline.seed,
         scratch=scratch,
         autocast=compute.autocast,
+        half=half_precision(compute),
     )
+
+
+def extraction_size(pipeline: Pipeline, encoder: nn.Module | None, device: torch.device) -> int:
+    """Images that features are extracted from at once; None is raw pixels."""
+    values = 0
+    if isinstance(encoder, VisionTransformer):
+        values = encoder.grid.num_patches * pipeline_geometry(pipeline).encoder.embed_dim
+    return images_at_once(pipeline.probe.batch_size, device, values)
+
+
+def half_precision(compute: Compute) -> Autocast | None:
+    """What frozen encoders may run in: bfloat16 on a GPU that trains in it.
+
+    A CPU emulates it or gains little, and whoever asks for training.precision=fp32 measures in it, too.
+    """
+    return compute.autocast if compute.device.type == "cuda" and compute.precision == "bf16" else None
 
 
 def _flat(row: str, method: str, outcomes: Mapping[str, ProbeOutcome]) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ from jepa_lab.build import build_model
 from jepa_lab.config.loading import load_resolved
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import ConfigError, DataError, RunFolderError
-from jepa_lab.evaluation import encoder_record, probed_encoder
+from jepa_lab.evaluation import encoder_record, extraction_size, probed_encoder
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.probes.features import extract_features
 from jepa_lab.training.tensor_file import parse_tensors
@@ -60,10 +60,9 @@ class EncoderFeatures:
         if not len(pixels):
             return np.zeros((0, encoder_record(self.pipeline, len(self.mean))["num_features"]), np.float32)
         settings = self.pipeline.probe
-        features = extract_features(
-            self.encoder, torch.from_numpy(pixels), self.mean, self.std, settings.num_layers, settings.batch_size,
-            self.device,
-        )  # fmt: skip
+        batch_size = extraction_size(self.pipeline, self.encoder, self.device)
+        arguments = (self.mean, self.std, settings.num_layers, batch_size, self.device)
+        features = extract_features(self.encoder, torch.from_numpy(pixels), *arguments)
         return features.numpy()
 
     def _checked(self, pixels: np.ndarray) -> np.ndarray:

@@ -42,8 +42,7 @@ def extract_features(
         num_layers: how many of the last blocks stand side by side.
         batch_size: images in one forward pass.
         device: where the encoder is.
-        autocast: of the forward pass. The default is full precision: on small data the features of two images can
-            differ by a thousandth of their size, and bfloat16 rounds at four thousandths.
+        autocast: of the forward pass, see `jepa_lab.probes.extraction.frozen_autocast`; full precision by default.
     Returns:
         [n, num_layers * D] float32 on the CPU.
     Raises:
@@ -61,9 +60,10 @@ def feature_batches(
     num_layers: int,
     batch_size: int,
     device: torch.device,
+    autocast: Autocast = contextlib.nullcontext,
 ) -> Iterator[Tensor]:
     """`extract_features` one batch after another, [b, num_layers * D] float32 on the CPU."""
-    for tokens in _encoded(encoder, images, (mean, std), num_layers, batch_size, device, contextlib.nullcontext):
+    for tokens in _encoded(encoder, images, (mean, std), num_layers, batch_size, device, autocast):
         yield _checked(tokens.float().mean(dim=1).cpu())
 
 

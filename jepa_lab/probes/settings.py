@@ -46,7 +46,13 @@ class ProbeSettings(ComponentParams):
     score_test: bool = Field(
         True, strict=True, description="Score the test split at the end; a search does so for its winner alone."
     )
-    batch_size: int = Field(512, ge=1, strict=True, description="Images that features are extracted from at once.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        strict=True,
+        description="Images that features are extracted from at once. Null: 512 on a CPU; on a GPU 512 to 8192, by the "
+        "size of encoder and images.",
+    )
 
     @property
     def num_layers(self) -> int:

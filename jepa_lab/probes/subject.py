@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import Images
+from jepa_lab.probes.extraction import frozen_autocast
 from jepa_lab.probes.features import Autocast, Labelled, extract_features, feature_batches, raw_pixel_features
 from jepa_lab.probes.splits import ProbeSplits, labels_of
 
@@ -41,7 +42,8 @@ class Subject:
         batch_size: images in one forward pass of a frozen encoder.
         seed: of the run; the only source of randomness.
         scratch: folder for files that are gone when the probe ends.
-        autocast: of the passes of an encoder that is trained. Frozen ones are measured in full precision.
+        autocast: of the passes of an encoder that is trained.
+        half: of the passes of a frozen encoder, where it changes next to nothing; None measures in full precision.
     """
 
     splits: ProbeSplits
@@ -53,6 +55,7 @@ class Subject:
     seed: int
     scratch: Path
     autocast: Autocast = contextlib.nullcontext
+    half: Autocast | None = None
 
     @cached_property
     def features(self) -> LabelledSplits:
@@ -69,11 +72,20 @@ class Subject:
         test = None if splits.test is None else labelled(splits.test)
         return LabelledSplits(labelled(splits.train), labelled(splits.validation), test)
 
+    @cached_property
+    def frozen_autocast(self) -> Autocast:
+        """The context of the passes of a frozen encoder."""
+        assert self.encoder is not None, "raw pixels pass through nothing"
+        splits = self.splits
+        few = (splits.train.images, splits.mean, splits.std, self.num_layers, self.device)
+        return frozen_autocast(self.half, self.encoder, *few)
+
     def _extract(self, images: Images, num_layers: int) -> Tensor:
         if self.encoder is None:
             return raw_pixel_features(images)
         mean, std = self.splits.mean, self.splits.std
-        return extract_features(self.encoder, images, mean, std, num_layers, self.batch_size, self.device)
+        arguments = (self.batch_size, self.device, self.frozen_autocast)
+        return extract_features(self.encoder, images, mean, std, num_layers, *arguments)
 
     def feature_batches(self, images: Images) -> Iterator[Tensor]:
         """The same features batch by batch, [b, D'] float32 on the CPU, for what does not fit into memory."""
@@ -81,4 +93,5 @@ class Subject:
             yield from map(raw_pixel_features, images.split(self.batch_size))
             return
         mean, std = self.splits.mean, self.splits.std
-        yield from feature_batches(self.encoder, images, mean, std, self.num_layers, self.batch_size, self.device)
+        arguments = (self.batch_size, self.device, self.frozen_autocast)
+        yield from feature_batches(self.encoder, images, mean, std, self.num_layers, *arguments)

@@ -11,7 +11,7 @@ import torch
 
 from jepa_lab.build import PreparedData, build_model, prepare_data, prepare_probe_data
 from jepa_lab.data.base import ImageSplit
-from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, probed_encoder
+from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, half_precision, probed_encoder
 from jepa_lab.grid import Grid
 from jepa_lab.probes.base import Probe, ProbeOutcome
 from jepa_lab.probes.knn import Knn
@@ -228,3 +228,33 @@ def test_a_probe_that_draws_measures_raw_pixels_for_every_seed(tmp_path: Path, m
     for seed in (0, 1, 1):
         probed(tmp_path, sgd, f"seed={seed}")
     assert measured == ["LinearSgd", "Knn", "LinearSgd"]
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "half"),
+    [("cuda", "bf16", True), ("cuda", "fp32", False), ("cuda", "fp16", False), ("cpu", "bf16", False)],
+)
+def test_frozen_encoders_run_in_half_precision_on_a_gpu_that_trains_in_bfloat16(
+    device: str, precision: str, half: bool
+) -> None:
+    assert (half_precision(Compute(torch.device(device), precision, False)) is not None) == half
+
+
+def test_the_precision_that_is_chosen_is_that_of_the_online_probe_and_of_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = []
+
+    def half() -> torch.autocast:
+        entered.append(True)
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+
+    monkeypatch.setattr("jepa_lab.evaluation.half_precision", lambda compute: half)
+    pipeline = load_tiny(tmp_path, "probe.batch_size=40").pipeline
+    data = prepare_data(pipeline)
+    model = build_model(pipeline, 1)
+    OnlineEvaluation(pipeline, model, data, data, COMPUTE).evaluate()
+    assert len(entered) == 1 + 3 + 1, "the choice, 120 training images, 40 for validation; the monitors are in full"
+    entered.clear()
+    final_evaluation(pipeline, model, data, COMPUTE, tmp_path)
+    assert len(entered) == 2 * (1 + 3 + 1 + 4), "and 160 test images; no pass for raw pixels"

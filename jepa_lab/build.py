@@ -51,13 +51,15 @@ from jepa_lab.randomness import build_generator
 from jepa_lab.registry import ComponentParams
 from jepa_lab.regularizers.base import REGULARIZERS
 from jepa_lab.targets.base import TARGETS, Target
+from jepa_lab.training.batch_maker import BatchMaker
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.ema.base import EMA_SCHEDULES
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import build_optimizer
 from jepa_lab.training.schedules import Schedules
 from jepa_lab.training.step import TrainingStep
-from jepa_lab.training.team import ALONE, Team
+from jepa_lab.training.team import Alone, Team
+from jepa_lab.training.timetable import Timetable
 
 CPU = torch.device("cpu")
 _NAMED_FILES = 100
@@ -290,8 +292,44 @@ def surveys_of(data: PreparedData, probe_data: PreparedData) -> dict[str, Survey
     return {name: found.survey for name, found in sections.items() if found.survey is not None}
 
 
-def build_batches(pipeline: Pipeline, data: PreparedData, device: torch.device, team: Team = ALONE) -> Batches:
-    """This process's rows of the batches of a run, in the order that its seed gives, wherever the images are.
+def build_batch_maker(
+    pipeline: Pipeline, data: PreparedData, images: Batches, compute: Compute, team: Team
+) -> BatchMaker:
+    """What makes the batches of a run out of its images, with the generators that its seed gives.
+
+    Args:
+        images: of `build_batches`.
+    """
+    device, seed, batch_size = compute.device, pipeline.seed, pipeline.training.batch_size
+    return BatchMaker(
+        order=images,
+        augmentation=build_augmentation(pipeline),
+        sampler=build_sampler(pipeline),
+        drop_path=build_drop_path(pipeline, device),
+        mean=data.mean.to(device),
+        std=data.std.to(device),
+        augmentation_generator=build_generator(seed, "augmentation", device),
+        mask_generator=build_generator(seed, "masks", device),
+        batch_size=batch_size,
+        rows=team.rows(batch_size),
+        fixed_shapes=compute.compile,
+    )
+
+
+def build_timetable(pipeline: Pipeline, steps_per_epoch: int) -> Timetable:
+    """When a run is logged, saved and evaluated."""
+    settings = pipeline.training
+    return Timetable(
+        settings.epochs,
+        steps_per_epoch,
+        pipeline.probe.every_epochs,
+        settings.log_every_steps,
+        settings.checkpoint_every_steps,
+    )
+
+
+def build_batches(pipeline: Pipeline, data: PreparedData, device: torch.device, team: Team) -> Batches:
+    """This process's rows of the images of a run, in the order that its seed gives, wherever the images are.
 
     Raises:
         ConfigError: if there are fewer images than one batch.
@@ -439,9 +477,14 @@ def build_schedules(pipeline: Pipeline, steps_per_epoch: int) -> Schedules:
 
 
 def build_step(
-    pipeline: Pipeline, model: IJepa, compute: Compute, steps_per_epoch: int, team: Team = ALONE
+    pipeline: Pipeline, model: IJepa, compute: Compute, steps_per_epoch: int, team: Team | None = None
 ) -> TrainingStep:
-    """The training step of a model that is on its device; all processes of the team build it together."""
+    """The training step of a model that is on its device; all processes of the team build it together.
+
+    Args:
+        team: by default this process alone.
+    """
+    team = Alone() if team is None else team
     compiled = torch.compile(model) if compute.compile else model
     return TrainingStep(
         model=model,

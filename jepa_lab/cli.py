@@ -14,7 +14,7 @@ import click
 
 from jepa_lab import __version__
 from jepa_lab.errors import ConfigError, JepaLabError, RunCrashed, RunStopped
-from jepa_lab.interruption import StopRequested, StopSignals, leaving_on_signals
+from jepa_lab.interruption import StopRequested, leaving_on_signals
 from jepa_lab.output import lost_output, unfailing_output
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs:
         if resume is not None and str(resume) != "auto":
             outcome = _resume(resume, runs, file, overrides, preset, team)
         elif file is None:
-            with team.reporting(StopSignals()):
+            with team.reporting():
                 raise ConfigError("`jepa-lab run` needs a pipeline FILE, as in `jepa-lab run pipelines/digits.yaml`")
         else:
             outcome = _start(file, overrides, preset, runs, resume is not None, team)
@@ -173,7 +173,7 @@ def _resume(
     from jepa_lab.tracking.folder_names import find_folder
     from jepa_lab.tracking.run_folder import RunFolder
 
-    with team.reporting(StopSignals()):
+    with team.reporting():
         folder = RunFolder.open(find_folder(run, [runs]))
         source = folder.config if file is None else file
         given = load_pipeline(source, overrides, preset).pipeline if file or overrides or preset else None
@@ -188,10 +188,10 @@ def _start(
     from jepa_lab.resume import find_unfinished, resume_run
     from jepa_lab.run import start_run
 
-    with team.reporting(StopSignals()):
+    with team.reporting():
         loaded = load_pipeline(file, overrides, preset)
     if look_for_unfinished:
-        folder = team.from_leader(lambda: find_unfinished(runs, loaded.pipeline), StopSignals())
+        folder = team.from_leader(lambda: find_unfinished(runs, loaded.pipeline))
         if folder is not None:
             click.echo(f"going on with {folder.path}")
             return resume_run(folder, loaded.pipeline, sys.argv, team=team)

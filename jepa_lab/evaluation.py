@@ -35,7 +35,7 @@ from jepa_lab.probes.splits import ProbeSplits, labels_of
 from jepa_lab.probes.subject import Subject
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.devices import Compute
-from jepa_lab.training.pretrain import Evaluation
+from jepa_lab.training.evaluator import Evaluation
 
 logger = logging.getLogger(__name__)
 

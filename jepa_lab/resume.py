@@ -25,7 +25,6 @@ from jepa_lab.config.loading import (
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.config.provenance import component_origins
 from jepa_lab.errors import RunFolderError
-from jepa_lab.interruption import StopSignals
 from jepa_lab.output import unfailing_output
 from jepa_lab.run import (
     Membership,
@@ -47,7 +46,7 @@ from jepa_lab.tracking.mirror_cursor import mirror_state
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore, load_checkpoint
 from jepa_lab.training.devices import Compute, resolve_compute, resume_compute
-from jepa_lab.training.team import ALONE, Team
+from jepa_lab.training.team import Alone, Team
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ def resume_run(
     given: Pipeline | None,
     command: Sequence[str],
     member: Membership | None = None,
-    team: Team = ALONE,
+    team: Team | None = None,
 ) -> RunOutcome:
     """Go on with a run from its last good checkpoint, or from step 0 if it has none yet.
 
@@ -103,16 +102,16 @@ def resume_run(
         given: the pipeline of a file or of overrides that the user gave beside the folder; it must be the run's.
         command: the command line, for environment.json.
         member: of what the run is a part; None for a run of its own.
-        team: the processes that go on with it; there may be more or fewer than before.
+        team: the processes that resume it, by default this one alone; there may be more or fewer than before.
     Raises:
         RunFolderError: the configuration or the data have changed, no checkpoint can be used, or the run is alive.
         DeviceError: this machine does not compute as the one that the run began on.
     """
-    started = time.monotonic()
-    with unfailing_output(), stoppable() as stop, ExitStack() as stack:
+    started, team = time.monotonic(), Alone() if team is None else team
+    with unfailing_output(), stoppable(team.stop), ExitStack() as stack:
         lock_seconds = 0 if member is None else member.lock_seconds
-        team.from_leader(lambda: stack.enter_context(locked(folder, lock_seconds)), stop)
-        with team.reporting(stop):
+        team.from_leader(lambda: stack.enter_context(locked(folder, lock_seconds)))
+        with team.reporting():
             folder = RunFolder.open(folder.path)  # one that was found by its name may be of a newer jepa-lab
             loaded = load_pipeline(folder.config)
             pipeline = loaded.pipeline
@@ -128,14 +127,14 @@ def resume_run(
             if result is not None and result["status"] == "FINISHED":
                 return _finished(folder, pipeline, result)
         run_uid = "" if recorded is None else recorded.run_uid
-        checkpoint = _shared_checkpoint(folder, pipeline, run_uid, notes, team, stop)
-        with team.reporting(stop):
+        checkpoint = _shared_checkpoint(folder, pipeline, run_uid, notes, team)
+        with team.reporting():
             if recorded is None:
                 _refuse_unknown_run(folder, pipeline, checkpoint)
             check_team(loaded, team)
             compute = team.on_device(_compute(loaded, checkpoint))
-        data, probe_data = load_shared_data(loaded, compute.device, folder.path / "data.json", team, stop, started)
-        with team.reporting(stop):
+        data, probe_data = load_shared_data(loaded, compute.device, folder.path / "data.json", team, started)
+        with team.reporting():
             if recorded is not None and recorded.dataset is not None and recorded.dataset.digest != data.digest:
                 raise RunFolderError(
                     f"the images of data.dataset={recorded.dataset.name!r} have changed since {folder.path} began "
@@ -157,12 +156,12 @@ def resume_run(
             MetricsWriter(folder.metrics, cursor).close()
             print(f"going on from step {step}, the last that was saved", flush=True)
 
-        team.from_leader(begin, stop)
-        return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, stop, member, team).execute()
+        team.from_leader(begin)
+        return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, member, team).execute()
 
 
 def _shared_checkpoint(
-    folder: RunFolder, pipeline: Pipeline, run_uid: str, notes: list[str], team: Team, stop: StopSignals
+    folder: RunFolder, pipeline: Pipeline, run_uid: str, notes: list[str], team: Team
 ) -> Checkpoint | None:
     """The checkpoint that the leader chooses, read by every process."""
     found: list[Checkpoint | None] = []
@@ -171,10 +170,10 @@ def _shared_checkpoint(
         found.append(_last_good_checkpoint(folder, pipeline, run_uid, notes))
         return None if found[0] is None else found[0].run.step
 
-    step = team.from_leader(choose, stop)
+    step = team.from_leader(choose)
     if team.leads or step is None:
         return found[0] if team.leads else None
-    with team.reporting(stop):
+    with team.reporting():
         return load_checkpoint(CheckpointStore(folder.checkpoints).path(step))
 
 

@@ -20,12 +20,11 @@ import torch
 
 from jepa_lab.build import (
     PreparedData,
-    build_augmentation,
+    build_batch_maker,
     build_batches,
-    build_drop_path,
     build_model,
-    build_sampler,
     build_step,
+    build_timetable,
     fit_target,
     images_record,
     prepare_data,
@@ -56,7 +55,6 @@ from jepa_lab.evaluation import OnlineEvaluation, check_probes, encoder_record, 
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.output import unfailing_output
-from jepa_lab.randomness import build_generator
 from jepa_lab.tracking.base import TRACKERS, FollowedElsewhere, MirrorState, Tracker
 from jepa_lab.tracking.credentials import scrub
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, RunStatus, flat_params
@@ -68,12 +66,15 @@ from jepa_lab.tracking.required import CheckedTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.store_choice import RecordedPlace
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
+from jepa_lab.training.checkpointer import Checkpointer, RunIdentity
 from jepa_lab.training.devices import Compute, memory_errors, resolve_compute
+from jepa_lab.training.finite import StepSums
 from jepa_lab.training.followers import UnwrittenCheckpoints, UnwrittenMetrics
 from jepa_lab.training.phases import LOADING, PREPARING, PhaseSeconds
-from jepa_lab.training.pretrain import MetricsSink, Pretraining, RunCollapsed
-from jepa_lab.training.progress import build_display
-from jepa_lab.training.team import ALONE, Team
+from jepa_lab.training.pretrain import Pretraining, RunCollapsed
+from jepa_lab.training.progress import ProgressDisplay, build_display
+from jepa_lab.training.team import Alone, Team
+from jepa_lab.training.training_log import MetricsSink, TrainingLog
 
 logger = logging.getLogger(__name__)
 
@@ -116,21 +117,21 @@ def start_run(
     run_root: Path,
     command: Sequence[str],
     member: Membership | None = None,
-    team: Team = ALONE,
+    team: Team | None = None,
 ) -> RunOutcome:
     """Check a pipeline, load its data, and train and probe it in a new run folder.
 
     Args:
         member: of what it is a part; None for a run of its own.
-        team: the processes that train it together; all of them call this.
+        team: the processes that train it together, which all call this; by default this one alone.
     Raises:
         ConfigError, DataError, DeviceError, RunFolderError: before anything was written.
         RunStopped: a good run was stopped from outside; it can be resumed.
     """
     started = time.monotonic()
-    pipeline = loaded.pipeline
-    with unfailing_output(), stoppable() as stop, ExitStack() as stack:
-        with team.reporting(stop):
+    pipeline, team = loaded.pipeline, Alone() if team is None else team
+    with unfailing_output(), stoppable(team.stop), ExitStack() as stack:
+        with team.reporting():
             check_pipeline(loaded)
             check_team(loaded, team)
             if member is None and team.leads:
@@ -139,8 +140,8 @@ def start_run(
                 torch.set_num_threads(pipeline.training.num_threads)
             with loaded.located("training"):
                 compute = team.on_device(resolve_compute(pipeline.training))
-        data, probe_data = load_shared_data(loaded, compute.device, None, team, stop, started)
-        with team.reporting(stop):
+        data, probe_data = load_shared_data(loaded, compute.device, None, team, started)
+        with team.reporting():
             check_batch(loaded, data)
             check_probe(loaded, probe_data, member)
 
@@ -152,18 +153,18 @@ def start_run(
             folder.write_environment(conditions | {"components": component_origins(pipeline)})
             return folder
 
-        folder = team.from_leader(create, stop)
-        return Run(pipeline, folder, compute, data, probe_data, None, started, stop, member, team).execute()
+        folder = team.from_leader(create)
+        return Run(pipeline, folder, compute, data, probe_data, None, started, member, team).execute()
 
 
 @contextmanager
-def stoppable() -> Iterator[StopSignals]:
-    """Ctrl-C and SIGTERM become errors with their exit code.
+def stoppable(stop: StopSignals) -> Iterator[StopSignals]:
+    """Ctrl-C, SIGTERM and SIGHUP become errors with their exit code.
 
     Raises:
         RunInterrupted, RunTerminated: where the run itself has not said so already.
     """
-    with StopSignals() as stop:
+    with stop:
         try:
             yield stop
         except KeyboardInterrupt as error:
@@ -196,7 +197,6 @@ def load_shared_data(
     device: torch.device,
     surveys: Path | None,
     team: Team,
-    stop: StopSignals,
     started: float,
 ) -> tuple[PreparedData, PreparedData]:
     """What is trained on, and what the probe works on.
@@ -216,8 +216,8 @@ def load_shared_data(
 
     with build_display(started) as display:
         display.phase(f"loading {DATASETS.entry_of(loaded.pipeline.data.dataset).name}")
-        found = team.from_leader(lead, stop)
-        with team.reporting(stop):
+        found = team.from_leader(lead)
+        with team.reporting():
             data, probe_data = first[0] if team.leads else load_data(loaded, device, found, team.place.local_size)
     return data if note is None else replace(data, notes=(note, *data.notes)), probe_data
 
@@ -326,9 +326,8 @@ class Run:
     probe_data: PreparedData
     checkpoint: Checkpoint | None
     started: float
-    stop: StopSignals
-    member: Membership | None = None
-    team: Team = ALONE
+    member: Membership | None
+    team: Team
 
     def execute(self) -> RunOutcome:
         """Train, probe and write result.json, whatever happens; then let the tracker catch up."""
@@ -337,10 +336,10 @@ class Run:
     def _follow(self) -> RunOutcome:
         with memory_errors(self.pipeline.training):
             self._train_and_probe()
-        return self.team.from_leader(self._lead, self.stop)  # which the leader has come to the end of
+        return self.team.from_leader(self._lead)  # which the leader has come to the end of
 
     def _lead(self) -> RunOutcome:
-        with self.team.reporting(self.stop):
+        with self.team.reporting():
             tracker = build_tracker(self.pipeline, self.folder)
             if self.member is not None:
                 tracker = FollowedElsewhere(tracker)
@@ -353,7 +352,7 @@ class Run:
             for line in self._about_images():
                 logger.info(line)
             try:
-                with self.team.reporting(self.stop):
+                with self.team.reporting():
                     tracker.start(self.folder)
                 with memory_errors(self.pipeline.training):
                     self._train_and_probe()
@@ -380,7 +379,7 @@ class Run:
         result = self.folder.read_result()
         assert result is not None, "written by _train_and_probe"
         outcome = RunOutcome(self.folder, result, tracker.describe(), mirror)
-        return self.team.from_leader(lambda: outcome, self.stop)
+        return self.team.from_leader(lambda: outcome)
 
     def _about_crash(self, error: Exception) -> str:
         """Whose mistake an error is that nobody has foreseen, as far as can be known."""
@@ -432,25 +431,24 @@ class Run:
             for line in self._about_images() if self.team.leads else ():
                 display.message(line)
             display.phase("preparing the model and the evaluation")
-            with self.team.reporting(self.stop):
+            with self.team.reporting():
                 model = self._build_model()
                 online = OnlineEvaluation(self.pipeline, model, self.data, self.probe_data, self.compute)
-                batches = stack.enter_context(
+                images = stack.enter_context(
                     closing(build_batches(self.pipeline, self.data, self.compute.device, self.team))
                 )
                 metrics = stack.enter_context(self._open_metrics())
-            self.team.meet(self.stop)  # all have come so far: from here on they wait for each other's sums
+            self.team.meet()  # all have come so far: from here on they wait for each other's sums
             with self.team.computing():
-                pretraining = self._build_pretraining(model, online, batches, metrics)
+                pretraining = self._build_pretraining(model, online, images, metrics, display, phases)
             if self.checkpoint is not None:
-                pretraining.restore(self.checkpoint)
-            first, total = pretraining.steps_taken, pretraining.total_steps
+                pretraining.checkpointer.restore(self.checkpoint)
+            first, total = pretraining.state.step, pretraining.timetable.total_steps
             logger.info("training from step %d to %d on %s", first, total, self.team.describe(self.compute))
-            pretraining.display, pretraining.phases = display, phases
             phases.add(PREPARING, time.monotonic() - began)
             pretraining.run()
-            batches.close()
-            self.team.from_leader(lambda: self._probe(pretraining, online), self.stop)
+            images.close()
+            self.team.from_leader(lambda: self._probe(pretraining, online))
 
     def _build_model(self) -> IJepa:
         """The model of step 0, or one that takes up a checkpoint, which holds what its target has learnt."""
@@ -467,23 +465,23 @@ class Run:
     def _probe(self, pretraining: Pretraining, online: OnlineEvaluation) -> None:
         """Probe the trained model, and write result.json."""
         model, figures = pretraining.step.model, self.folder.figures
-        announce = pretraining.display.phase
-        phases = pretraining.phases
+        announce, phases, state = pretraining.log.display.phase, pretraining.log.phases, pretraining.state
+        last = pretraining.timetable.total_steps
         summary, more = final_evaluation(
             self.pipeline, model, self.probe_data, self.compute, figures, announce, phases.of_row
         )
         summary |= self._training_summary(pretraining, online)
-        final = pretraining.checkpoints.path(pretraining.total_steps)
+        final = pretraining.checkpointer.store.path(last)
         total = time.monotonic() - self.started
         more |= {
-            "best_online_probe": {"step": pretraining.best_step, "accuracy": pretraining.best_online_probe},
+            "best_online_probe": {"step": state.best_step, "accuracy": state.best_online_probe},
             "collapsed": online.collapsed,
             "encoder": encoder_record(self.pipeline, len(self.data.mean)),
             **self._data_record(),
             "seconds": phases.to_dict(total),
             "total_seconds": total,
         }
-        self.folder.write_result("FINISHED", summary, pretraining.total_steps, final, **more)
+        self.folder.write_result("FINISHED", summary, last, final, **more)
 
     def _data_record(self) -> dict[str, Any]:
         """What result.json says about the images, however the run ended."""
@@ -494,40 +492,42 @@ class Run:
         }
 
     def _build_pretraining(
-        self, model: IJepa, online: OnlineEvaluation, batches: Batches, metrics: MetricsSink
+        self,
+        model: IJepa,
+        online: OnlineEvaluation,
+        images: Batches,
+        metrics: MetricsSink,
+        display: ProgressDisplay,
+        phases: PhaseSeconds,
     ) -> Pretraining:
-        pipeline, device = self.pipeline, self.compute.device
-        checkpoints = CheckpointStore if self.team.leads else UnwrittenCheckpoints
+        pipeline, team = self.pipeline, self.team
+        timetable, sums = build_timetable(pipeline, images.steps_per_epoch), StepSums(self.compute.device)
+        step = build_step(pipeline, model, self.compute, images.steps_per_epoch, team)
+        batches = build_batch_maker(pipeline, self.data, images, self.compute, team)
+        store = (CheckpointStore if team.leads else UnwrittenCheckpoints)(self.folder.checkpoints)
         return Pretraining(
-            step=build_step(pipeline, model, self.compute, batches.steps_per_epoch, self.team),
-            settings=pipeline.training,
+            timetable=timetable,
             batches=batches,
-            augmentation=build_augmentation(pipeline),
-            sampler=build_sampler(pipeline),
-            mean=self.data.mean.to(device),
-            std=self.data.std.to(device),
-            augmentation_generator=build_generator(pipeline.seed, "augmentation", device),
-            mask_generator=build_generator(pipeline.seed, "masks", device),
-            drop_path=build_drop_path(pipeline, device),
+            step=step,
             evaluation=online,
-            evaluate_every_epochs=pipeline.probe.every_epochs,
-            checkpoints=checkpoints(self.folder.checkpoints),
-            metrics=metrics,
-            seed=pipeline.seed,
-            config_digest=config_digest(pipeline),
-            config=dump_pipeline(pipeline),
-            run_uid=self.folder.read_description().run_uid if self.team.leads else "",  # followers write nothing
-            stop=self.stop,
+            checkpointer=Checkpointer(store, self._identity(), step, batches, sums, online, metrics),
+            log=TrainingLog(timetable, batches.batch_size, metrics, display, sums, phases),
+            team=team,
             stop_file=self.folder.stop_file,
-            team=self.team,
+            stop_on_collapse=pipeline.training.stop_on_collapse,
         )
+
+    def _identity(self) -> RunIdentity:
+        pipeline = self.pipeline
+        run_uid = self.folder.read_description().run_uid if self.team.leads else ""  # followers write nothing
+        return RunIdentity(pipeline.seed, config_digest(pipeline), dump_pipeline(pipeline), run_uid)
 
     def _training_summary(self, pretraining: Pretraining, online: OnlineEvaluation) -> dict[str, float | None]:
         """Flat numbers of the training for result.json and the tracker."""
         rows = [row for row in read_metrics(self.folder.metrics) if "monitor/rankme" in row.metrics]
         model = pretraining.step.model
-        seconds = pretraining.stopwatch.seconds()
-        images = pretraining.total_steps * self.pipeline.training.batch_size
+        seconds = pretraining.state.clock.seconds()
+        images = pretraining.timetable.total_steps * self.pipeline.training.batch_size
         return {
             "rankme_start": rows[0].metrics["monitor/rankme"],
             "rankme_end": rows[-1].metrics["monitor/rankme"],
@@ -550,7 +550,7 @@ class Run:
         more = self._data_record() | {"error": scrub(message)} | ({"collapsed": True} if collapsed else {})
         try:
             # torchrun sends SIGTERM to the others as soon as one process has ended with an error.
-            with self.stop.held():
+            with self.team.stop.held():
                 self.folder.write_result(status, metrics, steps[-1] if steps else 0, None, **more)
         except JepaLabError as error:
             logger.warning("result.json could not be written: %s", error)

@@ -222,7 +222,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
     """
     build_tracker(baseline_pipeline(plan), RunFolder(settings.root / folder_name(plan)))  # refuses a wrong store
     folder = sweep_folder(plan, ablation, settings.root)
-    with unfailing_output(), stoppable() as stop, folder.lock() as lock:
+    with unfailing_output(), stoppable(StopSignals()) as stop, folder.lock() as lock:
         lock.acquire(_LOCK_SECONDS)
         sweep = Sweep(plan, folder, settings, stop)
         record = SweepRecord(plan, folder, settings.command)

@@ -31,9 +31,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jepa_lab.contracts import plugin_failure
 from jepa_lab.errors import DeviceError, JepaLabError, RunCrashed, RunStopped
-from jepa_lab.interruption import StopRequested, StopSignals
+from jepa_lab.interruption import StopRequested
 from jepa_lab.training.devices import Compute
-from jepa_lab.training.team import ALONE, Place, Team, Value
+from jepa_lab.training.team import Alone, Place, Team, Value
 
 logger = logging.getLogger(__name__)
 
@@ -142,30 +142,30 @@ class Processes(Team):
             raise self._lost(error) from error
 
     @contextmanager
-    def reporting(self, stop: StopSignals) -> Iterator[None]:
+    def reporting(self) -> Iterator[None]:
         try:
             yield
         except (Exception, StopRequested) as error:  # whatever it is, the others must not wait for this process
             if not self._ended:
-                with stop.held():
+                with self.stop.held():
                     reports = self._exchange(_Report(error=self._shareable(error)))
                 self._end(reports, error)
             raise
 
-    def meet(self, stop: StopSignals) -> signal.Signals | None:
-        with stop.held():
-            reports = self._exchange(_NOTHING if stop.received is None else _Report(received=stop.received))
+    def meet(self) -> signal.Signals | None:
+        with self.stop.held():
+            reports = self._exchange(_NOTHING if self.stop.received is None else _Report(received=self.stop.received))
         self._end(reports)
         return next((report.received for report in reports if report.received is not None), None)
 
-    def from_leader(self, work: Callable[[], Value], stop: StopSignals) -> Value:
-        self.meet(stop)
+    def from_leader(self, work: Callable[[], Value]) -> Value:
+        self.meet()
         report = _NOTHING
         if self.leads:
-            with self.reporting(stop):
+            with self.reporting():
                 value = work()
                 report = _Report(value=pickle.dumps(value))
-        with stop.held():
+        with self.stop.held():
             reports = self._exchange(report)
         self._end(reports)
         pickled = reports[0].value
@@ -250,7 +250,7 @@ def joined_team() -> Iterator[Team]:
     """
     place = Place.of(os.environ)
     if place.world_size == 1:
-        yield ALONE
+        yield Alone()
         return
     dist.init_process_group("gloo", timeout=_WAIT_FOR_LEADER)
     atexit.register(dist.destroy_process_group)  # not earlier: followers watch the leader's connection

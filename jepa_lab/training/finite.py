@@ -44,22 +44,24 @@ class FiniteGate:
         return cls(TOLERATED_FP16_SKIPS if scaling else 1, scaling, zero(), zero(), scale, zero())
 
     def judge(self, loss: Tensor, gradient_norm: Tensor, step: int) -> Tensor:
-        """Whether to refuse this step's update: scalar float32, 0 or 1."""
+        """Whether to refuse this step's update: scalar float32, 0 or 1.
+
+        The gate's own tensors change in place, so that whoever holds them sees what it decided.
+        """
         bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
-        self.consecutive = torch.where(bad, self.consecutive + 1, 0)
+        self.consecutive.copy_(torch.where(bad, self.consecutive + 1, 0))
         shuts = (self.consecutive >= self.tolerated) & (self.stopped_at == 0)
-        self.stopped_at = torch.where(shuts, step - self.consecutive + 1, self.stopped_at)
+        self.stopped_at.copy_(torch.where(shuts, step - self.consecutive + 1, self.stopped_at))
         if self.scaling:
             self._adapt_scale(bad)
         return (bad | (self.stopped_at > 0)).float()
 
     def _adapt_scale(self, bad: Tensor) -> None:
         """Halve the scale after a refusal, double it after a long good stretch (Micikevicius et al. 2018)."""
-        self.good_steps = torch.where(bad, 0, self.good_steps + 1)
+        self.good_steps.copy_(torch.where(bad, 0, self.good_steps + 1))
         grows = self.good_steps >= _GROWTH_INTERVAL_STEPS
-        factor = torch.where(bad, 0.5, torch.where(grows, 2.0, 1.0))
-        self.loss_scale = self.loss_scale * factor
-        self.good_steps = torch.where(grows, 0, self.good_steps)
+        self.loss_scale.mul_(torch.where(bad, 0.5, torch.where(grows, 2.0, 1.0)))
+        self.good_steps.masked_fill_(grows, 0)
 
     def state(self) -> dict[str, Tensor]:
         """Tensors to put into a checkpoint."""
@@ -72,38 +74,42 @@ class FiniteGate:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over a checkpoint's tensors."""
-        device = self.consecutive.device
-        self.consecutive = state["consecutive"].to(device)
-        self.stopped_at = state["stopped_at"].to(device)
-        self.loss_scale = state["loss_scale"].to(device)
-        self.good_steps = state["good_steps"].to(device)
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
 
 
-class AcceptedLoss:
-    """Mean loss of the steps since the last `reset` that the gate accepted, summed without the host waiting."""
+class StepSums:
+    """Sums over steps, without the host waiting: the loss since the last row of metrics, refused steps of the run.
+
+    Attributes:
+        skipped: scalar float32, steps of the whole run that the gate refused.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._sum = torch.zeros((), device=device)
-        self._count = torch.zeros((), device=device)
+        self._loss = torch.zeros((), device=device)
+        self._accepted = torch.zeros((), device=device)
+        self.skipped = torch.zeros((), device=device)
 
     def add(self, loss: Tensor, refused: Tensor) -> None:
         """Take in a step's loss and the gate's judgement of it, both scalar."""
-        self._sum = self._sum + torch.where(refused > 0, 0.0, loss.float())
-        self._count = self._count + (1 - refused)
+        self._loss += torch.where(refused > 0, 0.0, loss.float())
+        self._accepted += 1 - refused
+        self.skipped += refused
 
-    def mean(self) -> float:
-        """Read by the host; NaN where no step was accepted."""
-        return (self._sum / self._count).item()
+    def mean_loss(self) -> float:
+        """Of the accepted steps since `begin_row`, read by the host; NaN where no step was accepted."""
+        return (self._loss / self._accepted).item()
 
-    def reset(self) -> None:
-        """Begin anew."""
-        self._sum, self._count = torch.zeros_like(self._sum), torch.zeros_like(self._count)
+    def begin_row(self) -> None:
+        """Begin the mean loss anew."""
+        self._loss.zero_()
+        self._accepted.zero_()
 
     def state(self) -> dict[str, Tensor]:
         """Tensors to put into a checkpoint."""
-        return {"loss_sum": self._sum, "accepted_steps": self._count}
+        return {"loss_sum": self._loss, "accepted_steps": self._accepted, "skipped": self.skipped}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over a checkpoint's tensors."""
-        device = self._sum.device
-        self._sum, self._count = state["loss_sum"].to(device), state["accepted_steps"].to(device)
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])

@@ -15,7 +15,7 @@ from jepa_lab.training.devices import Compute
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import gated_step, set_schedule
 from jepa_lab.training.schedules import Schedules
-from jepa_lab.training.team import ALONE, Team
+from jepa_lab.training.team import Alone, Team
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TrainingStep:
     compute: Compute
     parts: int
     clip_norm: float | None
-    team: Team = ALONE
+    team: Team = field(default_factory=Alone)
 
     def __call__(self, images: Tensor, masks: Masks, step: int, drop_path: Tensor | None = None) -> StepStatistics:
         """Train on a batch.

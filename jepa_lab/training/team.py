@@ -75,10 +75,12 @@ class Team(ABC):
 
     Attributes:
         place: which of them this one is.
+        stop: the signals that ask this process to stop, which the others hear of.
     """
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        self.stop = StopSignals()
 
     @property
     def size(self) -> int:
@@ -129,7 +131,7 @@ class Team(ABC):
         """
 
     @abstractmethod
-    def reporting(self, stop: StopSignals) -> AbstractContextManager[object]:
+    def reporting(self) -> AbstractContextManager[object]:
         """Around what each process does by itself: an error of one becomes the end of all, with its exit code.
 
         The leader raises the error, and so prints it; the others end silently. Never around sums, in which the
@@ -137,7 +139,7 @@ class Team(ABC):
         """
 
     @abstractmethod
-    def meet(self, stop: StopSignals) -> signal.Signals | None:
+    def meet(self) -> signal.Signals | None:
         """Wait for the others, and end with them if one has failed.
 
         Returns:
@@ -145,7 +147,7 @@ class Team(ABC):
         """
 
     @abstractmethod
-    def from_leader(self, work: Callable[[], Value], stop: StopSignals) -> Value:
+    def from_leader(self, work: Callable[[], Value]) -> Value:
         """What `work` returns in the leader, which alone calls it, once all have come here; an error ends all."""
 
 
@@ -170,14 +172,11 @@ class Alone(Team):
     def computing(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def reporting(self, stop: StopSignals) -> AbstractContextManager[object]:
+    def reporting(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def meet(self, stop: StopSignals) -> signal.Signals | None:
-        return stop.received
+    def meet(self) -> signal.Signals | None:
+        return self.stop.received
 
-    def from_leader(self, work: Callable[[], Value], stop: StopSignals) -> Value:
+    def from_leader(self, work: Callable[[], Value]) -> Value:
         return work()
-
-
-ALONE = Alone()

@@ -59,7 +59,7 @@ class Killed(BaseException):
 
 def killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int, *overrides: str) -> RunFolder:
     """The tiny run, killed behind a step."""
-    take_step = Pretraining._after_step
+    take_step = Pretraining.after_step
 
     def kill(self: Pretraining, step: int, *arguments: Any) -> None:
         if step == kill_at:
@@ -67,7 +67,7 @@ def killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int, *o
         take_step(self, step, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pretraining, "_after_step", kill)
+        patch.setattr(Pretraining, "after_step", kill)
         with pytest.raises(Killed):
             start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", ["killed"])
     (path,) = (tmp_path / "runs").iterdir()

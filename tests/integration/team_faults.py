@@ -103,14 +103,14 @@ def nothing() -> None:
 
 
 def _after_step(at: int, act: Callable[[], object]) -> None:
-    after = Pretraining._after_step
+    after = Pretraining.after_step
 
     def acted(self: Pretraining, step: int, *arguments: Any) -> None:
         if step == at:
             act()
         after(self, step, *arguments)
 
-    Pretraining._after_step = acted  # type: ignore[method-assign]
+    Pretraining.after_step = acted  # type: ignore[method-assign]
 
 
 def _in_step(at: int, act: Callable[[], object]) -> None:

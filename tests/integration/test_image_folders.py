@@ -207,7 +207,7 @@ def test_every_command_blames_the_root_for_a_folder_that_does_not_fit(tmp_path: 
 
 def killed_run_on(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> RunFolder:
     """A run that was killed after its first step."""
-    take_step = Pretraining._after_step
+    take_step = Pretraining.after_step
 
     def kill(self: Pretraining, step: int, *arguments: Any) -> None:
         if step == 1:
@@ -215,7 +215,7 @@ def killed_run_on(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, *ov
         take_step(self, step, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pretraining, "_after_step", kill)
+        patch.setattr(Pretraining, "after_step", kill)
         with pytest.raises(Killed):
             start_run(load_photos(folder, root, *overrides, *SHORT), folder / "runs", COMMAND)
     (path,) = (folder / "runs").iterdir()

@@ -209,14 +209,14 @@ def test_a_run_that_is_alive_cannot_be_resumed(finished: RunOutcome, tmp_path: P
 
 def test_a_run_holds_its_lock_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    take_step = Pretraining._after_step
+    take_step = Pretraining.after_step
 
     def look(self: Pretraining, *arguments: Any) -> None:
         (path,) = (tmp_path / "runs").iterdir()
         seen.append(FileLock(path / "run.lock", "the run").try_acquire())
         take_step(self, *arguments)
 
-    monkeypatch.setattr(Pretraining, "_after_step", look)
+    monkeypatch.setattr(Pretraining, "after_step", look)
     start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", ["locked"])
     assert seen == [False] * 5
 
@@ -462,7 +462,7 @@ def test_speed_and_time_of_training_are_those_of_its_steps_alone(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr("jepa_lab.training.stopwatch.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    after_step, evaluate = Pretraining._after_step, OnlineEvaluation.evaluate
+    after_step, evaluate = Pretraining.after_step, OnlineEvaluation.evaluate
 
     def take_two_seconds(self: Pretraining, *arguments: Any) -> None:
         clock[0] += 2
@@ -472,7 +472,7 @@ def test_speed_and_time_of_training_are_those_of_its_steps_alone(
         clock[0] += 100
         return evaluate(self)
 
-    monkeypatch.setattr(Pretraining, "_after_step", take_two_seconds)
+    monkeypatch.setattr(Pretraining, "after_step", take_two_seconds)
     monkeypatch.setattr(OnlineEvaluation, "evaluate", take_a_hundred)
     outcome = start_run(load_tiny(tmp_path), tmp_path / "runs", [])
     rows = [row.metrics for row in read_metrics(outcome.folder.metrics) if "train/loss" in row.metrics]
@@ -520,7 +520,7 @@ def test_the_clock_of_training_stands_still_after_the_last_step(
 
     monkeypatch.setattr(Pretraining, "run", remember)
     outcome = start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", [])
-    clock = seen[0].stopwatch
+    clock = seen[0].state.clock
     assert clock.seconds() == clock.seconds() == outcome.result["metrics"]["training_seconds"]
 
 

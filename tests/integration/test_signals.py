@@ -36,7 +36,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def send_at_step(patch: pytest.MonkeyPatch, step: int, *numbers: signal.Signals) -> None:
     """Send signals to this process when a step has been taken."""
-    take_step = Pretraining._after_step
+    take_step = Pretraining.after_step
 
     def after_step(self: Pretraining, at: int, *arguments: Any) -> None:
         if at == step:
@@ -44,7 +44,7 @@ def send_at_step(patch: pytest.MonkeyPatch, step: int, *numbers: signal.Signals)
                 os.kill(os.getpid(), number)
         take_step(self, at, *arguments)
 
-    patch.setattr(Pretraining, "_after_step", after_step)
+    patch.setattr(Pretraining, "after_step", after_step)
 
 
 def only_run(folder: Path) -> RunFolder:

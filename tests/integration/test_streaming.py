@@ -85,7 +85,7 @@ def killed_run(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, kill_at: int = 6
 ) -> RunFolder:
     """A run that was killed behind a step."""
-    take_step = Pretraining._after_step
+    take_step = Pretraining.after_step
 
     def kill(self: Pretraining, step: int, *arguments: object) -> None:
         if step == kill_at:
@@ -93,7 +93,7 @@ def killed_run(
         take_step(self, step, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pretraining, "_after_step", kill)
+        patch.setattr(Pretraining, "after_step", kill)
         with pytest.raises(Killed):
             start_run(load_photos(tmp_path, root, *overrides), tmp_path / "runs", COMMAND)
     (path,) = (tmp_path / "runs").iterdir()
@@ -384,7 +384,7 @@ def test_a_file_that_is_lost_in_training_stops_the_run_which_goes_on_when_it_is_
 ) -> None:
     root = copied(photos, tmp_path / "photos")
     lost, kept = root / "train/bee", root / "hidden"
-    take_step = Pretraining._after_step
+    take_step = Pretraining.after_step
 
     def lose(self: Pretraining, step: int, *arguments: object) -> None:
         if step == 5:
@@ -392,7 +392,7 @@ def test_a_file_that_is_lost_in_training_stops_the_run_which_goes_on_when_it_is_
         take_step(self, step, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pretraining, "_after_step", lose)
+        patch.setattr(Pretraining, "after_step", lose)
         with pytest.raises(RunStopped, match=r"train/bee/\d\d\.png cannot be decoded.*restore the file") as caught:
             start_run(load_photos(tmp_path, root, *streaming(num_workers)), tmp_path / "runs", COMMAND)
     assert caught.value.exit_code == 3

@@ -6,7 +6,7 @@ import torch
 from jepa_lab.errors import ConfigError, DeviceError
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.distributed import Processes
-from jepa_lab.training.team import ALONE, Place, refuse_torchrun
+from jepa_lab.training.team import Alone, Place, refuse_torchrun
 
 THIRD_OF_FOUR = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
 
@@ -16,9 +16,9 @@ def compute_on(device: str) -> Compute:
 
 
 def test_without_torchrun_a_process_is_alone_and_has_the_whole_batch() -> None:
-    assert Place.of({"PATH": "/bin"}) == ALONE.place
-    assert ALONE.leads
-    assert ALONE.rows(12) == slice(0, 12)
+    assert Place.of({"PATH": "/bin"}) == Alone().place
+    assert Alone().leads
+    assert Alone().rows(12) == slice(0, 12)
 
 
 def test_the_rows_of_all_processes_are_the_batch() -> None:

@@ -7,33 +7,33 @@ import math
 import pytest
 import torch
 
-from jepa_lab.training.finite import AcceptedLoss, FiniteGate
+from jepa_lab.training.finite import FiniteGate, StepSums
 
 CPU = torch.device("cpu")
 
 
 def test_refused_steps_do_not_count_in_the_mean_loss() -> None:
-    loss = AcceptedLoss(CPU)
+    loss = StepSums(CPU)
     for value, refused in ((2.0, 0.0), (math.inf, 1.0), (4.0, 0.0), (math.nan, 1.0)):
         loss.add(torch.tensor(value), torch.tensor(refused))
-    assert loss.mean() == 3.0
-    loss.reset()
+    assert loss.mean_loss() == 3.0
+    loss.begin_row()
     loss.add(torch.tensor(5.0), torch.tensor(0.0))
-    assert loss.mean() == 5.0
+    assert loss.mean_loss() == 5.0
 
 
 def test_a_mean_over_refused_steps_alone_is_not_a_number() -> None:
-    loss = AcceptedLoss(CPU)
+    loss = StepSums(CPU)
     loss.add(torch.tensor(math.inf), torch.tensor(1.0))
-    assert math.isnan(loss.mean())
+    assert math.isnan(loss.mean_loss())
 
 
 def test_the_mean_goes_on_from_a_checkpoint() -> None:
-    first, second = AcceptedLoss(CPU), AcceptedLoss(CPU)
+    first, second = StepSums(CPU), StepSums(CPU)
     first.add(torch.tensor(1.0), torch.tensor(0.0))
     second.restore(first.state())
     second.add(torch.tensor(2.0), torch.tensor(0.0))
-    assert second.mean() == pytest.approx(1.5)
+    assert second.mean_loss() == pytest.approx(1.5)
 
 
 def test_fp16_gate_halves_the_scale_and_stops_only_after_twenty_refusals_in_a_row() -> None:

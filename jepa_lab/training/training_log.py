@@ -1,0 +1,114 @@
+"""What a run says while it trains: rows of metrics, the display, the time left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from jepa_lab.maskers.base import Masks
+from jepa_lab.training.evaluator import Evaluation
+from jepa_lab.training.finite import StepSums
+from jepa_lab.training.pace import Pace
+from jepa_lab.training.phases import PhaseSeconds
+from jepa_lab.training.progress import LoggedNumbers, ProgressDisplay, TrainingPosition
+from jepa_lab.training.step import StepStatistics, TrainingStep
+from jepa_lab.training.timetable import Timetable
+
+logger = logging.getLogger(__name__)
+
+
+class MetricsSink(Protocol):
+    """Where rows of metrics go: `MetricsWriter`, or nowhere in a process that follows."""
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of all rows."""
+
+    def append(self, step: int, epoch: float, metrics: Mapping[str, float | None]) -> None:
+        """Write one row."""
+
+    def sync(self) -> int:
+        """Make the rows survive a power cut, and return the cursor after the last one, in bytes."""
+
+
+@dataclass
+class TrainingLog:
+    """Tells how training goes. All but `write_row` uses what the host knows: the device is not asked.
+
+    Attributes:
+        batch_size: of all processes together.
+        sums: of the steps since the last row, on the device.
+        phases: seconds of the phases of this command.
+    """
+
+    timetable: Timetable
+    batch_size: int
+    metrics: MetricsSink
+    display: ProgressDisplay
+    sums: StepSums
+    phases: PhaseSeconds
+
+    def __post_init__(self) -> None:
+        self._pace = Pace(self.timetable.total_steps, self.timetable.evaluate_every_steps)
+        self._row_step, self._row_seconds = 0, 0.0
+
+    def begin(self, step: int, seconds: float) -> None:
+        """Training starts after `step`, when `seconds` have been spent on steps before."""
+        self._row_step, self._row_seconds = step, seconds
+
+    def stepped(self, step: int, seconds: float) -> None:
+        """A step was handed to the device.
+
+        Args:
+            seconds: spent on steps so far, without evaluations and checkpoints.
+        """
+        self._pace.stepped(step, seconds)
+        self.show_position(step)
+
+    def show_position(self, step: int) -> None:
+        """Move the display to a step."""
+        timetable = self.timetable
+        self.display.step(
+            TrainingPosition(step, timetable.total_steps, timetable.steps_per_epoch, self._pace.seconds_left())
+        )
+
+    def write_row(
+        self, step: int, taken: TrainingStep, statistics: StepStatistics, masks: Masks, seconds: float
+    ) -> None:
+        """Write a row of metrics, for which the host has waited for the device.
+
+        Args:
+            taken: what the step was taken with.
+        """
+        schedules = taken.schedules
+        speed = (step - self._row_step) * self.batch_size / max(seconds - self._row_seconds, 1e-9)
+        loss = self.sums.mean_loss()
+        metrics = {
+            "train/loss": loss,
+            "train/encoder_gradient_norm": statistics.encoder_gradient_norm.item(),
+            "train/predictor_gradient_norm": statistics.predictor_gradient_norm.item(),
+            "train/context_patches": masks.context_counts().float().mean().item(),
+            "train/target_patches": masks.target_counts().float().mean().item(),
+            "train/skipped_steps": self.sums.skipped.item(),
+            "train/learning_rate": schedules.learning_rate(step),
+            "train/weight_decay": schedules.weight_decay(step),
+            "train/ema_momentum": schedules.ema_momentum(step),
+            "train/images_per_second": speed,
+            "train/peak_memory_mib": taken.compute.peak_memory_bytes() / 2**20,
+            **{f"train/{name}": value.item() for name, value in statistics.terms.items()},  # of this step alone
+        }
+        self.metrics.append(step, self.timetable.epoch(step), metrics)
+        self.display.logged(LoggedNumbers(loss, metrics["train/learning_rate"], speed))
+        self.sums.begin_row()
+        self._row_step, self._row_seconds = step, seconds
+
+    def evaluated(self, step: int, evaluation: Evaluation, seconds: float) -> None:
+        """Write what an evaluation found, which took `seconds`."""
+        self._pace.evaluated(seconds)
+        epoch = self.timetable.epoch(step)
+        self.metrics.append(step, epoch, evaluation.metrics)
+        if evaluation.warning is not None:
+            logger.warning("epoch %.1f: %s", epoch, evaluation.warning)
+            self.display.message(f"warning: epoch {epoch:.1f}: {evaluation.warning}")

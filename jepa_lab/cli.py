@@ -193,9 +193,9 @@ def _start(
     if look_for_unfinished:
         folder = team.from_leader(lambda: find_unfinished(runs, loaded.pipeline))
         if folder is not None:
-            click.echo(f"going on with {folder.path}")
+            click.echo(f"resuming {folder.path}")
             return resume_run(folder, loaded.pipeline, sys.argv, team=team)
-        click.echo(f"no unfinished run of this pipeline and seed in {runs}; a new one begins")
+        click.echo(f"no unfinished run of this pipeline and seed in {runs}; starting a new one")
     return start_run(loaded, runs, sys.argv, team=team)
 
 

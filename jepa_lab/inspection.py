@@ -198,7 +198,7 @@ def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
         "patch grid": f"{geometry.grid} = {geometry.grid.num_patches} patches",
         "encoder": f"{geometry.encoder} (width x depth x heads), {inspection.encoder_parameters:,} parameters",
         "predictor": f"{geometry.predictor}, {inspection.predictor_parameters:,} parameters",
-        "FLOPs an image": f"{inspection.flops_per_image / 1e9:.3f} GFLOP (a training step, without padding)",
+        "FLOPs per image": f"{inspection.flops_per_image / 1e9:.3f} GFLOP (a training step, without padding)",
         "images": inspection.images.sentence(),
         "stored images": f"{inspection.stored_side} x {inspection.stored_side} pixels (data.resize), "
         f"{in_words(inspection.stored_bytes)} for training",

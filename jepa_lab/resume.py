@@ -154,7 +154,7 @@ def resume_run(
             step, cursor = (0, 0) if checkpoint is None else (checkpoint.run.step, checkpoint.run.metrics_cursor)
             # Before a tracker follows: it must not send rows that are cut back, or trip over damaged ones.
             MetricsWriter(folder.metrics, cursor).close()
-            print(f"going on from step {step}, the last that was saved", flush=True)
+            print(f"resuming from step {step}, the last saved checkpoint", flush=True)
 
         team.from_leader(begin)
         return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, member, team).execute()
@@ -259,7 +259,7 @@ def _note_environment(folder: RunFolder, now: dict[str, Any], checkpoint: Checkp
 
 def _finished(folder: RunFolder, pipeline: Pipeline, result: dict[str, Any]) -> RunOutcome:
     """The outcome of a run that has nothing left to do."""
-    print("this run is finished already; this is its result", flush=True)
+    print("this run has already finished; here is its result", flush=True)
     tracker = build_tracker(pipeline, folder)
     mirror = MirrorState() if tracker.settings() is None else mirror_state(folder)
     return RunOutcome(folder, result, tracker.describe(), mirror)

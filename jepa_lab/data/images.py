@@ -204,7 +204,7 @@ class LazyImages:
             if block.bad:
                 raise RunStopped(
                     f"{block.bad[0].problem}, though it could be when the run looked at all images at its start; "
-                    "restore the file and go on with --resume"
+                    "restore the file and resume with --resume"
                 )
             yield Pictures(block.images, block.sizes)
 

@@ -108,7 +108,7 @@ def _stopped(what: str, reason: str, workers: Workers) -> RunStopped:
         f"a process that reads images {what} ({reason}); checkpoints that were written are kept. "
         "Most often memory ran out, or shared memory (/dev/shm, which containers keep small): lower "
         f"data.num_workers (now {workers.count}; 0 reads in the training process) or training.batch_size, or "
-        "give the container more (docker run --shm-size). A run goes on with "
+        "give the container more (docker run --shm-size). Resume a run with "
         "`jepa-lab run --resume RUN_FOLDER data.num_workers=NUMBER`"
     )
 

@@ -157,7 +157,7 @@ class Ablation(ComponentParams):
     direction: Direction | None = Field(
         None, description="Whether more of the metric is better; null takes the metric's own direction."
     )
-    retries: int = Field(1, ge=0, le=100, strict=True, description="How often a trial that crashed is tried again.")
+    retries: int = Field(1, ge=0, le=100, strict=True, description="How often a trial that crashed is retried.")
 
 
 SEARCH_KEYS = ("sampler", "sampler_seed", "budget", "pruner")

@@ -205,7 +205,7 @@ class TrialQueue:
         trial.failures += 1
         self.study.note(trial.number, "failures", trial.failures)
         again = trial.failures <= self.retries
-        self.display.message(f"{trial.label} failed{', and is tried again' if again else ''}: {message}")
+        self.display.message(f"{trial.label} failed{'; retrying' if again else ''}: {message}")
         if again:
             self._again.appendleft(trial)  # by the next command, where this one is stopping
         else:
@@ -220,7 +220,7 @@ class TrialQueue:
         if not self.executor.reduce_slots():
             self._on_failed(trial, message)
             return
-        self.display.message(f"out of memory with {self.executor.num_slots + 1} slots; going on with one less")
+        self.display.message(f"out of memory with {self.executor.num_slots + 1} slots; continuing with one slot fewer")
         self._again.appendleft(trial)
 
     def _on_interrupted(self, trial: Trial, message: str) -> None:
@@ -234,7 +234,7 @@ class TrialQueue:
         if trial.deaths >= _MAX_DEATHS:
             self._fail(trial, f"{message}; it has lost {trial.deaths} workers")
             return
-        self.display.message(f"{trial.label}: {message}; another one goes on with it")
+        self.display.message(f"{trial.label}: {message}; another worker resumes it")
         self._again.appendleft(trial)
 
     def _finish(self, trial: Trial, run: RunFolder) -> None:

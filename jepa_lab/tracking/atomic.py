@@ -30,15 +30,15 @@ def explain_os_error(error: OSError, path: Path) -> JepaLabError | None:
     if error.errno in _FULL:
         return RunStopped(
             f"no space left to write {path}: {error.strerror}; free space on that file system "
-            "(checkpoints/ of old run folders are the largest files), then go on with --resume"
+            "(checkpoints/ of old run folders are the largest files), then resume with --resume"
         )
     if error.errno in _FAILING:
         return RunStopped(
-            f"cannot write {path}: {error.strerror}; look after that file system, then go on with --resume"
+            f"cannot write {path}: {error.strerror}; look after that file system, then resume with --resume"
         )
     if error.errno in _TOO_MANY:
         return RunStopped(
-            f"cannot open {path}: {error.strerror}; raise the limit (`ulimit -n`), then go on with --resume"
+            f"cannot open {path}: {error.strerror}; raise the limit (`ulimit -n`), then resume with --resume"
         )
     if error.errno in _REFUSED:
         return RunFolderError(

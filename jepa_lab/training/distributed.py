@@ -211,8 +211,8 @@ class Processes(Team):
         if failure is not None:
             return failure
         return RunCrashed(
-            f"process {self.place.rank} of {self.size} crashed: {type(error).__name__}: {error}. This is a mistake of "
-            "ours; please report it with its traceback"
+            f"process {self.place.rank} of {self.size} crashed: {type(error).__name__}: {error}. This is a bug "
+            "in jepa-lab; please report it with its traceback"
         )
 
     def _lost(self, error: RuntimeError) -> RunStopped:
@@ -220,7 +220,7 @@ class Processes(Team):
         logger.warning("a collective failed: %s", error)
         return RunStopped(
             f"another of the {self.size} processes of this run has died; what it said stands above, or on its machine. "
-            "Checkpoints that were written are kept: go on with the same torchrun command and "
+            "Checkpoints that were written are kept: resume with the same torchrun command and "
             "--resume RUN_FOLDER"
         )
 

@@ -160,7 +160,7 @@ def test_a_run_with_its_mlflow_copy_lives_in_an_odd_folder(tmp_path: Path) -> No
     assert (folder / "mlflow.db").exists(), output
     (run,) = (folder / "my runs").iterdir()
     assert "has everything" in assert_clean(command("sync", run, cwd=folder), 0)
-    assert "finished already" in assert_clean(command("run", "--resume", run, cwd=tmp_path), 0)
+    assert "already finished" in assert_clean(command("run", "--resume", run, cwd=tmp_path), 0)
 
 
 HOMELESS = """

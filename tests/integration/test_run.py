@@ -531,7 +531,7 @@ def test_resuming_a_finished_run_shows_its_result_and_changes_nothing(
     outcome = resume_run(finished.folder, None, [])
     assert outcome.result == finished.result
     assert finished.folder.result.read_bytes() == before
-    assert "finished already" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

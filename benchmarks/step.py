@@ -27,18 +27,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baseline import Baseline, BaselineSettings
 from benchmarks.timing import BLOCK, DTYPES, markdown_table, matrix_rate, report, seconds_per_call
-from jepa_lab.build import build_augmentation, build_dataset, build_drop_path, build_model, build_sampler, build_step
+from jepa_lab.build import build_batch_maker, build_dataset, build_model, build_step
 from jepa_lab.config.checks import check_pipeline, pipeline_geometry
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.augmentations.base import AUGMENTATIONS
 from jepa_lab.data.augmentations.minimal import Minimal
-from jepa_lab.data.resident import ResidentBatches, normalize, to_float
+from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.errors import JepaLabError
 from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.maskers.multi_block import MultiBlock
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.devices import Compute, resolve_compute
+from jepa_lab.training.team import Alone
 
 _BATCHES = 8
 
@@ -58,26 +59,18 @@ class OurStep:
         channels = num_channels(pipeline)
         shape = (self.batch_size * _BATCHES, channels, side, side)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-        self.batches = ResidentBatches(
-            images.to(device), self.batch_size, build_generator(pipeline.seed, "order"), device
-        )
+        order = ResidentBatches(images, self.batch_size, build_generator(pipeline.seed, "order"), device)
         model = build_model(pipeline, channels).to(device)
-        self.step = build_step(pipeline, model, compute, self.batches.steps_per_epoch)
-        self.sampler, self.augmentation = build_sampler(pipeline), build_augmentation(pipeline)
-        self.drop_path = build_drop_path(pipeline, device)
-        self.mask_generator = build_generator(pipeline.seed, "masks", device)
-        self.augmentation_generator = build_generator(pipeline.seed, "augmentation", device)
-        self.mean, self.std = torch.full((channels,), 0.5, device=device), torch.full((channels,), 0.25, device=device)
+        mean, std = torch.full((channels,), 0.5), torch.full((channels,), 0.25)
+        self.batches = build_batch_maker(pipeline, order, mean, std, compute, Alone())
+        self.step = build_step(pipeline, model, compute, order.steps_per_epoch)
         self.number = 0
 
     def take(self) -> None:
         """One step."""
         self.number += 1
-        batch = self.batches.next()
-        masks = self.sampler.sample(self.batch_size, self.mask_generator, compiled=self.step.compute.compile)
-        augmented = self.augmentation(to_float(batch.images), batch.sizes, self.augmentation_generator)
-        drop_path = None if self.drop_path is None else self.drop_path.draw(self.batch_size)
-        self.step(normalize(augmented, self.mean, self.std), masks, self.number, drop_path)
+        batch = self.batches.make(self.batches.next_images())
+        self.step(batch.images, batch.masks, self.number, batch.drop_path)
 
 
 def num_channels(pipeline: Pipeline) -> int:

@@ -293,12 +293,13 @@ def surveys_of(data: PreparedData, probe_data: PreparedData) -> dict[str, Survey
 
 
 def build_batch_maker(
-    pipeline: Pipeline, data: PreparedData, images: Batches, compute: Compute, team: Team
+    pipeline: Pipeline, images: Batches, mean: Tensor, std: Tensor, compute: Compute, team: Team
 ) -> BatchMaker:
     """What makes the batches of a run out of its images, with the generators that its seed gives.
 
     Args:
         images: of `build_batches`.
+        mean: [C] of pixels in [0, 1]. std: [C].
     """
     device, seed, batch_size = compute.device, pipeline.seed, pipeline.training.batch_size
     return BatchMaker(
@@ -306,8 +307,8 @@ def build_batch_maker(
         augmentation=build_augmentation(pipeline),
         sampler=build_sampler(pipeline),
         drop_path=build_drop_path(pipeline, device),
-        mean=data.mean.to(device),
-        std=data.std.to(device),
+        mean=mean.to(device),
+        std=std.to(device),
         augmentation_generator=build_generator(seed, "augmentation", device),
         mask_generator=build_generator(seed, "masks", device),
         batch_size=batch_size,

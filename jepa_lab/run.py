@@ -503,7 +503,7 @@ class Run:
         pipeline, team = self.pipeline, self.team
         timetable, sums = build_timetable(pipeline, images.steps_per_epoch), StepSums(self.compute.device)
         step = build_step(pipeline, model, self.compute, images.steps_per_epoch, team)
-        batches = build_batch_maker(pipeline, self.data, images, self.compute, team)
+        batches = build_batch_maker(pipeline, images, self.data.mean, self.data.std, self.compute, team)
         store = (CheckpointStore if team.leads else UnwrittenCheckpoints)(self.folder.checkpoints)
         return Pretraining(
             timetable=timetable,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jepa_lab.build import PreparedData, build_batch_maker, build_model, build_step
+from jepa_lab.build import build_batch_maker, build_model, build_step
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.losses.l2 import L2Loss
@@ -57,8 +56,7 @@ def a_step(pipeline: Pipeline) -> Callable[[int], None]:
 
     model.target.fit(some)
     order = ResidentBatches(images, pipeline.training.batch_size, build_generator(0, "order"), CPU)
-    data = cast(PreparedData, SimpleNamespace(mean=mean, std=std))
-    batches = build_batch_maker(pipeline, data, order, COMPUTE, Alone())
+    batches = build_batch_maker(pipeline, order, mean, std, COMPUTE, Alone())
     step, sums = build_step(pipeline, model, Compute(CPU, "fp32", compile=False), order.steps_per_epoch), StepSums(CPU)
 
     def take(number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jepa_lab.data.base import ImageFiles, LabelSource
@@ -71,7 +71,8 @@ def training_part(root: Path, folders: SplitFolders, labels: LabelSource) -> Par
             "=none to train without labels",
             keys=["root"],
         )
-    return _unlabelled(contents_below(folders.train), folders.train)
+    why = f"{as_text(folders.train.name)}/ has no class folders: the images have no labels"
+    return _unlabelled(contents_below(folders.train), folders.train, Problem(why))
 
 
 def _check_several(folder: Path, names: tuple[str, ...]) -> None:
@@ -116,14 +117,21 @@ def _whole_root(root: Path, folders: SplitFolders, labels: LabelSource) -> Part:
             "down; ",
             Key("labels"),
             "=none trains without labels",
+            _about_empty(folders, part.class_folders),
         )
-        return Part(part.files, part.class_folders, found.unread, note)
+        return replace(part, unread=found.unread, note=note)
     _check_no_data_set_inside(root, folders)
     tops = {place[0] for place in inside if place}
     several = len(tops) > 1 and () not in inside
     remedy = Problem("; ", Key("labels"), "=folders takes the folders as classes") if several else ""
     why = f"there is no train/, and {_why_no_labels(inside)}: the images have no labels"
     return _unlabelled(found, root, Problem(why, remedy))
+
+
+def _about_empty(folders: SplitFolders, class_folders: tuple[str, ...]) -> str:
+    """A class whose download failed must not vanish without a word."""
+    empty = [f"{as_text(name)}/" for name in folders.others if name not in class_folders]
+    return f"; without images, and so no class: {shortened(empty)}" if empty else ""
 
 
 def _why_no_labels(inside: set[tuple[str, ...]]) -> str:
@@ -147,7 +155,11 @@ def _root_classes(root: Path, folders: SplitFolders) -> Part:
             "=none to train without labels",
             keys=["root"],
         )
-    return labelled_part(root, names, otherwise=_OR_WITHOUT_LABELS)
+    part = labelled_part(root, names, otherwise=_OR_WITHOUT_LABELS)
+    note = Problem(
+        f"there is no train/: the {len(names)} folders with images are the classes (", Key("labels"), "=folders)"
+    )
+    return replace(part, note=Problem(note, _about_empty(folders, names)))
 
 
 def _check_no_data_set_inside(root: Path, folders: SplitFolders) -> None:

@@ -24,7 +24,7 @@ def test_folders_of_the_root_are_classes_if_every_image_lies_one_level_down(tmp_
     assert tree.test is None
     assert told(tree) == (
         "there is no train/: the 2 folders are the classes, as every image lies exactly one level down; "
-        "data.labels=none trains without labels",
+        "data.labels=none trains without labels; without images, and so no class: docs/",
     )
 
 
@@ -68,6 +68,16 @@ def test_labels_folders_searches_each_folder_of_the_root_to_any_depth(tmp_path: 
     tree = find_image_tree(make(tmp_path, "cat/deep/1.png", "dog/1.png", "docs/x.txt"), FOLDERS)
     assert tree.class_names == ("cat", "dog")
     assert tree.train.labels == (0, 1)
+    assert told(tree) == (
+        "there is no train/: the 2 folders with images are the classes (data.labels=folders); without images, and so "
+        "no class: docs/",
+    )
+
+
+def test_training_images_without_class_folders_are_said_to_have_no_labels(tmp_path: Path) -> None:
+    tree = find_image_tree(make(tmp_path, "Train/1.png"))
+    assert tree.train.labels is None
+    assert told(tree) == ("Train/ has no class folders: the images have no labels",)
 
 
 @pytest.mark.parametrize(

@@ -64,5 +64,5 @@ def _some_images(pipeline: Pipeline) -> Tensor:
         if len(found) == _IMAGES:
             break
     if not found:
-        raise DataError(f"no image of {files.source} can be decoded; mend the files")
+        raise DataError(f"no image of {files.source} can be decoded; fix the files")
     return torch.stack(found)

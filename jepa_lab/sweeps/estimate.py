@@ -45,9 +45,10 @@ def print_plan(plan: Plan, executor: ComponentParams) -> None:
     else:
         trials = most_trials(plan, plan.search, slots, seconds[plan.baseline])
         total = trials * seconds[plan.baseline]
+    at_once = "" if slots == 1 else f", {duration(total / slots)} on {slots} slots"
     print_wrapped(
-        f"estimated training time: {duration(total)} for {trials} trials in sequence, {duration(total / slots)} on "
-        f"{slots} slots (from {_TIMED_STEPS} timed steps per arm); loading and probing come on top",
+        f"estimated training time: {duration(total)} for {trials} trials in sequence{at_once} "
+        f"(from {_TIMED_STEPS} timed steps per arm); loading and probing come on top",
         console,
     )
 

@@ -20,10 +20,10 @@ ARMS = "arms: {a: {}, b: {masker: random}}\nbaseline: a\n"
 SEARCH = "search: {optimizer.learning_rate: {type: float, low: 1e-4, high: 1e-2}}\n"
 
 
-def printed(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> str:
+def printed(folder: Path, text: str, capsys: pytest.CaptureFixture[str], slots: int = 2) -> str:
     plan = plan_of(folder, text)
     before = sorted(folder.rglob("*"))
-    print_plan(plan, EXECUTORS.get("local").config_type.model_validate({"slots": 2}))
+    print_plan(plan, EXECUTORS.get("local").config_type.model_validate({"slots": slots}))
     assert sorted(folder.rglob("*")) == before
     return " ".join(capsys.readouterr().out.split())
 
@@ -36,6 +36,11 @@ def test_the_estimate_of_a_table_rests_on_measured_steps_of_every_arm(
     assert "masker=random" in text
     assert re.search(r"estimated training time: \d+ s for 6 trials in sequence, \d+ s on 2 slots", text), text
     assert "(from 4 timed steps per arm)" in text
+
+
+def test_the_estimate_for_one_slot_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(tmp_path, ARMS + "seeds: [0]\n", capsys, slots=1)
+    assert re.search(r"estimated training time: \d+ s for 2 trials in sequence \(from", text), text
 
 
 def test_the_plan_is_there_before_anything_is_timed_and_each_arm_is_named_when_it_is(

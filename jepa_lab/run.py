@@ -349,8 +349,8 @@ class Run:
             logger.info("tracking: %s", tracker.describe())
             for note in dict.fromkeys((*self.data.notes, *self.probe_data.notes)):
                 logger.warning(note)
-            for line in self._about_images():
-                logger.info(line)
+            for level, line in self._about_images():
+                logger.log(level, line)
             try:
                 with self.team.reporting():
                     tracker.start(self.folder)
@@ -416,19 +416,20 @@ class Run:
             tags, params = {**tags, **self.member.tags}, {**self.member.params, **params}
         return RunDescription(params, tags, dataset, tracker.settings())
 
-    def _about_images(self) -> list[str]:
-        """The first lines of a run: how many images each split has, and what is to be known about them."""
+    def _about_images(self) -> list[tuple[int, str]]:
+        """The first lines of a run: how many images each split has, and what is to be known about them, as warnings."""
         told = {"images": self.data} | ({} if self.pipeline.probe.data is None else {"probe images": self.probe_data})
         lines = []
         for name, data in told.items():
-            lines += [f"{name}: {data.counts.sentence()}", *(f"note on the {name}: {n}" for n in data.told)]
-        return [printable(line) for line in lines]
+            lines.append((logging.INFO, f"{name}: {data.counts.sentence()}"))
+            lines += [(logging.WARNING, f"note on the {name}: {note}") for note in data.told]
+        return [(level, printable(line)) for level, line in lines]
 
     def _train_and_probe(self) -> None:
         phases, began = PhaseSeconds(), time.monotonic()
         phases.add(LOADING, began - self.started)
         with build_display(self.started) as display, ExitStack() as stack:
-            for line in self._about_images() if self.team.leads else ():
+            for _, line in self._about_images() if self.team.leads else ():
                 display.message(line)
             display.phase("preparing the model and the evaluation")
             with self.team.reporting():

@@ -144,7 +144,7 @@ def test_every_probe_takes_a_test_split_that_lacks_a_class(splits: Path, tmp_pat
     outcome = start_run(load_photos(tmp_path, splits, *overrides), tmp_path / "runs", COMMAND)
     (note,) = (note for note in outcome.result["images"]["notes"] if "no images of" in note)
     assert note == "the test split has no images of 1 of 3 classes, so its accuracy says nothing about them: bee"
-    assert note in outcome.folder.log.read_text()
+    assert f"WARNING jepa_lab.run: note on the images: {note}\n" in outcome.folder.log.read_text()
     found = outcome.result["probe"]["trained"]
     for probe in ("logistic", "linear_sgd", "finetune"):
         assert found[probe]["per_class_accuracy"]["bee"] is None

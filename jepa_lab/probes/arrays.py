@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ import jepa_lab
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
+_VALUES_FOR_THREADS = 1 << 22
+"""Images times features from which on several threads are worth it."""
 _FIRST_WITH_TENSORS = (1, 9)
 """The first scikit-learn whose LogisticRegression takes tensors."""
 
@@ -45,11 +48,25 @@ class EstimatorArrays:
         """What an estimator gave back."""
         return array if self.device is None else array.cpu().numpy()
 
-    def computing(self) -> contextlib.AbstractContextManager[None]:
-        """The context for everything that an estimator does with them."""
-        import sklearn
+    @contextlib.contextmanager
+    def computing(self, num_values: int) -> Iterator[None]:
+        """The context for everything that an estimator does with them.
 
-        return sklearn.config_context(array_api_dispatch=self.device is not None)
+        Few values are computed on one thread: the BLAS threads of numpy and scipy wait for each other by spinning, at
+        every one of some thousand small products, and where other processes want the cores, too (a sweep), a fit of
+        two seconds took minutes. Many values are computed on as many threads as PyTorch has: `training.num_threads`
+        holds for probes, too.
+
+        Args:
+            num_values: images times features.
+        """
+        import sklearn
+        from threadpoolctl import threadpool_limits
+
+        threads = 1 if num_values < _VALUES_FOR_THREADS else torch.get_num_threads()
+        dispatch = sklearn.config_context(array_api_dispatch=self.device is not None)
+        with threadpool_limits(threads, user_api="blas"), dispatch:
+            yield
 
 
 NUMPY = EstimatorArrays()

@@ -99,7 +99,7 @@ def logistic_probe(
         refit: False scores the fit on the training split, where the number of labels that are fitted on is the point.
         arrays: what the regression computes on; the coefficients are the same to rounding.
     """
-    with arrays.computing():
+    with arrays.computing(train[0].numel()):
         fits = _search(train, validation, params, arrays)
         chosen = _best(fits)
         unconverged = tuple(fit.c for fit in fits if not fit.converged)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from threadpoolctl import threadpool_info
 
 import jepa_lab
 from jepa_lab.probes import arrays
@@ -51,7 +52,7 @@ def test_coefficients_fitted_on_tensors_are_those_of_numpy(num_classes: int, sta
     features = (features.double() - features.double().mean(dim=0)) / (features.double().std(dim=0) + 1)
     found = []
     for each in (NUMPY, TENSORS):
-        with each.computing():
+        with each.computing(features.numel()):
             x, y = each.of(features), each.of(labels)
             before = _fit(x, y, 0.01, 3000, None)[0] if start else None
             classifier, converged = _fit(x, y, 1.0, 3000, before)
@@ -132,6 +133,21 @@ def test_the_switch_is_set_before_scipy_is_imported_unless_the_user_has_set_it(
     program = [sys.executable, "-c", f"import os, sys; {code}{scipy_too}{told}"]
     done = subprocess.run(program, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(("num_values", "threads"), [(1 << 20, 1), (1 << 22, 2)])
+def test_small_fits_have_one_thread_and_large_ones_those_of_the_run(num_values: int, threads: int) -> None:
+    def of_blas() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    before, of_torch = of_blas(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with NUMPY.computing(num_values):
+            assert of_blas() == {threads}
+        assert of_blas() == before
+    finally:
+        torch.set_num_threads(of_torch)
 
 
 def test_double_precision_is_computed_on_the_cpu_where_the_device_has_none() -> None:

@@ -137,7 +137,7 @@ def main() -> None:
 @main.command(epilog=_OVERRIDES)
 @click.argument("first", metavar="[FILE]", required=False)
 @click.argument("overrides", nargs=-1)
-@click.option("--preset", help="Overlay between FILE and the overrides: smoke.")
+@click.option("--preset", help="Apply a preset on top of FILE, before the overrides. Available: smoke.")
 @_runs_option
 @click.option(
     "--resume",
@@ -147,7 +147,7 @@ def main() -> None:
     "starts a new one.",
 )
 def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs: Path, resume: Path | None) -> None:
-    """Train and probe the pipeline FILE, or go on with a run; torchrun does it in several processes."""
+    """Train and probe the pipeline FILE, or resume a run; start it with torchrun to use several processes."""
     from jepa_lab.training.distributed import joined_team
 
     file = None if first is None else Path(first)
@@ -183,7 +183,7 @@ def _resume(
 def _start(
     file: Path, overrides: tuple[str, ...], preset: str | None, runs: Path, look_for_unfinished: bool, team: Team
 ) -> RunOutcome:
-    """Begin a run, or go on with an unfinished one of the same pipeline."""
+    """Start a run, or resume an unfinished one of the same pipeline."""
     from jepa_lab.config.loading import load_pipeline
     from jepa_lab.resume import find_unfinished, resume_run
     from jepa_lab.run import start_run
@@ -210,7 +210,7 @@ def _print_outcome(outcome: RunOutcome) -> None:
 @main.command(cls=_PrintingCommand, epilog=_OVERRIDES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
-@click.option("--preset", help="Overlay between FILE and the overrides: smoke.")
+@click.option("--preset", help="Apply a preset on top of FILE, before the overrides. Available: smoke.")
 def check(file: Path, overrides: tuple[str, ...], preset: str | None) -> None:
     """Validate FILE without training: resolved YAML, sizes, FLOPs, steps, masks."""
     from jepa_lab.config.checks import check_pipeline
@@ -227,7 +227,7 @@ def check(file: Path, overrides: tuple[str, ...], preset: str | None) -> None:
 
 
 @main.command(cls=_PrintingCommand)
-@click.option("--ablation", is_flag=True, help="Of ablation files instead.")
+@click.option("--ablation", is_flag=True, help="Print the schema of ablation files instead.")
 def schema(ablation: bool) -> None:
     """Print the JSON schema of pipeline files, for editors."""
     import json
@@ -267,7 +267,7 @@ def list_components(family: str | None, form: str | None, plugins: tuple[str, ..
 @main.command(epilog=_OVERRIDES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
-@click.option("--preset", help="Overlay between FILE and the overrides: smoke.")
+@click.option("--preset", help="Apply a preset on top of FILE, before the overrides. Available: smoke.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG to write.")
 def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path) -> None:
     """Draw context (green) and target (red) patches on images of FILE's data set."""
@@ -281,13 +281,15 @@ def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path)
     click.echo(f"wrote {out}")
 
 
-@main.command(epilog="Overrides are those of the probe and device: probe.encoder=context 'probe.additional=[finetune]'")
+@main.command(
+    epilog="Overrides can change the probe and the device: probe.encoder=context 'probe.additional=[finetune]'"
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
-@click.option("--step", type=int, help="Checkpoint to probe; the last one by default.")
+@click.option("--step", type=int, help="Checkpoint to probe (default: the last one).")
 @_runs_option
 def probe(run: Path, overrides: tuple[str, ...], step: int | None, runs: Path) -> None:
-    """Probe a run's encoder again, also with other settings or on other data.
+    """Probe a run's encoder again, with the same or other settings or data.
 
     RUN is the name of a run under --runs, or the path of its folder.
     """
@@ -304,11 +306,13 @@ def probe(run: Path, overrides: tuple[str, ...], step: int | None, runs: Path) -
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG to write.")
-@click.option("--step", type=int, help="Checkpoint to draw; the last one by default.")
+@click.option("--step", type=int, help="Checkpoint to draw (default: the last one).")
 @click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
-@click.option("--layer", type=int, help="Block to draw, from 1; the last one by default.")
-@click.option("--images", default=4, show_default=True, type=click.IntRange(1, 32), help="Validation images.")
-@click.option("--query", type=int, nargs=2, help="Row and column of a patch, from 0: draw what it attends to.")
+@click.option("--layer", type=int, help="Block to draw, counted from 1 (default: the last one).")
+@click.option("--images", default=4, show_default=True, type=click.IntRange(1, 32), help="Number of validation images.")
+@click.option(
+    "--query", type=int, nargs=2, help="Draw what one patch attends to, given by its row and column, counted from 0."
+)
 @_runs_option
 def attention(
     run: Path,
@@ -337,11 +341,15 @@ def attention(
 @main.command(epilog="Overrides follow FILE as KEY=VALUE and hold for every arm: data.root=FOLDER training.epochs=10")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
-@click.option("--preset", help="Overlay on every arm, and fewer seeds: smoke.")
+@click.option("--preset", help="Apply a preset to every arm, with fewer seeds. Available: smoke.")
 @_sweeps_option
-@click.option("--slots", type=click.IntRange(min=1), help="Trials at once; by default one a GPU or CPU core.")
+@click.option(
+    "--slots",
+    type=click.IntRange(min=1),
+    help="Number of trials to run in parallel (default: one per GPU, or one per CPU core).",
+)
 @click.option("--slots-per-gpu", type=click.IntRange(min=1), help="Trials on each GPU, instead of --slots (default 1).")
-@click.option("--storage", help="Optuna storage URL; by default a journal in the sweep's folder.")
+@click.option("--storage", help="Optuna storage URL (default: a journal in the sweep's folder).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its time, and stop.")
 def sweep(
     file: Path,
@@ -383,10 +391,10 @@ def sweep(
 
 @main.command()
 @click.argument("sweep", type=click.Path(path_type=Path))
-@click.option("--storage", help="Optuna storage URL, where the sweep was given one.")
+@click.option("--storage", help="Optuna storage URL, if the sweep was given one.")
 @_sweeps_option
 def report(sweep: Path, storage: str | None, sweeps: Path) -> None:
-    """Write the tables, figures and page of a sweep anew.
+    """Write the tables, figures and HTML page of a sweep again.
 
     SWEEP is the name of a sweep under --sweeps, or the path of its folder.
     """
@@ -396,7 +404,7 @@ def report(sweep: Path, storage: str | None, sweeps: Path) -> None:
     from jepa_lab.sweeps.studies import open_studies
     from jepa_lab.tracking.folder_names import find_folder
 
-    folder = SweepFolder.open(find_folder(sweep, [sweeps]))
+    folder = SweepFolder.open(find_folder(sweep, [sweeps], "sweep"))
     content = report_input(folder, open_studies(folder, storage))
     print_table(content)
     for path in write_report(content, folder.report):
@@ -408,10 +416,10 @@ def report(sweep: Path, storage: str | None, sweeps: Path) -> None:
 )
 @click.argument("names", nargs=-1, metavar="[RUN | EXPERIMENT]...")
 @click.option(
-    "--metric", default="probe/validation_accuracy", show_default=True, help="Number that groups are compared by."
+    "--metric", default="probe/validation_accuracy", show_default=True, help="Metric to compare the groups by."
 )
-@click.option("--by", metavar="KEY", help="Group by this param alone, such as masker.name.")
-@click.option("--baseline", metavar="ARM", help="Group that the others are compared with.")
+@click.option("--by", metavar="KEY", help="Group by this parameter alone, such as masker.name.")
+@click.option("--baseline", metavar="ARM", help="Group to compare the others with.")
 @click.option("--format", "form", type=click.Choice(["table", "md", "csv", "tex"]), default="table", show_default=True)
 @click.option(
     "--uri",
@@ -430,7 +438,7 @@ def compare(
     runs: Path,
     sweeps: Path,
 ) -> None:
-    """Compare runs that MLflow has: a line for all that differ only in their seed.
+    """Compare runs recorded in MLflow, one line per group of runs that differ only in seed.
 
     RUN is a run id, a run name, a run folder, or a sweep (its folder or its own run), which stands for its trials.
     """
@@ -477,7 +485,7 @@ def sync(context: click.Context, names: tuple[Path, ...], runs: Path, sweeps: Pa
     from jepa_lab.tracking.mirror import sync as complete
     from jepa_lab.tracking.run_folder import RunFolder
 
-    named = tuple(find_folder(name, [runs, sweeps]) for name in names)
+    named = tuple(find_folder(name, [runs, sweeps], "run or sweep") for name in names)
     for path in named:
         RunFolder.open(path)  # a wrong path is told before anything is sent
     roots = _roots_to_sync(context, runs, sweeps)
@@ -509,7 +517,7 @@ def _roots_to_sync(context: click.Context, runs: Path, sweeps: Path) -> list[Pat
 @click.option("--uri", help="Tracking URI (default: $MLFLOW_TRACKING_URI, else mlflow.db in this folder).")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 def ui(uri: str | None, port: int) -> None:
-    """Open MLflow's pages on the runs of a store, on this machine alone."""
+    """Open MLflow's web pages for a store of runs; only this machine can reach them."""
     from jepa_lab.tracking.ui import serve_ui
 
     serve_ui(uri, port, say=click.echo)

@@ -541,7 +541,7 @@ class Run:
 
     def _how_to_go_on(self) -> str:
         steps = CheckpointStore(self.folder.checkpoints).steps()
-        saved = f"the last checkpoint is that of step {steps[-1]}" if steps else "no step was taken"
+        saved = f"the last checkpoint is at step {steps[-1]}" if steps else "no step was taken"
         return f"({saved}); resume it with `jepa-lab run --resume {shlex.quote(str(self.folder.path))}`"
 
     def _record_end(self, status: RunStatus, message: str, collapsed: bool = False) -> None:

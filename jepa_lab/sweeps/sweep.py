@@ -119,14 +119,14 @@ def refuse_other_folder(study: Study, folder: SweepFolder) -> None:
         and (Path(recorded) / folder.plan.name).exists()
     ):
         raise RunFolderError(
-            f"the storage holds this sweep already, with its trials in {recorded}; go on there with "
+            f"the storage already holds this sweep, with its trials in {recorded}; resume it there with "
             f"--sweeps {shlex.quote(str(Path(recorded).parent))}, or give another storage"
         )
     missing = [name for name in study.run_folders() if not (folder.path / name).is_dir()]
     if missing:
         raise RunFolderError(
-            f"{len(missing)} of the trials that have finished have no run folder in {folder.path} any more, as "
-            f"{missing[0]}; put them back, or begin anew with another sweep folder and another storage"
+            f"{len(missing)} of the finished trials no longer have a run folder in {folder.path}, such as "
+            f"{missing[0]}; put them back, or start again with another sweep folder and another storage"
         )
 
 

@@ -48,7 +48,7 @@ class MirrorState:
         command = f"jepa-lab sync {shlex.quote(str(folder))}"
         missing = [f"{self.rows_behind} metric rows"] if self.rows_behind else []
         why = f" (last error: {self.error})" if self.error else ""
-        end = " once the process that is still at work on it has ended" if self.still_sending else ""
+        end = " once the process still sending it has ended" if self.still_sending else ""
         return (
             f"the tracker lacks {', '.join([*missing, *self.pending])} of this run{where}{why}; nothing is lost: "
             f"`{command}` completes the record{end}"

@@ -9,12 +9,13 @@ from pathlib import Path
 from jepa_lab.errors import RunFolderError
 
 
-def find_folder(given: Path, roots: Sequence[Path]) -> Path:
+def find_folder(given: Path, roots: Sequence[Path], kind: str = "run") -> Path:
     """The folder that a user means; a folder of that path comes before one of that name under a root.
 
     Args:
         given: a path, or a name.
         roots: folders of run folders or of sweep folders.
+        kind: what the folder records, for the message.
     Raises:
         RunFolderError: there is neither, naming the nearest names.
     """
@@ -25,11 +26,13 @@ def find_folder(given: Path, roots: Sequence[Path]) -> Path:
     if found is not None or there:
         return found or there[0]
     if given.exists():
-        raise RunFolderError(f"{given} is a file, not a run folder; give the run's name or the path that it printed")
+        raise RunFolderError(
+            f"{given} is a file, not a {kind} folder; give the {kind}'s name or the path that it printed"
+        )
     below = f", nor one of that name under {' or '.join(map(str, roots))}" if len(places) > 1 else ""
     raise RunFolderError(
-        f"there is no run folder {given}{below}{_near(given.name, roots)}; give the run's name or the path that it "
-        "printed"
+        f"there is no {kind} folder {given}{below}{_near(given.name, roots)}; give the {kind}'s name or the path that "
+        "it printed"
     )
 
 

@@ -159,11 +159,11 @@ class MlflowTracker(Tracker):
     def _waiting(self, folder: RunFolder, timeout_seconds: float) -> str:
         """What is waited for, how long, and what to do without waiting."""
         last_error = mirror_state(folder).error
-        trouble = f" (which is in trouble: {last_error})" if last_error else ""
+        trouble = f" (last error: {last_error})" if last_error else ""
         command = f"jepa-lab sync {shlex.quote(str(folder.path))}"
         return (
-            f"sending the rest to {self._settings.uri}{trouble}, waiting at most {timeout_seconds:.0f} s; "
-            f"the result is safe: Ctrl-C ends the wait alone, and `{command}` completes the record"
+            f"sending the rest to {self._settings.uri}{trouble}, for up to {timeout_seconds:.0f} s; "
+            f"the result is safe: Ctrl-C ends only the wait, and `{command}` completes the record"
         )
 
     def describe(self) -> str:

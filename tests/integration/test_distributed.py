@@ -153,7 +153,7 @@ def test_a_signal_to_any_process_stops_all_at_the_same_step_and_one_process_can_
     folder, report = faults
     assert report["sigterm"]["codes"] == [143, 143]
     (error,) = errors_in(report["sigterm"]["said"][0])
-    assert error.startswith("error: ended by SIGTERM (the last checkpoint is that of step 7)")
+    assert error.startswith("error: ended by SIGTERM (the last checkpoint is at step 7)")
     assert report["sigterm"]["said"][1] == ""
     stopped = only_run(folder / "sigterm" / "runs")
     assert CheckpointStore(stopped.checkpoints).steps()[-1] == 7
@@ -182,7 +182,7 @@ def test_every_other_fault_ends_both_processes_with_one_message(tmp_path: Path) 
         "disk": (3, "the leader's disk is full"),
         "images": (3, "the follower's file is gone"),
         "not_finite": (3, "loss or gradients were not finite at step 2"),
-        "evaluation": (130, "interrupted (the last checkpoint is that of step 5)"),
+        "evaluation": (130, "interrupted (the last checkpoint is at step 5)"),
     }
     for case, (code, message) in told_by_the_leader.items():
         assert report[case]["codes"] == [code, code], case

@@ -72,7 +72,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_next_step_from_which_it_
     with monkeypatch.context() as patch:
         send_at_step(patch, 7, number)
         with pytest.raises(
-            error, match=r"last checkpoint is that of step 7\); resume it with `jepa-lab run --res"
+            error, match=r"last checkpoint is at step 7\); resume it with `jepa-lab run --res"
         ) as caught:
             start_run(load_tiny(tmp_path, *RARELY), tmp_path / "runs", [])
     assert caught.value.exit_code == code
@@ -93,7 +93,7 @@ def test_a_second_ctrl_c_leaves_at_once_without_a_checkpoint(
 ) -> None:
     with monkeypatch.context() as patch:
         send_at_step(patch, 7, signal.SIGINT, signal.SIGINT)
-        with pytest.raises(RunInterrupted, match="checkpoint is that of step 0"):
+        with pytest.raises(RunInterrupted, match="checkpoint is at step 0"):
             start_run(load_tiny(tmp_path, *RARELY), tmp_path / "runs", [])
     folder = only_run(tmp_path)
     resume_run(folder, None, [])

@@ -477,7 +477,7 @@ def test_a_signal_to_the_whole_group_stops_the_run_with_its_state(
     _, message = process.communicate(timeout=60)
     assert process.returncode == code, message
     assert "Traceback" not in message
-    assert f"the last checkpoint is that of step {CheckpointStore(path / 'checkpoints').load().run.step}" in message
+    assert f"the last checkpoint is at step {CheckpointStore(path / 'checkpoints').load().run.step}" in message
 
 
 @needs_proc
@@ -496,7 +496,7 @@ def test_a_run_whose_workers_hang_is_stopped_by_one_signal_with_its_state(
     assert process.returncode == code, message
     assert "Traceback" not in message
     checkpoints = CheckpointStore(path / "checkpoints")
-    assert f"the last checkpoint is that of step {checkpoints.load().run.step}" in message
+    assert f"the last checkpoint is at step {checkpoints.load().run.step}" in message
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     rows = read_metrics(path / "metrics.jsonl")
     assert checkpoints.load().run.step >= rows[-1].step

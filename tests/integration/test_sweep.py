@@ -154,14 +154,14 @@ def test_a_report_needs_the_storage_of_its_sweep_and_one_sweep_has_one_folder(tm
     assert not outcome.folder.journal.exists()
     assert invoke(["report", str(outcome.folder.path), "--storage", storage]).exit_code == 0
     assert (outcome.folder.report / "table.md").read_text() == page
-    with pytest.raises(RunFolderError, match=r"holds this sweep already, with its trials in .*sweeps.*--sweeps"):
+    with pytest.raises(RunFolderError, match=r"already holds this sweep, with its trials in .*sweeps.*--sweeps"):
         run_sweep(plan, file.read_text(), settings(tmp_path / "elsewhere", storage=storage))
     shutil.rmtree(tmp_path / "elsewhere")
     (tmp_path / "sweeps").rename(tmp_path / "moved")
     again = run_sweep(plan, file.read_text(), settings(tmp_path / "moved", storage=storage))
     assert (again.report.trials["status"] == "FINISHED").all()
     shutil.rmtree(tmp_path / "moved")
-    with pytest.raises(RunFolderError, match=r"2 of the trials that have finished have no run folder"):
+    with pytest.raises(RunFolderError, match=r"2 of the finished trials no longer have a run folder"):
         run_sweep(plan, file.read_text(), settings(tmp_path / "moved", storage=storage))
 
 

@@ -510,7 +510,7 @@ def test_ctrl_c_while_the_tracker_is_waited_for_ends_the_wait_and_not_the_result
     proxy.plan(Fault(silent=True), times=float("inf"))
     run = _run_process(write_tiny(tmp_path), _tracking(proxy), "--runs", tmp_path / "runs")
     assert run.stdout is not None
-    assert any("Ctrl-C ends the wait alone" in line for line in run.stdout)
+    assert any("Ctrl-C ends only the wait" in line for line in run.stdout)
     run.send_signal(number)
     output, _ = run.communicate(timeout=20)  # less than the 30 s for which it would wait
     assert run.returncode == 0, output

@@ -47,7 +47,9 @@ class LocalExecutor(Executor):
     """
 
     class Params(ComponentParams):
-        slots: int | None = Field(None, ge=1, strict=True, description="Trials at once; null is one a CPU core or GPU.")
+        slots: int | None = Field(
+            None, ge=1, strict=True, description="Trials to run in parallel; null: one per GPU or CPU core."
+        )
         slots_per_gpu: int | None = Field(
             None, ge=1, strict=True, description="Trials that share a GPU, instead of slots; null is one."
         )

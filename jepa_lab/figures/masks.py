@@ -149,7 +149,5 @@ def _draw_frequencies(subfigure: Any, grid: Grid, statistics: MaskStatistics) ->
         axis.yaxis.get_major_locator().set_params(integer=True)
         bar = subfigure.colorbar(picture, cax=axis.inset_axes((1.04, 0.0, 0.05, 1.0)))
         bar.ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    subfigure.supxlabel(
-        f"{statistics.num_images} images; {statistics.never_used:.1%} of patches never are context or target",
-        fontsize=10,
-    )
+    never = f"{statistics.never_used:.1%} of patches are never used" if statistics.never_used else "every patch is used"
+    subfigure.supxlabel(f"{statistics.num_images} images; {never} as context or target", fontsize=10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from jepa_lab.reports import numbers
@@ -108,14 +109,21 @@ def _summary(content: ReportInput) -> list[str]:
         "search": "a search, its winner against a baseline",
     }[content.kind]
     seeds = ", ".join(map(str, content.seeds))
-    counts = content.trials["status"].value_counts()
-    fates = ", ".join(f"{number} {status}" for status, number in counts.items())
     winner = winner_sentence(content)
     return [
         f"An ablation: {kind} ({content.baseline}). Metric: {content.metric}, {direction}. Seeds: {seeds}.",
         *([] if winner is None else [winner]),
-        f"Trials: {fates or 'none yet'}.",
+        _fates(content.trials["status"]),
     ]
+
+
+def _fates(status: pd.Series) -> str:
+    """How many trials finished, and what became of the others."""
+    if status.empty:
+        return "Trials: none yet."
+    others = status[status != "FINISHED"].value_counts()
+    rest = ", ".join(f"{number} {str(fate).lower()}" for fate, number in others.items())
+    return f"{(status == 'FINISHED').sum()} of {len(status)} trials finished{f' ({rest})' if rest else ''}."
 
 
 def _sections(content: ReportInput, table: Table, pictures: Sequence[Picture]) -> list[Section]:

@@ -96,6 +96,11 @@ def draw_positions(height: Tensor, width: Tensor, grid: Grid, generator: torch.G
         Two tensors [...] int64.
     """
     uniform = torch.rand((2, *height.shape), generator=generator, device=height.device)
+    return positions_at(uniform, height, width, grid)
+
+
+def positions_at(uniform: Tensor, height: Tensor, width: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """First row and first column of blocks, for uniform numbers in [0, 1), [2, ...]; see `draw_positions`."""
     room = torch.stack([grid.height + 1 - height, grid.width + 1 - width])  # [2, ...]: positions that there are
     top, left = (uniform * room).long()
     return top, left

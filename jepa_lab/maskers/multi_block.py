@@ -12,7 +12,7 @@ from torch import Tensor
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
-from jepa_lab.maskers.blocks import Size, block_sizes, cover, draw_positions, largest_remainder
+from jepa_lab.maskers.blocks import Size, block_sizes, cover, largest_remainder, positions_at
 from jepa_lab.maskers.coverage import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 from jepa_lab.maskers.redraw import Redraw, failure_rate
@@ -111,7 +111,8 @@ class MultiBlock(Masker):
         targets, context = (images, self.params.num_targets), (images, 1)
         height = torch.cat([sizes.target_height.expand(targets), sizes.context_height.expand(context)], dim=1)
         width = torch.cat([sizes.target_width.expand(targets), sizes.context_width.expand(context)], dim=1)
-        top, left = draw_positions(height, width, self.grid, generator)
+        draws = [torch.rand((2, *shape), generator=generator, device=height.device) for shape in (targets, context)]
+        top, left = positions_at(torch.cat(draws, dim=-1), height, width, self.grid)
         blocks = cover(top, left, height, width, self.grid)
         blocks[:, -1] &= ~blocks[:, :-1].any(dim=1)
         return blocks

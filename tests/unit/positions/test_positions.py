@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_lab.grid import Grid
 from jepa_lab.positions.base import POSITIONS, PositionInputs, apply_rotation
-from jepa_lab.positions.learned import take_rows
+from jepa_lab.positions.learned import TakeRows, take_rows
 from jepa_lab.positions.rope import RopeParams, RotaryPosition
 from jepa_lab.positions.sincos import SinCosPosition, sincos_2d
 from jepa_lab.registry import ComponentParams
@@ -83,20 +83,27 @@ def test_the_gradient_of_learned_positions_is_that_of_indexing() -> None:
     table = torch.randn(9, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     indices = torch.randint(0, 7, (5, 3), generator=generator)  # rows recur, and two are never taken
     weights = torch.randn(5, 3, 4, dtype=torch.float64, generator=generator)
-    assert torch.equal(take_rows(table, indices), table[indices])
-    (ours,) = torch.autograd.grad((take_rows(table, indices) * weights).sum(), table)
+    assert torch.equal(TakeRows.apply(table, indices), table[indices])
+    (ours,) = torch.autograd.grad((TakeRows.apply(table, indices) * weights).sum(), table)
     (expected,) = torch.autograd.grad((table[indices] * weights).sum(), table)
     assert torch.allclose(ours, expected, rtol=1e-14, atol=1e-14)
-    assert torch.autograd.gradcheck(lambda rows: take_rows(rows, indices), (table,))
+    assert torch.autograd.gradcheck(lambda rows: TakeRows.apply(rows, indices), (table,))
 
 
 def test_the_gradient_of_learned_positions_keeps_single_precision_under_autocast() -> None:
     table = torch.zeros(4, 8, requires_grad=True)
     indices = torch.zeros(1, 257, dtype=torch.int64)  # bf16 cannot count to 257
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        take_rows(table, indices).sum().backward()
+        TakeRows.apply(table, indices).sum().backward()
     assert table.grad is not None
     assert table.grad[0].eq(257).all()
+
+
+def test_learned_positions_take_their_rows_so_on_every_device_but_a_cpu() -> None:
+    table = torch.zeros(4, 8, device="meta", requires_grad=True)
+    taken = take_rows(table, torch.zeros(1, 3, dtype=torch.int64, device="meta"))
+    assert taken.grad_fn is not None
+    assert "TakeRows" in taken.grad_fn.name()
 
 
 class _Operators(TorchDispatchMode):
@@ -113,7 +120,7 @@ def test_the_gradient_of_learned_positions_adds_up_no_rows_one_by_one() -> None:
     grid = Grid(4, 4)
     position = POSITIONS.get("learned").component(ComponentParams(), grid, 8, 2)
     with _Operators() as seen:
-        position.add(torch.zeros(3, 5, 8), torch.zeros(3, 5, dtype=torch.int64)).sum().backward()
+        TakeRows.apply(position.position_embedding, torch.zeros(3, 5, dtype=torch.int64)).sum().backward()
     assert not [name for name in seen.names if "index_put" in name or "scatter" in name]
 
 

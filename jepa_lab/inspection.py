@@ -202,12 +202,12 @@ def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
         "images": inspection.images.sentence(),
         "stored images": f"{inspection.stored_side} x {inspection.stored_side} pixels (data.resize), "
         f"{in_words(inspection.stored_bytes)} for training",
-        "steps": f"{inspection.total_steps:,} ({inspection.steps_per_epoch:,} an epoch), "
+        "steps": f"{inspection.total_steps:,} ({inspection.steps_per_epoch:,} per epoch), "
         f"warm-up {inspection.warmup_steps:,}",
         "context patches drawn": patches(masks.drawn_context),
         "context patches seen": patches(masks.context),
-        "target patches a block": patches(masks.target),
-        "target patches an image": f"mean {masks.target_union_mean:.1f}",
+        "target patches per block": patches(masks.target),
+        "target patches per image": f"mean {masks.target_union_mean:.1f}",
         "patches never used": f"{masks.never_used:.1%} of the grid (over {masks.num_images:,} images)",
     }
     console = Console(highlight=False)

@@ -247,7 +247,7 @@ def _note_environment(folder: RunFolder, now: dict[str, Any], checkpoint: Checkp
     try:
         before = None if checkpoint is None else folder.read_environment()
     except RunFolderError as error:
-        notes.append(f"{error}: it is written anew, and what this machine has in common with the first is not known")
+        notes.append(f"{error}: it is written again, and what this machine has in common with the first is not known")
         before = None
     if before is None:
         folder.write_environment(now)

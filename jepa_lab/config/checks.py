@@ -312,7 +312,7 @@ def _check_probe_size(loaded: LoadedPipeline) -> None:
     if side**2 > MAX_PATCHES:
         raise loaded.error(
             "probe.image_size",
-            f"probe.image_size / encoder.patch_size gives {side}x{side} = {side**2:,} patches an image, and at most "
+            f"probe.image_size / encoder.patch_size gives {side}x{side} = {side**2:,} patches per image, and at most "
             f"{MAX_PATCHES:,} are possible; lower probe.image_size",
             "encoder.patch_size",
         )
@@ -334,7 +334,7 @@ def _check_patches(loaded: LoadedPipeline, grid: Grid) -> None:
     if grid.num_patches > MAX_PATCHES:
         raise loaded.error(
             "data.image_size",
-            f"data.image_size / encoder.patch_size gives {grid} = {grid.num_patches:,} patches an image, and at most "
+            f"data.image_size / encoder.patch_size gives {grid} = {grid.num_patches:,} patches per image, and at most "
             f"{MAX_PATCHES:,} are possible; lower data.image_size, or raise encoder.patch_size",
             "encoder.patch_size",
         )

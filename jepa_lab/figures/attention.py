@@ -74,7 +74,7 @@ def draw_attention(images: Tensor, weights: Tensor, view: AttentionView, out: Pa
     for row, image, image_maps in zip(axes, images.cpu(), maps, strict=True):
         _draw_row(figure, row, image, image_maps, view)
     figure.suptitle(view.title, fontsize=12)
-    figure.supxlabel("colour: times the attention that each patch would have if all had the same", fontsize=9)
+    figure.supxlabel("colour: attention relative to a uniform distribution (1 = uniform)", fontsize=9)
     write_png(figure, out)
 
 

@@ -107,7 +107,7 @@ class Mirror:
         try:
             self._find_run(self._client)
         except RunUnknown as error:
-            _log.warning("starting the record anew, because the tracker answered: %s", error)
+            _log.warning("starting the record again, because the tracker answered: %s", error)
             self.cursor = new_cursor(self.description)
             self._find_run(self._client)
         return self._client

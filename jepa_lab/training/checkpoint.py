@@ -146,7 +146,7 @@ class CheckpointStore:
         """
         steps = self.steps()
         if not steps:
-            raise RunFolderError(f"{self.folder} holds no checkpoint; start the run anew")
+            raise RunFolderError(f"{self.folder} holds no checkpoint; start the run again")
         if step is not None and step not in steps:
             known = ", ".join(map(str, steps))
             raise RunFolderError(f"{self.folder} holds no checkpoint of step {step}; it holds those of step {known}")

@@ -143,7 +143,7 @@ def test_running_out_of_memory_while_loading_is_exit_code_3(
 def test_check_prints_the_resolved_yaml_and_the_numbers_that_follow(tmp_path: Path) -> None:
     result = invoke("check", write_tiny(tmp_path), "training.epochs=4")
     assert result.exit_code == 0, result.output
-    for text in ("epochs: 4", "name: multi_block", "4x4 = 16 patches", "parameters", "GFLOP", "20 (5 an epoch)",
+    for text in ("epochs: 4", "name: multi_block", "4x4 = 16 patches", "parameters", "GFLOP", "20 (5 per epoch)",
                  "context patches", "patches never used"):  # fmt: skip
         assert text in result.output
 

@@ -146,7 +146,7 @@ class CelebA(ImageDataset):
         if missing:
             raise DataError(
                 f"{self._folder / IMAGES} lacks {len(missing)} of the {len(parts)} images of CelebA (such as "
-                f"{missing[0]}); remove the folder, and it is unpacked anew from {ARCHIVE}"
+                f"{missing[0]}); remove the folder, and it is unpacked again from {ARCHIVE}"
             )
 
     def _published(self) -> dict[str, tuple[str, str]]:

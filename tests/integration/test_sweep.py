@@ -31,7 +31,7 @@ from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.studies import Studies, open_studies
 from jepa_lab.sweeps.study import open_storage
 from jepa_lab.sweeps.sweep import Sweep, SweepOutcome, SweepSettings, run_sweep
-from jepa_lab.tracking.base import TRACKERS
+from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
@@ -244,7 +244,12 @@ def test_a_second_ctrl_c_waits_for_no_tracker(tmp_path: Path, monkeypatch: pytes
         raise StopRequested(signal.SIGINT)
 
     monkeypatch.setattr(Sweep, "perform", perform)
-    monkeypatch.setattr(TRACKERS.get("none").component, "close", lambda tracker, seconds: waits.append(seconds))
+
+    def close(tracker: Tracker, seconds: float, *say: object) -> MirrorState:
+        waits.append(seconds)
+        return MirrorState()
+
+    monkeypatch.setattr(TRACKERS.get("none").component, "close", close)
     file = write_ablation(tmp_path)
     with pytest.raises(RunInterrupted, match="run the same command again to resume"):
         sweep(file, tmp_path / "sweeps")

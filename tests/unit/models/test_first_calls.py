@@ -22,6 +22,6 @@ def test_a_compiled_model_is_one_graph_before_and_after_the_components_were_look
     first = compiled(images, masks, count).loss
     assert "_calls_seen" not in model.loss.__dict__
     assert torch.equal(model(images, masks, count).loss, first)
-    assert model.loss.__dict__["_calls_seen"] == {"per_patch"}
+    assert "per_patch" in model.loss.__dict__["_calls_seen"]
     assert torch.equal(compiled(images, masks, count).loss, first)
     assert counters["stats"]["unique_graphs"] == 1

@@ -261,7 +261,7 @@ def test_the_end_of_a_run_says_what_it_waits_for_and_what_to_do_instead(folder: 
     (line,) = said
     assert "http://host" in line
     assert f"jepa-lab sync {folder.path}" in line
-    assert "at most" in line
+    assert "for up to" in line
     assert "secret" not in line
     tracker._process.kill()
     tracker._process.wait()

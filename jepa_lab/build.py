@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +61,6 @@ from jepa_lab.training.team import Alone, Team
 from jepa_lab.training.timetable import Timetable
 
 CPU = torch.device("cpu")
-_NAMED_FILES = 100
 _FITTED_AT_ONCE = 256
 
 
@@ -258,32 +256,6 @@ def _stored_dataset(source: DataSource, image_size: int, resize: int | None, siz
 def probe_image_size(pipeline: Pipeline) -> int:
     """Height and width of the images that are probed on, in pixels."""
     return pipeline.data.image_size if pipeline.probe.image_size is None else pipeline.probe.image_size
-
-
-def skipped_record(data: PreparedData, probe_data: PreparedData) -> dict[str, Any]:
-    """What result.json says about files that were left out: how many, and the first by name."""
-    record = {"skipped_images": _skipped(data)}
-    if probe_data is not data:
-        record["probe_skipped_images"] = _skipped(probe_data)
-    return record
-
-
-def _skipped(data: PreparedData) -> dict[str, Any]:
-    return {"count": len(data.skipped), "files": [image.name for image in data.skipped[:_NAMED_FILES]]}
-
-
-def images_record(data: PreparedData, probe_data: PreparedData) -> dict[str, Any]:
-    """What result.json says about the splits: how many images each has, and what is to be known about them."""
-    record = {"images": _images(data)}
-    if probe_data is not data:
-        record["probe_images"] = _images(probe_data)
-    return record
-
-
-def _images(data: PreparedData) -> dict[str, Any]:
-    counts, findings = data.counts, data.findings
-    splits = {**asdict(counts), "in_words": counts.sentence()}
-    return {**splits, "notes": list(data.told), "unread_files": dict(findings.unread)}
 
 
 def surveys_of(data: PreparedData, probe_data: PreparedData) -> dict[str, Survey]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from jepa_lab.build import build_model, images_record, prepare_data, prepare_probe_data, skipped_record
+from jepa_lab.build import build_model, prepare_data, prepare_probe_data
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import LoadedPipeline, changed_keys, load_pipeline, load_resolved
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.survey import Survey, load_surveys
+from jepa_lab.data_record import data_record
 from jepa_lab.errors import ConfigError, RunFolderError, printable
 from jepa_lab.evaluation import check_probes, final_evaluation, probe_splits
 from jepa_lab.tracking.atomic import explained_writes
@@ -100,7 +101,7 @@ def _probe(
     summary, details = final_evaluation(
         pipeline, model.to(compute.device), probe_data, compute, figures, announce=lambda text: print(text, flush=True)
     )
-    return summary, details | skipped_record(data, probe_data) | images_record(data, probe_data)
+    return summary, details | data_record(data, probe_data)
 
 
 def divided_as_trained(pipeline: Pipeline, folder: RunFolder) -> Pipeline:

@@ -26,10 +26,8 @@ from jepa_lab.build import (
     build_step,
     build_timetable,
     fit_target,
-    images_record,
     prepare_data,
     prepare_probe_data,
-    skipped_record,
     surveys_of,
 )
 from jepa_lab.config.checks import check_pipeline, check_regularizer
@@ -41,6 +39,7 @@ from jepa_lab.data.base import DATASETS
 from jepa_lab.data.order import Batches
 from jepa_lab.data.resident import channel_record
 from jepa_lab.data.survey import Survey, load_surveys, save_surveys
+from jepa_lab.data_record import data_record
 from jepa_lab.errors import (
     DataError,
     JepaLabError,
@@ -488,8 +487,7 @@ class Run:
         """What result.json says about the images, however the run ended."""
         return {
             **channel_record(self.data.mean, self.data.std),
-            **skipped_record(self.data, self.probe_data),
-            **images_record(self.data, self.probe_data),
+            **data_record(self.data, self.probe_data),
         }
 
     def _build_pretraining(

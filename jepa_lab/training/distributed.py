@@ -199,7 +199,7 @@ class Processes(Team):
             return
         self._ended = True
         if own is not None and (self.leads or not isinstance(own, (JepaLabError, StopRequested))):
-            raise own  # also the traceback of a mistake of ours, wherever it happened
+            raise own  # also the traceback of a bug in jepa-lab, wherever it happened
         if self.leads:
             raise errors[0]
         raise AgreedEnd(_exit_code(errors[0])) from own

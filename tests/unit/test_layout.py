@@ -24,7 +24,7 @@ LAYERS = [
     {"training"},
     {"config"},
     {"build"},
-    {"inspection", "evaluation", "mask_picture", "catalogue"},
+    {"inspection", "evaluation", "mask_picture", "catalogue", "data_record"},
     {"run", "reprobe", "summary", "interop"},
     {"resume", "attention_picture"},
     {"reports"},

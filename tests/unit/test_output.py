@@ -85,6 +85,10 @@ def test_a_broken_standard_error_is_as_harmless(monkeypatch: pytest.MonkeyPatch)
     with full_disk() as out, broken_pipe() as errors, streams(out, errors, monkeypatch):
         print("lost")
         print("lost, too", file=sys.stderr)
+        sys.stderr.flush()
+        lost = lost_output()
+    assert lost is not None
+    assert lost.errno == errno.ENOSPC, "the first failure is remembered"
 
 
 def test_nothing_is_lost_on_the_way_to_a_non_blocking_pipe_that_is_read_slowly(

@@ -119,3 +119,25 @@ def test_when_nothing_fits_the_message_says_what_was_found_and_what_is_read(tmp_
     assert "convert the pictures to JPEG or PNG" in message
     for layout in ("ROOT/train/<class>/IMAGES", "ROOT/<class>/IMAGES", "at any depth"):
         assert layout in message
+
+
+REFUSED = {
+    "nothing there": ((), FolderChoice()),
+    "one class": (("train/a/1.png",), FolderChoice()),
+    "one class, asked for": (("cat/1.png", "0.png"), FOLDERS),
+    "images beside class folders": (("train/a/1.png", "train/b/1.png", "train/0.png"), FolderChoice()),
+    "no class folders, asked for": (("train/1.png",), FOLDERS),
+    "an empty class": (("train/a/1.png", "train/b/x.txt"), FolderChoice()),
+    "a class called train": (("bus/1.png", "car/1.png", "train/1.png"), FolderChoice()),
+    "one level down": (("in/train/a/1.png", "in/train/b/1.png", "in/test/a/1.png"), FolderChoice()),
+    "two training folders": (("train/a/1.png", "training/b/1.png"), FolderChoice()),
+    "a class that training lacks": (("train/a/1.png", "train/b/1.png", "test/c/1.png"), FolderChoice()),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_whatever_is_wrong_with_a_folder_the_setting_that_named_it_is_blamed(tmp_path: Path, case: str) -> None:
+    files, reading = REFUSED[case]
+    with pytest.raises(DataError) as caught:
+        find_image_tree(make(tmp_path, *files), reading)
+    assert "root" in caught.value.keys

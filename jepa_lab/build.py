@@ -51,14 +51,17 @@ from jepa_lab.registry import ComponentParams
 from jepa_lab.regularizers.base import REGULARIZERS
 from jepa_lab.targets.base import TARGETS, Target
 from jepa_lab.training.batch_maker import BatchMaker
+from jepa_lab.training.capture import CapturedStep, CudaGraphs
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.ema.base import EMA_SCHEDULES
-from jepa_lab.training.finite import FiniteGate
+from jepa_lab.training.finite import FiniteGate, StepSums
 from jepa_lab.training.optimizer import build_optimizer
 from jepa_lab.training.schedules import Schedules
 from jepa_lab.training.step import TrainingStep
+from jepa_lab.training.step_numbers import StepNumbers
 from jepa_lab.training.team import Alone, Team
 from jepa_lab.training.timetable import Timetable
+from jepa_lab.training.whole_step import WholeStep
 
 CPU = torch.device("cpu")
 _FITTED_AT_ONCE = 256
@@ -285,7 +288,7 @@ def build_batch_maker(
         mask_generator=build_generator(seed, "masks", device),
         batch_size=batch_size,
         rows=team.rows(batch_size),
-        fixed_shapes=compute.compile,
+        fixed_shapes=compute.fixed_shapes,
     )
 
 
@@ -459,14 +462,39 @@ def build_step(
     """
     team = Alone() if team is None else team
     compiled = torch.compile(model) if compute.compile else model
+    optimizer = build_optimizer(model, pipeline.optimizer)
     return TrainingStep(
         model=model,
         forward=team.replicate(compiled, compute.device),
-        optimizer=build_optimizer(model, pipeline.optimizer),
-        schedules=build_schedules(pipeline, steps_per_epoch),
+        optimizer=optimizer,
+        numbers=StepNumbers(optimizer, build_schedules(pipeline, steps_per_epoch), compute.device),
         gate=FiniteGate.open(compute.device, compute.precision),
         compute=compute,
         parts=pipeline.training.accumulation_steps,
         clip_norm=pipeline.training.gradient_clip_norm,
         team=team,
     )
+
+
+def build_whole_step(
+    pipeline: Pipeline,
+    model: IJepa,
+    images: Batches,
+    mean: Tensor,
+    std: Tensor,
+    compute: Compute,
+    team: Team | None = None,
+) -> WholeStep:
+    """The whole step of a model that is on its device: captured where `compute` says so.
+
+    Args:
+        images: of `build_batches`. mean, std: as for `build_batch_maker`. team: as for `build_step`.
+    """
+    team = Alone() if team is None else team
+    step = build_step(pipeline, model, compute, images.steps_per_epoch, team)
+    batches = build_batch_maker(pipeline, images, mean, std, compute, team)
+    sums = StepSums(compute.device)
+    if not compute.capture:
+        return WholeStep(batches, step, sums)
+    required = pipeline.training.capture == "on"
+    return CapturedStep(batches, step, sums, CudaGraphs(compute.device), required)

@@ -20,11 +20,10 @@ import torch
 
 from jepa_lab.build import (
     PreparedData,
-    build_batch_maker,
     build_batches,
     build_model,
-    build_step,
     build_timetable,
+    build_whole_step,
     fit_target,
     prepare_data,
     prepare_probe_data,
@@ -67,7 +66,6 @@ from jepa_lab.tracking.store_choice import RecordedPlace
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.checkpointer import Checkpointer, RunIdentity
 from jepa_lab.training.devices import Compute, memory_errors, resolve_compute
-from jepa_lab.training.finite import StepSums
 from jepa_lab.training.followers import UnwrittenCheckpoints, UnwrittenMetrics
 from jepa_lab.training.phases import LOADING, PREPARING, PhaseSeconds
 from jepa_lab.training.pretrain import Pretraining, RunCollapsed
@@ -272,6 +270,12 @@ def check_team(loaded: LoadedPipeline, team: Team) -> None:
             f"training.accumulation_steps={training.accumulation_steps} part(s); change one of the three",
             "training.accumulation_steps",
         )
+    if team.size > 1 and training.capture == "on":
+        raise loaded.error(
+            "training.capture",
+            f"training.capture=on captures the step of one process, and torchrun has started {team.size}; use "
+            "training.capture=auto",
+        )
     check_regularizer(loaded, team.size)
 
 
@@ -445,6 +449,8 @@ class Run:
                 pretraining.checkpointer.restore(self.checkpoint)
             first, total = pretraining.state.step, pretraining.timetable.total_steps
             logger.info("training from step %d to %d on %s", first, total, self.team.describe(self.compute))
+            if self.team.size > 1 and self.compute.device.type == "cuda":
+                logger.info("the step is not captured as a graph: %d processes train together", self.team.size)
             phases.add(PREPARING, time.monotonic() - began)
             pretraining.run()
             images.close()
@@ -477,6 +483,7 @@ class Run:
             "best_online_probe": {"step": state.best_step, "accuracy": state.best_online_probe},
             "collapsed": online.collapsed,
             "encoder": encoder_record(self.pipeline, len(self.data.mean)),
+            "step": {"compiled": self.compute.compile, "captured": pretraining.whole_step.captured},
             **self._data_record(),
             "seconds": phases.to_dict(total),
             "total_seconds": total,
@@ -500,17 +507,15 @@ class Run:
         phases: PhaseSeconds,
     ) -> Pretraining:
         pipeline, team = self.pipeline, self.team
-        timetable, sums = build_timetable(pipeline, images.steps_per_epoch), StepSums(self.compute.device)
-        step = build_step(pipeline, model, self.compute, images.steps_per_epoch, team)
-        batches = build_batch_maker(pipeline, images, self.data.mean, self.data.std, self.compute, team)
+        timetable = build_timetable(pipeline, images.steps_per_epoch)
+        whole = build_whole_step(pipeline, model, images, self.data.mean, self.data.std, self.compute, team)
         store = (CheckpointStore if team.leads else UnwrittenCheckpoints)(self.folder.checkpoints)
         return Pretraining(
             timetable=timetable,
-            batches=batches,
-            step=step,
+            whole_step=whole,
             evaluation=online,
-            checkpointer=Checkpointer(store, self._identity(), step, batches, sums, online, metrics),
-            log=TrainingLog(timetable, batches.batch_size, metrics, display, sums, phases),
+            checkpointer=Checkpointer(store, self._identity(), whole.step, whole.batches, whole.sums, online, metrics),
+            log=TrainingLog(timetable, whole.batches.batch_size, metrics, display, whole.sums, phases),
             team=team,
             stop_file=self.folder.stop_file,
             stop_on_collapse=pipeline.training.stop_on_collapse,

@@ -39,6 +39,18 @@ class Batch(NamedTuple):
     indices: Tensor
     sizes: Tensor | None
 
+    def clone(self) -> Batch:
+        """A copy with memory of its own."""
+        return Batch(self.images.clone(), self.indices.clone(), None if self.sizes is None else self.sizes.clone())
+
+    def copy_(self, other: Batch) -> None:
+        """Take over the images of another batch of the same shape, in place."""
+        self.images.copy_(other.images)
+        self.indices.copy_(other.indices)
+        if self.sizes is not None:
+            assert other.sizes is not None, "all batches of a data set have sizes, or none"
+            self.sizes.copy_(other.sizes)
+
 
 class Batches(Protocol):
     """An endless sequence of batches on the device of the training."""

@@ -170,19 +170,18 @@ class IJepa(nn.Module):
         return _Outcome(loss, predictions.to(dtype), wanted)
 
     @torch.no_grad()
-    def update_target_encoder(self, momentum: float, apply: Tensor) -> None:
-        """EMA step: target = momentum * target + (1 - momentum) * context, over parameters.
+    def update_target_encoder(self, weight: Tensor) -> None:
+        """EMA step: target = (1 - weight) * target + weight * context, over parameters.
 
         Args:
-            momentum: EMA decay in [0, 1]; 1 freezes the target encoder.
-            apply: scalar tensor, 1 to update, 0 to leave the weights as they are (decided on the device).
+            weight: scalar tensor in [0, 1], 1 - momentum; 0 leaves the target encoder as it is.
         """
         target: list[Tensor] = list(self.target_encoder.parameters())
         if self.hierarchy is not None:
             target += self.hierarchy.target_pyramid.parameters()
         context: list[Tensor] = list(self.encoder_parameters())
         step = list(torch._foreach_sub(context, target))
-        torch._foreach_mul_(step, (1 - momentum) * apply.to(step[0].dtype))
+        torch._foreach_mul_(step, weight.to(step[0].dtype))
         torch._foreach_add_(target, step)
 
 

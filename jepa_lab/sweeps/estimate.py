@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from jepa_lab.build import build_augmentation, build_dataset, build_model, build_sampler, build_step
+from jepa_lab.build import build_dataset, build_model, build_whole_step
 from jepa_lab.config.loading import LoadedPipeline
-from jepa_lab.data.resident import normalize, to_float
+from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.inspection import inspect_pipeline
 from jepa_lab.randomness import build_generator
 from jepa_lab.registry import ComponentParams
@@ -91,17 +91,15 @@ def training_seconds(loaded: LoadedPipeline) -> float:
     inspection = inspect_pipeline(loaded)
     channels, size = build_dataset(pipeline.data, pipeline.data.image_size).num_channels, inspection.stored_side
     batch_size, device = pipeline.training.batch_size, compute.device
+    pixels = torch.randint(256, (batch_size, channels, size, size), dtype=torch.uint8)
+    mean, std = torch.full((channels,), 0.5), torch.full((channels,), 0.25)
     with memory_errors(pipeline.training):
+        images = ResidentBatches(pixels, batch_size, build_generator(0, "order"), device)
         model = build_model(pipeline, channels).to(device)
-        step = build_step(pipeline, model, compute, inspection.steps_per_epoch)
-        augmentation, sampler = build_augmentation(pipeline), build_sampler(pipeline)
-        augmenting, masking = (build_generator(0, name, device) for name in ("augmentation", "masks"))
-        pixels = torch.randint(256, (batch_size, channels, size, size), dtype=torch.uint8, device=device)
-        mean, std = torch.full((channels,), 0.5, device=device), torch.full((channels,), 0.25, device=device)
+        take = build_whole_step(pipeline, model, images, mean, std, compute)
         started = 0.0
         for number in range(1, _WARM_STEPS + _TIMED_STEPS + 1):
-            masks = sampler.sample(batch_size, masking, compiled=compute.compile)
-            step(normalize(augmentation(to_float(pixels), None, augmenting), mean, std), masks, number)
+            take(images.next(), number)
             if number == _WARM_STEPS:
                 compute.synchronize()
                 started = time.perf_counter()

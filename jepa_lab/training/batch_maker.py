@@ -44,7 +44,7 @@ class BatchMaker:
         augmentation_generator, mask_generator: on the device; the data order has its own, in `order`.
         drop_path: decides for the whole batch, on the device; None where nothing is dropped.
         batch_size: B, of all processes together. rows: those of this process.
-        fixed_shapes: masks keep their largest shape, because a compiled step takes them.
+        fixed_shapes: masks keep their largest shape, because a compiled or captured step takes them.
     """
 
     order: Batches
@@ -84,6 +84,11 @@ class BatchMaker:
         if first:
             require_augmented(self.augmentation, augmented, batch.images)
         return augmented
+
+    def generators(self) -> list[torch.Generator]:
+        """Those on the device, which `make` draws from."""
+        dropping = [] if self.drop_path is None else [self.drop_path.generator]
+        return [self.augmentation_generator, self.mask_generator, *dropping]
 
     def position(self) -> BatchPosition:
         """Where the order stands: after the images that were given out."""

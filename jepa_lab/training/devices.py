@@ -26,11 +26,24 @@ class Compute:
     Attributes:
         precision: fp32, bf16 or fp16.
         compile: whether the model is compiled.
+        capture: whether the whole step is captured as a CUDA graph, if it can be.
     """
 
     device: torch.device
     precision: str
     compile: bool
+    capture: bool = False
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether masks must keep their largest shape, whatever is drawn."""
+        return self.compile or self.capture
+
+    @property
+    def preparation(self) -> str:
+        """What the first step does beside computing, in words."""
+        done = " and ".join(word for word, does in (("compiling", self.compile), ("capturing", self.capture)) if does)
+        return f"{done} the training step" if done else "first step"
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which forward passes run."""
@@ -68,7 +81,12 @@ def resolve_compute(settings: TrainingSettings) -> Compute:
         DeviceError: if a device that was asked for by name, or what compiling on it needs, is not here.
     """
     device = _resolve_device(settings.device)
-    return Compute(device, _resolve_precision(settings.precision, device), _resolve_compile(settings.compile, device))
+    return Compute(
+        device,
+        _resolve_precision(settings.precision, device),
+        _resolve_compile(settings.compile, device),
+        _resolve_capture(settings.capture, device),
+    )
 
 
 def resume_compute(settings: TrainingSettings, device: str, precision: str) -> Compute:
@@ -159,6 +177,16 @@ def _resolve_compile(choice: str, device: torch.device) -> bool:
             keys=[Key("compile", "training")],
         )
     return choice == "on"
+
+
+def _resolve_capture(choice: str, device: torch.device) -> bool:
+    if choice == "on" and device.type != "cuda":
+        raise DeviceError(
+            f"training.capture=on captures CUDA graphs, and the device is {device}; use training.device=cuda, or "
+            "training.capture=auto",
+            keys=[Key("capture", "training")],
+        )
+    return choice != "off" and device.type == "cuda"
 
 
 def _missing_for_compiling(device: torch.device) -> str | None:

@@ -104,7 +104,7 @@ class Processes(Team):
             )
         own = torch.device("cuda", local)
         torch.cuda.set_device(own)
-        return replace(compute, device=own)
+        return replace(compute, device=own, capture=False)  # collectives of the host lie between the kernels
 
     def replicate(self, model: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
         if self._gradients is None:

@@ -43,8 +43,11 @@ class FiniteGate:
         scale = torch.full((), 65536.0 if scaling else 1.0, device=device)
         return cls(TOLERATED_FP16_SKIPS if scaling else 1, scaling, zero(), zero(), scale, zero())
 
-    def judge(self, loss: Tensor, gradient_norm: Tensor, step: int) -> Tensor:
+    def judge(self, loss: Tensor, gradient_norm: Tensor, step: Tensor | int) -> Tensor:
         """Whether to refuse this step's update: scalar float32, 0 or 1.
+
+        Args:
+            step: number of the step; a scalar tensor where it must not be baked into a graph.
 
         The gate's own tensors change in place, so that whoever holds them sees what it decided.
         """

@@ -7,18 +7,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jepa_lab.data.order import BatchPosition
+from jepa_lab.data.order import Batch, BatchPosition
 from jepa_lab.errors import RunPruned, RunStopped
 from jepa_lab.interruption import StopRequested
-from jepa_lab.maskers.base import Masks
-from jepa_lab.training.batch_maker import BatchMaker, TrainingBatch
 from jepa_lab.training.checkpointer import Checkpointer
 from jepa_lab.training.evaluator import Evaluation, Evaluator
 from jepa_lab.training.phases import CHECKPOINTS, FIRST_EVALUATION, FIRST_STEP, PROBE_EPOCHS, TRAINING
-from jepa_lab.training.step import StepStatistics, TrainingStep
 from jepa_lab.training.team import Team
 from jepa_lab.training.timetable import Timetable
 from jepa_lab.training.training_log import TrainingLog
+from jepa_lab.training.whole_step import StepOutcome, WholeStep
 
 
 class RunCollapsed(RunStopped):
@@ -38,8 +36,7 @@ class Pretraining:
     """
 
     timetable: Timetable
-    batches: BatchMaker
-    step: TrainingStep
+    whole_step: WholeStep
     evaluation: Evaluator
     checkpointer: Checkpointer
     log: TrainingLog
@@ -49,6 +46,7 @@ class Pretraining:
 
     def __post_init__(self) -> None:
         self.state = self.checkpointer.state
+        self.batches, self.step = self.whole_step.batches, self.whole_step.step
 
     def run(self) -> None:
         """Train from the present state to the last step.
@@ -77,30 +75,29 @@ class Pretraining:
     def _train(self) -> None:
         clock, before = self.state.clock, self.state.clock.seconds()
         self.log.begin(self.state.step, before)
-        self.log.display.phase("compiling the training step" if self.step.compute.compile else "first step")
+        self.log.display.phase(self.step.compute.preparation)
         clock.start()
         for step in range(self.state.step + 1, self.timetable.total_steps + 1):
             batch = self._next_batch(step)
-            with self.team.computing():
-                statistics = self.step(batch.images, batch.masks, step, batch.drop_path)
+            outcome = self.whole_step(batch, step)
             if FIRST_STEP not in self.log.phases:
                 now = clock.seconds()
                 self.log.phases.add(FIRST_STEP, now - before)
                 before = now
             with self.team.reporting():
-                self.after_step(step, statistics, batch.masks)
+                self.after_step(step, outcome)
         self._stop_if_asked(self.timetable.total_steps, self.batches.position())
         clock.stop()
         self.log.phases.add(TRAINING, clock.seconds() - before)
 
-    def _next_batch(self, step: int) -> TrainingBatch:
-        """The batch of a step that all processes can take, unless one of them has been asked to stop."""
-        stop, position, images = self.team.stop, self.batches.position(), None
+    def _next_batch(self, step: int) -> Batch:
+        """The images of a step that all processes can take, unless one of them has been asked to stop."""
+        stop, position, batch = self.team.stop, self.batches.position(), None
         with self.team.reporting():
             try:
                 # Files may hang for ever: a signal ends the waiting, and the run is saved as it was before.
                 with stop.released():
-                    images = self.batches.next_images()
+                    batch = self.batches.next_images()
             except StopRequested:
                 pass  # it is in `received`, and the other processes have to hear of it
             except RunStopped:
@@ -108,19 +105,17 @@ class Pretraining:
                 if stop.received is None:
                     raise
         self._stop_if_asked(step - 1, position)
-        assert images is not None, "a signal has stopped the run"
-        with self.team.reporting():
-            return self.batches.make(images)
+        assert batch is not None, "a signal has stopped the run"
+        return batch
 
-    def after_step(self, step: int, statistics: StepStatistics, masks: Masks) -> None:
+    def after_step(self, step: int, outcome: StepOutcome) -> None:
         """Count a step that was taken, and log, evaluate and save where it is due."""
         self.state.step = step
         self.log.stepped(step, self.state.clock.seconds())
-        self.log.sums.add(statistics.loss, statistics.refused)
         if self.timetable.logs(step):
             self._stop_if_not_finite(step)
             self.step.compute.synchronize()  # the one place where the host waits for the device
-            self.log.write_row(step, self.step, statistics, masks, self.state.clock.seconds())
+            self.log.write_row(step, self.step, outcome, self.state.clock.seconds())
         if self.timetable.saves(step):
             self.state.clock.stop()
             self._measure_and_save(step)
@@ -210,4 +205,4 @@ class Pretraining:
             raise RunPruned(f"ended at {moment}, because {self.stop_file} asks for it")
 
     def _moment(self, step: int) -> str:
-        return f"at step {step} (learning rate {self.step.schedules.learning_rate(max(step, 1)):.3g})"
+        return f"at step {step} (learning rate {self.step.numbers.schedules.learning_rate(max(step, 1)):.3g})"

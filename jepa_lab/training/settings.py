@@ -33,6 +33,11 @@ class TrainingSettings(ComponentParams):
         "auto", description="auto is bf16 where the device computes in it, else fp32; fp16 scales the loss."
     )
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the model; auto: on CUDA only.")
+    capture: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Capture the whole step as one CUDA graph, so that the GPU never waits for Python: where the step "
+        "can be captured and one process trains (auto), or else it is an error (on).",
+    )
     activation_checkpointing: bool = Field(
         False,
         strict=True,

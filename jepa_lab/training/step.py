@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -13,8 +13,8 @@ from jepa_lab.maskers.base import Masks
 from jepa_lab.models.ijepa import IJepa, Prediction
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.finite import FiniteGate
-from jepa_lab.training.optimizer import gated_step, set_schedule
-from jepa_lab.training.schedules import Schedules
+from jepa_lab.training.optimizer import gated_step
+from jepa_lab.training.step_numbers import StepNumbers
 from jepa_lab.training.team import Alone, Team
 
 
@@ -37,8 +37,11 @@ class StepStatistics:
 class TrainingStep:
     """Everything that a step changes, and how it changes it.
 
+    Its call reads tensors alone, of the batch and of `numbers`; the host waits for none of them.
+
     Attributes:
         forward: the model as it is called: compiled or not, replicated by the team or not.
+        numbers: of the step that comes next; whoever calls sets them before.
         parts: micro-batches that a batch is computed in; the result is that of the whole batch.
         clip_norm: largest norm of all gradients together, or None.
         team: the processes that compute a batch together; the result is that of one.
@@ -47,23 +50,21 @@ class TrainingStep:
     model: IJepa
     forward: Callable[..., Prediction]
     optimizer: torch.optim.AdamW
-    schedules: Schedules
+    numbers: StepNumbers
     gate: FiniteGate
     compute: Compute
     parts: int
     clip_norm: float | None
     team: Team = field(default_factory=Alone)
 
-    def __call__(self, images: Tensor, masks: Masks, step: int, drop_path: Tensor | None = None) -> StepStatistics:
-        """Train on a batch.
+    def __call__(self, images: Tensor, masks: Masks, drop_path: Tensor | None = None) -> StepStatistics:
+        """Train on a batch, with what `numbers` says.
 
         Args:
             images: this process's rows of the batch, [B / processes, C, H, W] float, channel-normalised, augmented.
             masks: of all B images.
-            step: number of this step, from 1.
             drop_path: [B, depth, 2] of all B images, see `IJepa.forward`.
         """
-        set_schedule(self.optimizer, self.schedules, step)
         num_valid = self.model.count_targets(masks)
         rows = self.team.rows(len(masks))
         masks, drop_path = masks[rows], None if drop_path is None else drop_path[rows]
@@ -83,11 +84,20 @@ class TrainingStep:
         measured = {name: self.team.sum(value) for name, value in measured.items()}
         loss = measured.pop("loss")
         encoder_norm, predictor_norm = self._gradient_norms()
-        refused = self.gate.judge(loss, encoder_norm + predictor_norm, step)
-        gated_step(self.optimizer, refused)
+        refused = self.gate.judge(loss, encoder_norm + predictor_norm, self.numbers.step)
+        gated_step(self.optimizer, refused, self.numbers.shrinkage)
         self.optimizer.zero_grad(set_to_none=True)
-        self.model.update_target_encoder(self.schedules.ema_momentum(step), apply=1 - refused)
+        self.model.update_target_encoder(self.numbers.ema_weight * (1 - refused))
         return StepStatistics(loss, encoder_norm, predictor_norm, refused, measured)
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Steps within call the model as it is written, operator by operator."""
+        forward, self.forward = self.forward, self.model
+        try:
+            yield
+        finally:
+            self.forward = forward
 
     def _gradient_norms(self) -> tuple[Tensor, Tensor]:
         """Undo the loss scale, clip, and return the norms before clipping of encoder and predictor."""

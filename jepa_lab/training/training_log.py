@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from jepa_lab.maskers.base import Masks
 from jepa_lab.training.evaluator import Evaluation
 from jepa_lab.training.finite import StepSums
 from jepa_lab.training.pace import Pace
 from jepa_lab.training.phases import PhaseSeconds
 from jepa_lab.training.progress import LoggedNumbers, ProgressDisplay, TrainingPosition
-from jepa_lab.training.step import StepStatistics, TrainingStep
+from jepa_lab.training.step import TrainingStep
 from jepa_lab.training.timetable import Timetable
+from jepa_lab.training.whole_step import StepOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -74,15 +74,13 @@ class TrainingLog:
             TrainingPosition(step, timetable.total_steps, timetable.steps_per_epoch, self._pace.seconds_left())
         )
 
-    def write_row(
-        self, step: int, taken: TrainingStep, statistics: StepStatistics, masks: Masks, seconds: float
-    ) -> None:
+    def write_row(self, step: int, taken: TrainingStep, outcome: StepOutcome, seconds: float) -> None:
         """Write a row of metrics, for which the host has waited for the device.
 
         Args:
             taken: what the step was taken with.
         """
-        schedules = taken.schedules
+        schedules, statistics, masks = taken.numbers.schedules, outcome.statistics, outcome.masks
         speed = (step - self._row_step) * self.batch_size / max(seconds - self._row_seconds, 1e-9)
         loss = self.sums.mean_loss()
         metrics = {

@@ -27,7 +27,8 @@ from jepa_lab.training.ema.start_end import StartEndParams
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import build_optimizer
 from jepa_lab.training.schedules import OptimizerSettings, Schedules
-from jepa_lab.training.step import TrainingStep
+from jepa_lab.training.step import StepStatistics, TrainingStep
+from jepa_lab.training.step_numbers import StepNumbers
 
 FOLDER = Path(__file__).parent
 RENAMED = {
@@ -113,13 +114,22 @@ def build_reference_step(model: IJepa, **changes: object) -> TrainingStep:
         }
     )
     compute = Compute(torch.device("cpu"), "fp32", False)
+    optimizer = build_optimizer(model, settings)
     return TrainingStep(
         model=model,
         forward=model,
-        optimizer=build_optimizer(model, settings),
-        schedules=Schedules(settings, ema, epochs=2, steps_per_epoch=3),
+        optimizer=optimizer,
+        numbers=StepNumbers(optimizer, Schedules(settings, ema, epochs=2, steps_per_epoch=3), compute.device),
         gate=FiniteGate.open(compute.device, "fp32"),
         compute=compute,
         parts=1,
         clip_norm=None,
     )
+
+
+def take(
+    step: TrainingStep, images: Tensor, masks: Masks, number: int, drop_path: Tensor | None = None
+) -> StepStatistics:
+    """Take the step of a number."""
+    step.numbers.set(number)
+    return step(images, masks, drop_path)

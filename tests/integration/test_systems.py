@@ -25,8 +25,9 @@ from jepa_lab.positions.base import PositionEmbedding
 from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.training.checkpoint import CheckpointStore
-from jepa_lab.training.optimizer import build_optimizer, gated_step, set_schedule
+from jepa_lab.training.optimizer import build_optimizer, gated_step, scheduled_groups
 from jepa_lab.training.parameter_groups import Decay
+from jepa_lab.training.step_numbers import StepNumbers
 from tests.unit.data.files import write_tree
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -222,11 +223,11 @@ def test_nexus_groups_have_the_guide_s_learning_rates_and_weight_decays() -> Non
     pipeline = narrow(load("nexus_cifar10"))
     model = build_model(pipeline, 3)
     optimizer, schedules = build_optimizer(model, pipeline.optimizer), build_schedules(pipeline, steps_per_epoch=10)
-    set_schedule(optimizer, schedules, 400)
+    StepNumbers(optimizer, schedules, torch.device("cpu")).set(400)
     depth = len(model.context_encoder.blocks)
-    rates = {group["lr"] for group in optimizer.param_groups}
+    rates = {group["lr"].item() for group in optimizer.param_groups}
     assert sorted(rates) == pytest.approx([1.5e-4 * 0.75**layer for layer in range(depth, -1, -1)])
-    decays = {group["decay"]: group["weight_decay"] for group in optimizer.param_groups}
+    decays = {group.decay: group.weight_decay(schedules, 400) for group in scheduled_groups(optimizer)}
     assert decays == {Decay.ENCODER: 0.05, Decay.PREDICTOR: 0.04, Decay.NONE: 0.0}
     first, middle, last = (schedules.ema_momentum(step) for step in (1, 1501, 3001))
     assert (first, middle, last) == (pytest.approx(0.996), pytest.approx(0.998), pytest.approx(1.0))
@@ -249,10 +250,10 @@ def test_nexus_runs_clips_accumulates_watches_and_probes_with_few_labels_and_fin
             parts.append(len(images))
         return forward(self, images, *arguments, **more)
 
-    def note_norm(optimizer: torch.optim.Optimizer, refuse: torch.Tensor) -> None:
+    def note_norm(optimizer: torch.optim.Optimizer, refuse: torch.Tensor, shrinkage: torch.Tensor) -> None:
         gradients = [each.grad for group in optimizer.param_groups for each in group["params"]]
         norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
-        gated_step(optimizer, refuse)
+        gated_step(optimizer, refuse, shrinkage)
 
     monkeypatch.setattr(IJepa, "forward", note_part)
     monkeypatch.setattr(step_module, "gated_step", note_norm)

@@ -14,7 +14,7 @@ from jepa_lab.maskers.base import Masks
 from jepa_lab.models.drop_path import DropPath
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import Block
-from tests.golden.reference import Reference, build_reference_model, build_reference_step, load_reference
+from tests.golden.reference import Reference, build_reference_model, build_reference_step, load_reference, take
 from tests.integration.pipelines import load_tiny
 
 SIZE = ModelSize(24, 1, 3)
@@ -105,7 +105,7 @@ def test_accumulated_parts_drop_as_the_whole_batch_does(reference: Reference) ->
     for number in range(3):
         images, masks = reference.images(number), reference.masks(number)
         factors = drop.draw(len(images))
-        first, second = (step(images, masks, number + 1, factors) for step in (whole, parts))
+        first, second = (take(step, images, masks, number + 1, factors) for step in (whole, parts))
         assert second.loss.item() == pytest.approx(first.loss.item(), abs=1e-12)
     for name, tensor in whole.model.state_dict().items():
         assert torch.allclose(tensor, parts.model.state_dict()[name], atol=1e-12), name

@@ -95,7 +95,8 @@ def test_a_step_trains_every_weight_on_the_grid(sides: Sides, position: str, tmp
     masks = build_sampler(pipeline).sample(2, generator)
     images = torch.randn(2, 1, sides.image, sides.image, generator=generator)
     step = build_step(pipeline, model, Compute(torch.device("cpu"), "fp32", False), steps_per_epoch=1)
-    statistics = step(images, masks, 1)
+    step.numbers.set(1)
+    statistics = step(images, masks)
     assert statistics.refused == 0
     assert statistics.loss > 0
     unchanged = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}

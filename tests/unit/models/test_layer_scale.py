@@ -63,5 +63,5 @@ def test_a_pipeline_starts_its_factors_at_the_value_given_and_does_not_decay_the
 def test_the_target_encoder_follows_the_factors(tmp_path: Path) -> None:
     model = build_model(load_tiny(tmp_path, "encoder.layer_scale=0.5").pipeline, 1)
     model.context_encoder.blocks[0].scale1.gamma.data.fill_(1.0)
-    model.update_target_encoder(0.75, torch.tensor(1.0))
+    model.update_target_encoder(torch.tensor(0.25))
     assert torch.allclose(model.target_encoder.blocks[0].scale1.gamma, torch.tensor(0.625))

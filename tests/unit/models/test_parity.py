@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jepa_lab.training.ema.constant import ConstantEma, ConstantParams
 from jepa_lab.training.step import TrainingStep
-from tests.golden.reference import Reference, build_reference_model, build_reference_step, load_reference
+from tests.golden.reference import Reference, build_reference_model, build_reference_step, load_reference, take
 
 TOLERANCE = 1e-10
 
@@ -23,7 +23,9 @@ def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> fl
 
 
 def run_six_steps(step: TrainingStep, reference: Reference) -> list[float]:
-    return [step(reference.images(number), reference.masks(number), number + 1).loss.item() for number in range(6)]
+    return [
+        take(step, reference.images(number), reference.masks(number), number + 1).loss.item() for number in range(6)
+    ]
 
 
 def final_difference(step: TrainingStep, reference: Reference, part: str) -> float:

@@ -17,7 +17,7 @@ from jepa_lab.regularizers.base import Representations
 from jepa_lab.regularizers.vicreg import VicReg, VicRegParams, covariance_term, variance_term
 from jepa_lab.run import check_team
 from jepa_lab.training.team import Team
-from tests.golden.reference import Reference, build_reference_model, build_reference_step, load_reference
+from tests.golden.reference import Reference, build_reference_model, build_reference_step, load_reference, take
 from tests.integration.pipelines import load_tiny
 
 
@@ -109,7 +109,7 @@ def test_without_weights_training_is_that_of_the_prediction_loss_alone(reference
     steps = [build_reference_step(each) for each in (model, build_reference_model(reference))]
     for number in range(2):
         for step in steps:
-            step(reference.images(number), reference.masks(number), number + 1)
+            take(step, reference.images(number), reference.masks(number), number + 1)
     first, second = (dict(step.model.named_parameters()) for step in steps)
     assert all(torch.equal(first[name], second[name]) for name in second)
 

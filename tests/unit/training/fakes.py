@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from jepa_lab.data.order import Batch, BatchPosition
 from jepa_lab.maskers.base import Masks
-from jepa_lab.training.batch_maker import TrainingBatch
 from jepa_lab.training.checkpointer import TrainingState
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.evaluator import Evaluation
@@ -23,6 +22,7 @@ from jepa_lab.training.step import StepStatistics
 from jepa_lab.training.team import Alone
 from jepa_lab.training.timetable import Timetable
 from jepa_lab.training.training_log import TrainingLog
+from jepa_lab.training.whole_step import StepOutcome
 
 CPU = torch.device("cpu")
 ZERO = torch.zeros(())
@@ -42,40 +42,44 @@ class FakeSchedules:
 
 
 class FakeStep:
-    """Notes the steps it was given; the loss of a step is its number."""
+    """What the loop asks of a step apart from taking it."""
 
-    def __init__(self, events: list[str]) -> None:
-        self.events = events
+    def __init__(self) -> None:
         self.compute = Compute(CPU, "fp32", compile=False)
         self.gate = FiniteGate.open(CPU, "fp32")
-        self.schedules = FakeSchedules()
+        self.numbers = SimpleNamespace(schedules=FakeSchedules())
+
+
+class FakeWholeStep:
+    """Notes the steps it was given; the loss of a step is its number."""
+
+    def __init__(self, events: list[str], batches: FakeBatches) -> None:
+        self.events, self.batches, self.sums, self.step = events, batches, StepSums(CPU), FakeStep()
         self.losses: dict[int, float] = {}
         self.while_computing: Callable[[int], None] = lambda step: None
 
-    def __call__(self, images: Tensor, masks: Masks, step: int, drop_path: Tensor | None) -> StepStatistics:
-        assert images.item() == step, "batches come in their order"
-        self.while_computing(step)
-        self.events.append(f"step {step}")
-        loss = torch.tensor(self.losses.get(step, float(step)))
-        return StepStatistics(loss, ZERO, ZERO, self.gate.judge(loss, ZERO, step))
+    def __call__(self, batch: Batch, number: int) -> StepOutcome:
+        assert batch.images.item() == number, "batches come in their order"
+        self.while_computing(number)
+        self.events.append(f"step {number}")
+        loss = torch.tensor(self.losses.get(number, float(number)))
+        statistics = StepStatistics(loss, ZERO, ZERO, self.step.gate.judge(loss, ZERO, number))
+        self.sums.add(statistics.loss, statistics.refused)
+        patches = torch.zeros(1, 1, 2, dtype=torch.int64)
+        return StepOutcome(statistics, Masks(patches, None, patches, None))
 
 
 class FakeBatches:
     """Gives the number of each batch as its image."""
 
-    def __init__(self, events: list[str]) -> None:
-        self.events, self.given = events, 0
+    def __init__(self) -> None:
+        self.given = 0
         self.while_reading: Callable[[int], None] = lambda number: None
 
     def next_images(self) -> Batch:
         self.while_reading(self.given + 1)
         self.given += 1
         return Batch(torch.tensor(self.given), torch.zeros(1, dtype=torch.int64), None)
-
-    def make(self, batch: Batch) -> TrainingBatch:
-        self.events.append(f"make {batch.images.item()}")
-        patches = torch.zeros(1, 1, 2, dtype=torch.int64)
-        return TrainingBatch(batch.images, Masks(patches, None, patches, None), None)
 
     def position(self) -> BatchPosition:
         return BatchPosition(0, self.given, ZERO)
@@ -139,15 +143,15 @@ class Loop:
 
     def __init__(self, stop_file: Path, timetable: Timetable, *, stop_on_collapse: bool = False) -> None:
         self.events: list[str] = []
-        self.step, self.batches = FakeStep(self.events), FakeBatches(self.events)
+        self.batches = FakeBatches()
+        self.whole_step = FakeWholeStep(self.events, self.batches)
         self.evaluator, self.metrics = FakeEvaluator(self.events), FakeMetrics()
         self.checkpointer = FakeCheckpointer(self.events, self.evaluator)
         self.team = Alone()
-        log = TrainingLog(timetable, 1, self.metrics, PlainDisplay(), StepSums(CPU), PhaseSeconds())
+        log = TrainingLog(timetable, 1, self.metrics, PlainDisplay(), self.whole_step.sums, PhaseSeconds())
         self.pretraining = Pretraining(
             timetable,
-            self.batches,  # type: ignore[arg-type]
-            self.step,  # type: ignore[arg-type]
+            self.whole_step,  # type: ignore[arg-type]
             self.evaluator,
             self.checkpointer,  # type: ignore[arg-type]
             log,

@@ -21,7 +21,7 @@ from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.sincos import SinCosPosition
 from jepa_lab.registry import ComponentParams
 from jepa_lab.targets.base import TARGETS, TargetInputs
-from tests.golden.reference import build_reference_step
+from tests.golden.reference import build_reference_step, take
 
 GRID = Grid(8, 8)
 BATCH = 12
@@ -61,7 +61,7 @@ def assert_parts_equal_the_whole(
     start = {name: tensor.clone() for name, tensor in whole.model.state_dict().items()}
     parts.parts = 4
     for step in range(1, 3):
-        statistics = [each(images, masks, step) for each in (whole, parts)]
+        statistics = [take(each, images, masks, step) for each in (whole, parts)]
         assert statistics[0].loss.item() == pytest.approx(statistics[1].loss.item(), rel=1e-12)
         norms = [float(each.encoder_gradient_norm) for each in statistics]
         assert norms[0] == pytest.approx(norms[1], rel=1e-10)

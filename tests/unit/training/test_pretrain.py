@@ -32,9 +32,9 @@ def test_a_run_evaluates_and_saves_before_training_and_at_each_probe_epoch(loop:
     assert loop.events == [
         "evaluate",
         "save 0 after batch 0",
-        *("make 1", "step 1", "make 2", "step 2", "make 3", "step 3"),
+        *("step 1", "step 2", "step 3"),
         *("evaluate", "save 3 after batch 3"),
-        *("make 4", "step 4", "make 5", "step 5", "make 6", "step 6"),
+        *("step 4", "step 5", "step 6"),
         *("evaluate", "save 6 after batch 6"),
     ]
 
@@ -48,14 +48,14 @@ def test_rows_of_metrics_hold_the_mean_loss_since_the_row_before(loop: Loop) -> 
 def test_a_resumed_run_takes_the_steps_that_are_left_and_evaluates_nothing_twice(loop: Loop) -> None:
     loop.continue_from(3, evaluated=True)
     loop.pretraining.run()
-    assert loop.events[:2] == ["make 4", "step 4"]
+    assert loop.events[:1] == ["step 4"]
     assert loop.events.count("evaluate") == 1
 
 
 def test_a_resumed_run_makes_the_evaluation_that_it_owes_first(loop: Loop) -> None:
     loop.continue_from(3, evaluated=False)
     loop.pretraining.run()
-    assert loop.events[:4] == ["evaluate", "save 3 after batch 3", "make 4", "step 4"]
+    assert loop.events[:3] == ["evaluate", "save 3 after batch 3", "step 4"]
 
 
 def raising(number: signal.Signals) -> Callable[[int], None]:
@@ -75,7 +75,7 @@ def test_a_signal_while_images_are_read_saves_the_run_as_it_was_before_them(loop
 
 
 def test_a_signal_in_a_step_waits_for_its_end_and_no_batch_is_made_for_nothing(loop: Loop) -> None:
-    loop.step.while_computing = lambda step: signal.raise_signal(signal.SIGHUP) if step == 2 else None
+    loop.whole_step.while_computing = lambda step: signal.raise_signal(signal.SIGHUP) if step == 2 else None
     with loop.team.stop, pytest.raises(StopRequested):
         loop.pretraining.run()
     assert loop.events[-2:] == ["step 2", "save 2 after batch 2"]  # the third batch was read, and is read again
@@ -108,7 +108,7 @@ def test_a_signal_in_the_first_evaluation_leaves_nothing_behind(loop: Loop) -> N
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_the_next_row_and_names_its_step(loop: Loop) -> None:
-    loop.step.losses[1] = float("nan")
+    loop.whole_step.losses[1] = float("nan")
     with pytest.raises(RunStopped, match=r"not finite at step 1 .*Last good checkpoint: none"):
         loop.pretraining.run()
     assert loop.events[-1] == "step 2"

@@ -55,7 +55,7 @@ def test_null_final_weight_decay_keeps_it_constant() -> None:
 
 def test_six_steps_of_the_reference_follow_its_stretched_curves() -> None:
     recorded = json.loads((FOLDER / "reference_small.json").read_text())
-    schedules = build_reference_step(build_reference_model(load_reference())).schedules
+    schedules = build_reference_step(build_reference_model(load_reference())).numbers.schedules
     assert schedules.settings.schedule_stretch == 1.25
     steps = range(1, 7)
     assert [schedules.learning_rate(step) for step in steps] == pytest.approx(recorded["lrs"], abs=1e-12)

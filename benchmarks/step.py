@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baseline import Baseline, BaselineSettings
 from benchmarks.timing import BLOCK, DTYPES, markdown_table, matrix_rate, report, seconds_per_call
-from jepa_lab.build import build_batch_maker, build_dataset, build_model, build_step
+from jepa_lab.build import build_dataset, build_model, build_whole_step
 from jepa_lab.config.checks import check_pipeline, pipeline_geometry
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.config.pipeline import Pipeline
@@ -39,9 +39,14 @@ from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.maskers.multi_block import MultiBlock
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.devices import Compute, resolve_compute
-from jepa_lab.training.team import Alone
 
 _BATCHES = 8
+WAYS = {
+    "uncaptured": {"compile": False, "capture": False},
+    "captured": {"compile": False, "capture": True},
+    "compiled": {"compile": True, "capture": False},
+    "captured, compiled": {"compile": True, "capture": True},
+}
 
 
 class Contestant(Protocol):
@@ -62,15 +67,13 @@ class OurStep:
         order = ResidentBatches(images, self.batch_size, build_generator(pipeline.seed, "order"), device)
         model = build_model(pipeline, channels).to(device)
         mean, std = torch.full((channels,), 0.5), torch.full((channels,), 0.25)
-        self.batches = build_batch_maker(pipeline, order, mean, std, compute, Alone())
-        self.step = build_step(pipeline, model, compute, order.steps_per_epoch)
+        self.whole_step = build_whole_step(pipeline, model, order, mean, std, compute)
         self.number = 0
 
     def take(self) -> None:
         """One step."""
         self.number += 1
-        batch = self.batches.make(self.batches.next_images())
-        self.step(batch.images, batch.masks, self.number, batch.drop_path)
+        self.whole_step(self.whole_step.batches.next_images(), self.number)
 
 
 def num_channels(pipeline: Pipeline) -> int:
@@ -184,11 +187,12 @@ def start_all(
     pipeline: Pipeline, compute: Compute, warmup: int, compiled: bool, baselines: list[BaselineSettings]
 ) -> list[Row]:
     """Every way to take this pipeline's step on this device, ready to be timed."""
-    plain = replace(compute, compile=False)
-    rows = [start("uncaptured", lambda: OurStep(pipeline, plain), plain, warmup, opaque=False)]
-    if compiled:
-        with_compiler = replace(compute, compile=True)
-        rows.append(start("compiled", lambda: OurStep(pipeline, with_compiler), compute, warmup, opaque=True))
+    rows = []
+    for name, does in WAYS.items():
+        way = replace(compute, **does)
+        if way.compile <= compiled and way.capture <= (compute.device.type == "cuda"):
+            opaque = way.compile or way.capture
+            rows.append(start(name, lambda: OurStep(pipeline, way), way, warmup, opaque))  # noqa: B023
     dtype = None if compute.precision == "fp32" else DTYPES[compute.precision]
     for settings in baselines:
         name = f"baseline, {'fused' if settings.fused else 'materialised'} attention"

@@ -55,7 +55,8 @@ class StepWatch(TorchDispatchMode):
     """Notes the operators that run inside it, outside compiled functions.
 
     Attributes:
-        host_reads: operators that make the host wait for a device, with their places.
+        host_reads: operators that make the host wait for a device, copies between the two among them, with their
+            places.
     """
 
     def __init__(self) -> None:
@@ -63,6 +64,7 @@ class StepWatch(TorchDispatchMode):
         self.calls: list[Call] = []
         self.host_reads: list[str] = []
         self._made: set[int] = set()
+        self._held: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func._schema.name.removeprefix("aten::"), kwargs or {}
@@ -72,6 +74,8 @@ class StepWatch(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         self.calls.append(Call(str(func), tuple(map(self._argument, leaves)), tuple(map(self._number, leaves)), place))
         out = func(*args, **kwargs)
+        if len({each.device.type for each in tree_leaves((args, kwargs, out)) if _holds_many(each)}) > 1:
+            self.host_reads.append(f"{name} between host and device at {place}")
         self._made.update(each.untyped_storage().data_ptr() for each in tree_leaves(out) if isinstance(each, Tensor))
         return out
 
@@ -80,14 +84,24 @@ class StepWatch(TorchDispatchMode):
 
     def _argument(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return (leaf.shape, leaf.dtype, "made" if self._is_made(leaf) else leaf.data_ptr())
+            if self._is_made(leaf):
+                return (leaf.shape, leaf.dtype, "made")
+            self._held.append(leaf)  # so that no other tensor gets its address
+            return (leaf.shape, leaf.dtype, leaf.data_ptr())
+        if isinstance(leaf, torch.Generator):
+            return leaf
         # The profiler hands over objects that cannot be compared; they change nothing.
         return repr(leaf) if isinstance(leaf, _BAKED_IN) else type(leaf)
 
     def _number(self, leaf: Any) -> Any:
         """The value of a Python number that PyTorch has wrapped for the operator in a tensor of its own."""
         wrapped = isinstance(leaf, Tensor) and leaf.ndim == 0 and leaf.device.type == "cpu" and not self._is_made(leaf)
-        return leaf.item() if wrapped else None
+        return repr(leaf.item()) if wrapped else None
+
+
+def _holds_many(leaf: Any) -> bool:
+    """Whether it is a tensor, and not a number that PyTorch has wrapped."""
+    return isinstance(leaf, Tensor) and (leaf.ndim > 0 or leaf.device.type != "cpu")
 
 
 def reads_on_host(name: str, args: Any) -> bool:
@@ -110,7 +124,7 @@ def objections_to_capture(take: Callable[[], object]) -> list[str]:
             take()
     first, second = watches
     if second.host_reads:
-        return [f"it asks the device for a value ({read})" for read in dict.fromkeys(second.host_reads)]
+        return [f"it makes the host wait for the device ({read})" for read in dict.fromkeys(second.host_reads)]
     return list(dict.fromkeys(_differences(first.calls, second.calls)))[:1]
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,19 +21,13 @@ VARIED = ("encoder.drop_path_rate=0.2", "encoder.size.depth=2", "probe.method.c_
 def recorders(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     """Let runs on this CPU capture their step; filled with what captured them."""
     made: list[Recorder] = []
-    resolve = devices.resolve_compute
 
     def build(device: object) -> Recorder:
         made.append(Recorder())
         return made[-1]
 
-    def resolve_with_capture(settings: Any) -> devices.Compute:
-        found = resolve(settings.model_copy(update={"capture": "off"}))
-        return replace(found, capture=settings.capture != "off")
-
     monkeypatch.setattr("jepa_lab.build.CudaGraphs", build)
-    for place in ("jepa_lab.run", "jepa_lab.training.devices"):
-        monkeypatch.setattr(f"{place}.resolve_compute", resolve_with_capture)
+    monkeypatch.setattr(devices, "_resolve_capture", lambda choice, device: choice != "off")
     return made
 
 

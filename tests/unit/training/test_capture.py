@@ -135,7 +135,7 @@ def replaces(loss: Tensor, calls: list[int]) -> Tensor:
 
 
 UNCAPTURABLE = [
-    (reads, "it asks the device for a value"),
+    (reads, "it makes the host wait for the device"),
     (counts, "the numbers or tensors that Python gives it change from step to step"),
     (branches, "the operators that Python gives it change from step to step"),
     (replaces, "the numbers or tensors that Python gives it change from step to step"),

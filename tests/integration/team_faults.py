@@ -116,10 +116,10 @@ def _after_step(at: int, act: Callable[[], object]) -> None:
 def _in_step(at: int, act: Callable[[], object]) -> None:
     call = TrainingStep.__call__
 
-    def acted(self: TrainingStep, images: Any, masks: Any, step: int, *rest: Any) -> Any:
-        if step == at:
+    def acted(self: TrainingStep, *arguments: Any) -> Any:
+        if int(self.numbers.step) == at:
             act()
-        return call(self, images, masks, step, *rest)
+        return call(self, *arguments)
 
     TrainingStep.__call__ = acted  # type: ignore[method-assign]
 

@@ -29,6 +29,10 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "checkpoint_every_steps": (2, {"saved"}),
 }
 ELSEWHERE = {
+    "capture": (
+        "integration/test_captured_run.py",
+        "test_capturing_without_cuda_is_refused_before_anything_is_written",
+    ),
     "device": ("integration/test_run.py", "test_unusable_data_and_devices_are_told_with_the_place_that_chose_them"),
     "stop_on_collapse": ("integration/test_run.py", "test_a_forced_collapse_is_marked_and_can_stop_the_run"),
     "activation_checkpointing": ("unit/models/test_recompute.py", "test_a_block_keeps_its_input_alone"),

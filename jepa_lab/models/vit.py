@@ -49,11 +49,14 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each [B, H, K, head_dim]."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, K, 3, H, head_dim]
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, K, head_dim]
-        if rotation is not None:
-            query = apply_rotation(query, rotation).to(value.dtype)
-            key = apply_rotation(key, rotation).to(value.dtype)
-        return query, key, value
+        if rotation is None:
+            query, key, value = qkv.unbind(2)
+        else:
+            turning, value = qkv.split((2, 1), dim=2)  # queries and keys turn alike: in one go
+            cosine, sine = (part.transpose(1, 2).unsqueeze(2) for part in rotation)  # each [B, K, 1, 1, head_dim]
+            query, key = apply_rotation(turning, (cosine, sine)).to(qkv.dtype).unbind(2)
+            value = value.squeeze(2)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
 class Mlp(nn.Module):

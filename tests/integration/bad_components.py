@@ -145,6 +145,13 @@ class SingleRotation(PositionEmbedding):
         return torch.zeros(len(indices), 1, indices.shape[1], self.embed_dim // self.num_heads)
 
 
+@registered(POSITIONS, "torn_rotation")
+class TornRotation(PositionEmbedding):
+    def rotation(self, indices):
+        angles = torch.rand(len(indices), 1, indices.shape[1], self.embed_dim // self.num_heads)
+        return angles.cos(), angles.sin()
+
+
 @registered(TARGETS, "narrow_target")
 class NarrowTarget(Target):
     def compute(self, target_encoder, images, masks):

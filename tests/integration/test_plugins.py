@@ -58,6 +58,7 @@ IN_A_RUN = [
     ("predictor.position=double_position", "position 'double_position'", "float64 on cpu from add"),
     ("predictor.position=short_position", "position 'short_position'", "from add; expected a tensor [B, K, D]"),
     ("encoder.position=single_rotation", "position 'single_rotation'", "expected a pair of tensors"),
+    ("encoder.position=torn_rotation", "position 'torn_rotation'", "expected one angle for features 2i and 2i + 1"),
     ("target=narrow_target", "target 'narrow_target'", "expected a tensor [B, M, T, num_features] = [24, 2, "),
     ("target=nothing_target", "target 'nothing_target'", "returned None from compute"),
     ("target=raising_target", "target 'raising_target'", "failed in fit"),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_lab.grid import Grid
-from jepa_lab.positions.base import POSITIONS, PositionInputs, apply_rotation
+from jepa_lab.positions.base import POSITIONS, PositionInputs, _turn, apply_rotation
 from jepa_lab.positions.learned import TakeRows, take_rows
 from jepa_lab.positions.rope import RopeParams, RotaryPosition
 from jepa_lab.positions.sincos import SinCosPosition, sincos_2d
@@ -63,6 +63,28 @@ def test_rope_keeps_lengths_and_leaves_the_origin_alone() -> None:
     rotated = apply_rotation(x, position.rotation(torch.arange(16)[None]))
     assert torch.allclose(rotated.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
     assert torch.equal(rotated[:, :, 0], x[:, :, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_rotations_are_bitwise_the_same_in_complex_and_in_real_numbers(dtype: torch.dtype) -> None:
+    position = RotaryPosition(RopeParams(), Grid(3, 5), 48, 3).to(torch.promote_types(dtype, torch.float32))
+    cosine, sine = position.rotation(torch.arange(15).expand(2, -1))
+    tokens = torch.randn(2, 15, 2, 3, 16, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    queries_and_keys = tokens.permute(2, 0, 3, 1, 4)  # [2, B, H, K, head_dim]
+    upstream = torch.randn(2, 2, 3, 15, 16, generator=torch.Generator().manual_seed(1)).to(cosine.dtype)
+    here, real = apply_rotation(queries_and_keys, (cosine, sine)), _turn(queries_and_keys, cosine, sine)
+    assert here.dtype == real.dtype
+    assert torch.equal(here, real)
+    gradient, real_gradient = (torch.autograd.grad(rotated, tokens, upstream)[0] for rotated in (here, real))
+    # The real form rounds each of two terms to half precision before it adds them.
+    assert torch.equal(gradient, real_gradient) or dtype.itemsize < 4
+    assert torch.allclose(gradient, real_gradient, rtol=0, atol=8 * torch.finfo(dtype).eps)
+
+
+def test_half_precision_positions_turn_half_precision_tokens() -> None:
+    position = RotaryPosition(RopeParams(), Grid(3, 5), 48, 3).to(torch.bfloat16)
+    heads = torch.randn(1, 3, 15, 16, dtype=torch.bfloat16)
+    assert apply_rotation(heads, position.rotation(torch.arange(15)[None])).dtype == torch.bfloat16
 
 
 def test_rope_adds_nothing() -> None:

@@ -164,6 +164,7 @@ def _resize_weights(start: Tensor, length: Tensor, num_pixels: int, size: int) -
     centre = (torch.arange(size, device=start.device) + 0.5) * step[:, None]  # [B, size], from the box's edge
     pixel = torch.arange(num_pixels, device=start.device) - start[:, None] + 0.5  # [B, num_pixels], likewise
     in_box = torch.minimum(pixel + 0.5, length[:, None]) - (pixel - 0.5).clamp(min=0)  # 1 within, 0 or less outside
-    distance = (pixel[:, None, :] - centre[:, :, None]).abs() / step.clamp(min=1)[:, None, None]
-    weights = (1 - distance).clamp(min=0) * in_box.clamp(min=0)[:, None, :]
-    return weights / weights.sum(dim=2, keepdim=True)
+    weights = pixel[:, None, :] - centre[:, :, None]  # [B, size, num_pixels]: in place from here, it is large
+    weights.abs_().div_(step.clamp(min=1)[:, None, None])
+    weights.neg_().add_(1).clamp_(min=0).mul_(in_box.clamp(min=0)[:, None, :])
+    return weights.div_(weights.sum(dim=2, keepdim=True))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_lab.grid import Grid, patchify
+from jepa_lab.models.aligned_keys import align_keys
 from jepa_lab.models.layer_scale import LayerScale, build_layer_scale
 from jepa_lab.models.recompute import call_block
 from jepa_lab.models.sizes import ModelSize
@@ -30,7 +31,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> Tensor:
         """Args: x [B, K, D]; rotation of queries and keys; attend [B, 1, 1, K] bool, False at padded keys."""
         query, key, value = self._heads(x, rotation)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=attend)
+        key, value, attend = align_keys(key, value, attend)
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=attend)  # [B, H, K, head_dim]
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def with_weights(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -39,7 +42,7 @@ class Attention(nn.Module):
         Returns:
             [B, K, D], and [B, H, K, K]: how much each query (third) attends to each key (last); they sum to 1.
         """
-        query, key, value = self._heads(x, rotation)
+        query, key, value = (part.transpose(1, 2) for part in self._heads(x, rotation))  # each [B, H, K, head_dim]
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         if attend is not None:
             scores = scores.masked_fill(~attend, float("-inf"))
@@ -47,16 +50,15 @@ class Attention(nn.Module):
         return self.proj((weights @ value).transpose(1, 2).flatten(2)), weights
 
     def _heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, each [B, H, K, head_dim]."""
+        """Query, key and value, each [B, K, H, head_dim]."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, K, 3, H, head_dim]
         if rotation is None:
             query, key, value = qkv.unbind(2)
-        else:
-            turning, value = qkv.split((2, 1), dim=2)  # queries and keys turn alike: in one go
-            cosine, sine = (part.transpose(1, 2).unsqueeze(2) for part in rotation)  # each [B, K, 1, 1, head_dim]
-            query, key = apply_rotation(turning, (cosine, sine)).to(qkv.dtype).unbind(2)
-            value = value.squeeze(2)
-        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+            return query, key, value
+        turning, value = qkv.split((2, 1), dim=2)  # queries and keys turn alike: in one go
+        cosine, sine = (part.transpose(1, 2).unsqueeze(2) for part in rotation)  # each [B, K, 1, 1, head_dim]
+        query, key = apply_rotation(turning, (cosine, sine)).to(qkv.dtype).unbind(2)
+        return query, key, value.squeeze(2)
 
 
 class Mlp(nn.Module):

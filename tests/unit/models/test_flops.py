@@ -26,15 +26,16 @@ from tests.integration.pipelines import load_tiny
 
 
 def test_step_flops_equal_the_count_of_torch() -> None:
-    grid, size, narrow = Grid(4, 4), ModelSize(24, 2, 3), ModelSize(12, 1, 3)
+    grid, size, narrow = Grid(8, 8), ModelSize(24, 2, 3), ModelSize(12, 1, 3)
     encoder = VisionTransformer(grid, 2, 3, size, SinCosPosition(ComponentParams(), grid, 24, 3))
     predictor = Predictor(24, narrow, SinCosPosition(ComponentParams(), grid, 12, 3))
     model = IJepa(encoder, predictor, FeaturesTarget(FeaturesParams(), TargetInputs(24, 2, 2, 3)), L2Loss(L2Params()))
-    masks = Masks(torch.arange(5).expand(2, 1, 5), None, torch.arange(5, 9).expand(2, 3, 4), None)
+    # Counts of patches that fill the vectors of a CPU, so that attention adds no keys (`align_keys`).
+    masks = Masks(torch.arange(32).expand(2, 1, 32), None, torch.arange(32, 48).expand(2, 3, 16), None)
     counter = FlopCounterMode(display=False)
     with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        model(torch.rand(2, 3, 8, 8), masks).loss.backward()
-    ours = step_flops(size, narrow, 12, 16, 5, 4, 1, 3)
+        model(torch.rand(2, 3, 16, 16), masks).loss.backward()
+    ours = step_flops(size, narrow, 12, 64, 32, 16, 1, 3)
     # The first layer needs no gradient of its input, so the exact count is a little below three forward passes.
     assert counter.get_total_flops() / 2 == pytest.approx(ours, rel=0.02)
 

@@ -286,7 +286,8 @@ def main(
     pipeline = loaded.pipeline
     chosen = {"both": [True, False], "fused": [True], "materialised": [False], "none": []}[baseline]
     baselines = [baseline_settings(pipeline, fused, workers) for fused in chosen]
-    rows = start_all(pipeline, compute, warmup, compute.compile if compiled is None else compiled, baselines)
+    compiled = compute.device.type == "cuda" if compiled is None else compiled
+    rows = start_all(pipeline, compute, warmup, compiled, baselines)
     measure(rows, compute, blocks)
     useful = pipeline.training.batch_size * flops_per_image(
         pipeline, num_channels(pipeline), sample_statistics(pipeline)

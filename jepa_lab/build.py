@@ -52,6 +52,7 @@ from jepa_lab.regularizers.base import REGULARIZERS
 from jepa_lab.targets.base import TARGETS, Target
 from jepa_lab.training.batch_maker import BatchMaker
 from jepa_lab.training.capture import CapturedStep, CudaGraphs
+from jepa_lab.training.compiling import compiled
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.ema.base import EMA_SCHEDULES
 from jepa_lab.training.finite import FiniteGate, StepSums
@@ -461,11 +462,11 @@ def build_step(
         team: by default this process alone.
     """
     team = Alone() if team is None else team
-    compiled = torch.compile(model) if compute.compile else model
+    called = compiled(model, compute.device) if compute.compile else model
     optimizer = build_optimizer(model, pipeline.optimizer)
     return TrainingStep(
         model=model,
-        forward=team.replicate(compiled, compute.device),
+        forward=team.replicate(called, compute.device),
         optimizer=optimizer,
         numbers=StepNumbers(optimizer, build_schedules(pipeline, steps_per_epoch), compute.device),
         gate=FiniteGate.open(compute.device, compute.precision),

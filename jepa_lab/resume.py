@@ -235,8 +235,9 @@ def _compute(loaded: LoadedPipeline, checkpoint: Checkpoint | None) -> Compute:
     training = loaded.pipeline.training
     with loaded.located("training"):
         if checkpoint is not None:
-            torch.set_num_threads(checkpoint.run.num_threads)
-            return resume_compute(training, checkpoint.run.device, checkpoint.run.precision)
+            run = checkpoint.run
+            torch.set_num_threads(run.num_threads)
+            return resume_compute(training, run.device, run.precision, run.compiled)
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
         return resolve_compute(training)

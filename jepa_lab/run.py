@@ -483,7 +483,7 @@ class Run:
             "best_online_probe": {"step": state.best_step, "accuracy": state.best_online_probe},
             "collapsed": online.collapsed,
             "encoder": encoder_record(self.pipeline, len(self.data.mean)),
-            "step": {"compiled": self.compute.compile, "captured": pretraining.whole_step.captured},
+            "step": {"compiled": pretraining.step.compute.compile, "captured": pretraining.whole_step.captured},
             **self._data_record(),
             "seconds": phases.to_dict(total),
             "total_seconds": total,
@@ -508,7 +508,9 @@ class Run:
     ) -> Pretraining:
         pipeline, team = self.pipeline, self.team
         timetable = build_timetable(pipeline, images.steps_per_epoch)
-        whole = build_whole_step(pipeline, model, images, self.data.mean, self.data.std, self.compute, team)
+        before = None if self.checkpoint is None else self.checkpoint.run.compiled
+        compute = self.compute.for_run(pipeline.training, timetable.total_steps, before)
+        whole = build_whole_step(pipeline, model, images, self.data.mean, self.data.std, compute, team)
         store = (CheckpointStore if team.leads else UnwrittenCheckpoints)(self.folder.checkpoints)
         return Pretraining(
             timetable=timetable,

@@ -89,6 +89,7 @@ def training_seconds(loaded: LoadedPipeline) -> float:
     with loaded.located("training"):
         compute = resolve_compute(pipeline.training)
     inspection = inspect_pipeline(loaded)
+    compute = compute.for_run(pipeline.training, inspection.total_steps)
     channels, size = build_dataset(pipeline.data, pipeline.data.image_size).num_channels, inspection.stored_side
     batch_size, device = pipeline.training.batch_size, compute.device
     pixels = torch.randint(256, (batch_size, channels, size, size), dtype=torch.uint8)

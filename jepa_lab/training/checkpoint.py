@@ -54,6 +54,7 @@ class RunState:
         best_online_probe: highest validation accuracy so far, and the step of its checkpoint.
         seconds: time spent training so far.
         run_uid: of the run, as in `run.json`; empty in checkpoints that were written before it was kept.
+        compiled: whether the model was compiled, which decides about rounding; None as for `run_uid`.
     """
 
     step: int
@@ -73,6 +74,7 @@ class RunState:
     best_step: int | None = None
     seconds: float = 0.0
     run_uid: str = ""
+    compiled: bool | None = None
 
 
 @dataclass(frozen=True)

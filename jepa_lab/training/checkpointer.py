@@ -109,6 +109,7 @@ class Checkpointer:
             best_step=state.best_step,
             seconds=state.clock.seconds(),
             run_uid=self.identity.run_uid,
+            compiled=self.step.compute.compile,
         )
         channels = channel_record(self.batches.mean, self.batches.std)
         metadata = {key: json.dumps(values) for key, values in channels.items()}

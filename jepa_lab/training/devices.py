@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from jepa_lab.errors import DeviceError, Key, RunOutOfMemory
+from jepa_lab.training.compiling import compiles, missing_for_compiling, require_compiler
 from jepa_lab.training.settings import TrainingSettings
 
 _CPU_MEMORY_FULL = "DefaultCPUAllocator: can't allocate memory"
@@ -25,7 +24,7 @@ class Compute:
 
     Attributes:
         precision: fp32, bf16 or fp16.
-        compile: whether the model is compiled.
+        compile: whether the model is compiled; where `auto` decides, only `for_run` says so.
         capture: whether the whole step is captured as a CUDA graph, if it can be.
     """
 
@@ -44,6 +43,16 @@ class Compute:
         """What the first step does beside computing, in words."""
         done = " and ".join(word for word, does in (("compiling", self.compile), ("capturing", self.capture)) if does)
         return f"{done} the training step" if done else "first step"
+
+    def for_run(self, settings: TrainingSettings, total_steps: int, before: bool | None = None) -> Compute:
+        """The same for a run of so many steps, which decide whether `training.compile=auto` compiles.
+
+        Args:
+            total_steps: of the whole run, whatever is left of it.
+            before: whether the run that is resumed was compiled; None where there is none, or it does not say.
+        """
+        compile = compiles(settings.compile, self.device, total_steps) if before is None else before
+        return replace(self, compile=compile)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which forward passes run."""
@@ -75,27 +84,30 @@ class Compute:
 
 
 def resolve_compute(settings: TrainingSettings) -> Compute:
-    """Turn `auto` into this machine's device, precision and compiler.
+    """Turn `auto` into this machine's device and precision; whether to compile depends on the number of steps, too.
 
     Raises:
         DeviceError: if a device that was asked for by name, or what compiling on it needs, is not here.
     """
     device = _resolve_device(settings.device)
+    if settings.compile == "on":
+        require_compiler(device)
     return Compute(
         device,
         _resolve_precision(settings.precision, device),
-        _resolve_compile(settings.compile, device),
+        settings.compile == "on",
         _resolve_capture(settings.capture, device),
     )
 
 
-def resume_compute(settings: TrainingSettings, device: str, precision: str) -> Compute:
+def resume_compute(settings: TrainingSettings, device: str, precision: str, compiled: bool | None) -> Compute:
     """The device and precision that a run goes on with: those that it began on.
 
     Args:
         device: its type, such as cuda. precision: fp32, bf16 or fp16.
+        compiled: whether its model was compiled, as it will be now; None where it does not say.
     Raises:
-        DeviceError: if this machine does not have them.
+        DeviceError: if this machine does not have them, or cannot compile.
     """
     if settings.device == "auto" and _device_counts().get(device):
         settings = settings.model_copy(update={"device": device})
@@ -105,6 +117,9 @@ def resume_compute(settings: TrainingSettings, device: str, precision: str) -> C
             f"the run began on {device} in {precision}, and this machine has {_devices_here()} and would compute in "
             f"{compute.precision}; resume it on a machine with {device} that computes in {precision}"
         )
+    missing = missing_for_compiling(compute.device) if compiled else None
+    if missing is not None:
+        raise DeviceError(f"the run began with a compiled model, which needs {missing}; install it to resume the run")
     return compute
 
 
@@ -166,19 +181,6 @@ def _resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def _resolve_compile(choice: str, device: torch.device) -> bool:
-    if choice == "auto":
-        # Compiling a small step costs more than a minute on a CPU and gains nothing there.
-        return device.type == "cuda" and _missing_for_compiling(device) is None
-    missing = _missing_for_compiling(device) if choice == "on" else None
-    if missing is not None:
-        raise DeviceError(
-            f"training.compile=on needs {missing}, which is not here; install it, or use training.compile=off",
-            keys=[Key("compile", "training")],
-        )
-    return choice == "on"
-
-
 def _resolve_capture(choice: str, device: torch.device) -> bool:
     if choice == "on" and device.type != "cuda":
         raise DeviceError(
@@ -187,20 +189,3 @@ def _resolve_capture(choice: str, device: torch.device) -> bool:
             keys=[Key("capture", "training")],
         )
     return choice != "off" and device.type == "cuda"
-
-
-def _missing_for_compiling(device: torch.device) -> str | None:
-    """What torch.compile needs for this device and does not find: it would fail at the first step."""
-    if device.type != "cuda":
-        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-        return None if shutil.which(compiler) else f"a C++ compiler ({compiler})"
-    if not _has_triton():
-        return "Triton for this GPU"
-    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
-    return None if any(map(shutil.which, compilers)) else f"a C compiler ({' or '.join(compilers)}) for Triton"
-
-
-def _has_triton() -> bool:
-    from torch.utils._triton import has_triton
-
-    return has_triton()

@@ -82,7 +82,7 @@ class Pretraining:
             outcome = self.whole_step(batch, step)
             if FIRST_STEP not in self.log.phases:
                 now = clock.seconds()
-                self.log.phases.add(FIRST_STEP, now - before)
+                self.log.first_step(now - before, self.step.compute)
                 before = now
             with self.team.reporting():
                 self.after_step(step, outcome)

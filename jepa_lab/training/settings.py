@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from jepa_lab.errors import Key
 from jepa_lab.registry import ComponentParams, broken_rule
+from jepa_lab.training.compiling import CompileChoice
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -32,7 +33,10 @@ class TrainingSettings(ComponentParams):
     precision: Precision = Field(
         "auto", description="auto is bf16 where the device computes in it, else fp32; fp16 scales the loss."
     )
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the model; auto: on CUDA only.")
+    compile: CompileChoice = Field(
+        "auto",
+        description="torch.compile the model; auto: on CUDA, from 3,000 steps on, which is where it pays.",
+    )
     capture: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Capture the whole step as one CUDA graph, so that the GPU never waits for Python: where the step "

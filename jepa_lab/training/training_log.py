@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from jepa_lab.training.compiling import kept_in
+from jepa_lab.training.devices import Compute
 from jepa_lab.training.evaluator import Evaluation
 from jepa_lab.training.finite import StepSums
 from jepa_lab.training.pace import Pace
-from jepa_lab.training.phases import PhaseSeconds
+from jepa_lab.training.phases import FIRST_STEP, PhaseSeconds
 from jepa_lab.training.progress import LoggedNumbers, ProgressDisplay, TrainingPosition
 from jepa_lab.training.step import TrainingStep
 from jepa_lab.training.timetable import Timetable
@@ -57,6 +59,16 @@ class TrainingLog:
     def begin(self, step: int, seconds: float) -> None:
         """Training starts after `step`, when `seconds` have been spent on steps before."""
         self._row_step, self._row_seconds = step, seconds
+
+    def first_step(self, seconds: float, compute: Compute) -> None:
+        """The first step of this process took so long, with compiling where `compute` says so."""
+        self.phases.add(FIRST_STEP, seconds)
+        if compute.compile:
+            folder = kept_in()
+            kept = "" if folder is None else f"; what was compiled is kept in {folder} for the next start"
+            text = f"compiled and took the first training step in {seconds:.1f} s{kept}"
+            logger.info(text)
+            self.display.message(text)
 
     def stepped(self, step: int, seconds: float) -> None:
         """A step was handed to the device.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,20 @@ def test_rows_of_metrics_hold_the_mean_loss_since_the_row_before(loop: Loop) -> 
     loop.pretraining.run()
     found = [(step, row["train/loss"]) for step, row in loop.metrics.rows if "train/loss" in row]
     assert found == [(2, 1.5), (3, 3.0), (4, 4.0), (6, 5.5)]
+
+
+def test_what_compiling_took_and_where_it_is_kept_is_told(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/home/me/compiled")
+    loop.pretraining.run()
+    assert "compiled" not in capsys.readouterr().out
+    again = Loop(loop.pretraining.stop_file, TWO_EPOCHS)
+    again.step.compute = replace(again.step.compute, compile=True)
+    again.pretraining.run()
+    told = re.findall("compiled and took the first training step in .*", capsys.readouterr().out)
+    assert len(told) == 1
+    assert re.fullmatch(r".* in \d+\.\d s; what was compiled is kept in /home/me/compiled for the next start", told[0])
 
 
 def test_a_resumed_run_takes_the_steps_that_are_left_and_evaluates_nothing_twice(loop: Loop) -> None:

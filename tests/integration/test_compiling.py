@@ -1,0 +1,96 @@
+"""A compiled run: compiled once, at its first step, and found again by the next process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from jepa_lab.run import start_run
+from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.training.compiling import missing_for_compiling
+from tests.integration.pipelines import load_tiny, write_tiny
+from tests.integration.runs import tensor_files
+
+CPU = torch.device("cpu")
+
+# What decides about the shapes and the graph of a step.
+KINDS = {
+    "pad": [],
+    "prefix": ["context_batching=prefix"],
+    "subset": ["context_batching=subset"],
+    "joint": ["predictor.target_sequences=joint"],
+    "drop path": ["encoder.size.depth=2", "encoder.drop_path_rate=0.2"],
+    "in parts": ["training.accumulation_steps=3"],
+    "hierarchy": ["encoder.patch_size=1", "hierarchy={num_levels: 3, loss_weights: [1, 1, 1]}"],
+    "recomputing": ["training.activation_checkpointing=true"],
+    "whole pictures": ["augmentation={name: minimal, crop_scale: [0.5, 1.0]}"],
+}
+
+
+@pytest.fixture
+def traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are traced as for compiling, and their graphs run as they are: seconds instead of minutes."""
+    torch.compiler.reset()
+    counters.clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+
+
+@pytest.mark.usefixtures("traced_alone")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_compiles_one_graph_at_its_first_step_and_none_later(kind: str, tmp_path: Path) -> None:
+    """Three epochs of several steps, each evaluated, on a validation split that is no multiple of the batch."""
+    run = start_run(load_tiny(tmp_path, "training.compile=on", *KINDS[kind]), tmp_path / "runs", ["test"])
+    assert run.result["step"]["compiled"] is True
+    assert counters["stats"]["unique_graphs"] == 1, dict(counters["stats"])
+    assert not counters["graph_break"]
+
+
+COUNTED = """
+import json, sys
+from pathlib import Path
+from torch._dynamo.utils import counters
+from jepa_lab.config.loading import load_pipeline
+from jepa_lab.run import start_run
+run = start_run(load_pipeline(Path(sys.argv[1]), sys.argv[3:]), Path(sys.argv[2]), ["test"])
+names = ("fxgraph_cache_hit", "fxgraph_cache_miss", "fxgraph_cache_bypass")
+counted = {name: counters["inductor"][name] for name in names}
+print(json.dumps({**counted, "folder": str(run.folder.path)}))
+"""
+
+
+def start_in_a_process(folder: Path, cache: Path) -> dict[str, Any]:
+    """What a process counts that runs the tiny pipeline, compiled."""
+    file = write_tiny(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, str(file), str(folder / "runs"), "training.compile=on", "training.epochs=1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+        | {"JEPA_LAB_CACHE": str(cache)},
+    )
+    assert done.returncode == 0, done.stderr
+    counted: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return counted
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(missing_for_compiling(CPU) is not None, reason="needs a C++ compiler")
+def test_the_second_start_of_a_pipeline_compiles_nothing_and_trains_the_same(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first, second = (start_in_a_process(tmp_path, cache) for _ in range(2))
+    assert first["fxgraph_cache_miss"] == 2, "forward and backward"
+    assert (second["fxgraph_cache_miss"], second["fxgraph_cache_bypass"]) == (0, 0)
+    assert second["fxgraph_cache_hit"] == 2
+    folders = [RunFolder.open(Path(each["folder"])) for each in (first, second)]
+    assert tensor_files(folders[0]) == tensor_files(folders[1])
+    assert all(f"kept in {cache / 'compiled'}" in folder.log.read_text() for folder in folders)

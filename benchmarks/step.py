@@ -38,6 +38,7 @@ from jepa_lab.errors import JepaLabError
 from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.maskers.multi_block import MultiBlock
 from jepa_lab.randomness import build_generator
+from jepa_lab.training.compiling import missing_for_compiling
 from jepa_lab.training.devices import Compute, resolve_compute
 
 _BATCHES = 8
@@ -286,7 +287,8 @@ def main(
     pipeline = loaded.pipeline
     chosen = {"both": [True, False], "fused": [True], "materialised": [False], "none": []}[baseline]
     baselines = [baseline_settings(pipeline, fused, workers) for fused in chosen]
-    compiled = compute.device.type == "cuda" if compiled is None else compiled
+    if compiled is None:
+        compiled = compute.device.type == "cuda" and missing_for_compiling(compute.device) is None
     rows = start_all(pipeline, compute, warmup, compiled, baselines)
     measure(rows, compute, blocks)
     useful = pipeline.training.batch_size * flops_per_image(

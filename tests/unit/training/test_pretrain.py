@@ -54,7 +54,7 @@ def test_what_compiling_took_and_where_it_is_kept_is_told(
     loop.pretraining.run()
     assert "compiled" not in capsys.readouterr().out
     again = Loop(loop.pretraining.stop_file, TWO_EPOCHS)
-    again.step.compute = replace(again.step.compute, compile=True)
+    again.pretraining.step.compute = replace(again.pretraining.step.compute, compile=True)
     again.pretraining.run()
     told = re.findall("compiled and took the first training step in .*", capsys.readouterr().out)
     assert len(told) == 1

@@ -84,7 +84,7 @@ class Pyramid(nn.Module):
             [S, N_l, D] for each level; without meaning at cells of which nothing is seen.
         """
         levels = [features]
-        for grid, downsampling in zip(self.grids, self.downsamplings, strict=False):
+        for grid, downsampling in zip(self.grids[:-1], self.downsamplings, strict=True):
             children, exists = grid.children(features.device)
             seen_children = seen[:, children] & exists  # [S, N', 4]
             coarser = downsampling(levels[-1][:, children], seen_children)

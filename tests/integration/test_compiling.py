@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from jepa_lab.resume import resume_run
 from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
-from jepa_lab.training.compiling import missing_for_compiling
+from jepa_lab.training.compiling import FEWEST_STEPS, missing_for_compiling
 from tests.integration.pipelines import load_tiny, write_tiny
-from tests.integration.runs import tensor_files
+from tests.integration.runs import assert_same_run, killed_run, tensor_files
 
 CPU = torch.device("cpu")
 
@@ -46,6 +47,7 @@ def traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models are traced as for compiling, and their graphs run as they are: seconds instead of minutes."""
     torch.compiler.reset()
     counters.clear()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # what a run sets is forgotten
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
 
 
@@ -59,6 +61,20 @@ def test_a_run_compiles_one_graph_at_its_first_step_and_none_later(kind: str, tm
     assert run.result["step"]["compiled"] is True
     assert counters["stats"]["unique_graphs"] == 1, dict(counters["stats"])
     assert not counters["graph_break"]
+
+
+@pytest.mark.usefixtures("traced_alone")
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_resumed_run_compiles_if_it_did_before_whatever_auto_would_choose_now(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FEWEST_STEPS, "cpu", 1 if compiled else 10**9)
+    whole = start_run(load_tiny(tmp_path), tmp_path / "whole", ["test"])
+    folder = killed_run(tmp_path, monkeypatch, 6)
+    monkeypatch.setitem(FEWEST_STEPS, "cpu", 10**9 if compiled else 1)
+    resumed = resume_run(folder, None, ["test"])
+    assert [run.result["step"]["compiled"] for run in (whole, resumed)] == [compiled, compiled]
+    assert_same_run(resumed.folder, whole.folder)
 
 
 COUNTED = """

@@ -145,7 +145,7 @@ def _flops_above(hierarchy: Hierarchy, sampler: MaskSampler, pipeline: Pipeline)
     ):
         assert isinstance(downsampling, Downsampling)
         views, blocks = masks.context.shape[1], masks.target.shape[1]
-        context, target = (float(counts.float().mean()) for counts in (masks.context_counts(), masks.target_counts()))
+        context, target = (float(counts.float().mean()) for counts in (masks.context.counts(), masks.target.counts()))
         forward = predictor_flops(geometry.predictor, width, width, context, target, views, blocks)
         cells = downsampling.flops() * grid.num_patches  # on the target side forward alone
         total += cells + 3 * (forward + views * cells)

@@ -113,7 +113,7 @@ def build_masker(pipeline: Pipeline, grid: Grid) -> Masker:
     masks = masker.sample(2, torch.Generator().manual_seed(0))
     require_masks(masker, masks, 2, torch.device("cpu"))
     require_patches_of_grid(masker, masks)
-    for name, counts in (("context", masks.context_counts()), ("target", masks.target_counts())):
+    for name, counts in (("context", masks.context.counts()), ("target", masks.target.counts())):
         if counts.numel() == 0 or counts.min() == 0:
             raise ConfigError(  # with no key: it is about the masker as a whole
                 f"masker {pipeline.masker.name!r} leaves no {name} patch on a grid of {grid} patches; "  # type: ignore[attr-defined]
@@ -244,7 +244,7 @@ def _check_levels(loaded: LoadedPipeline, masker: Masker) -> None:
     grids = level_grids(masker.grid, hierarchy.num_levels)
     for level, (finer, grid) in enumerate(itertools.pairwise(grids), start=2):
         masks = coarser_masks(masks, finer)
-        if not masks.target_counts().any():
+        if not masks.target.counts().any():
             raise loaded.error(
                 "hierarchy.num_levels",
                 f"hierarchy.num_levels={hierarchy.num_levels}: none of the {grid} cells of level {level} was a target "

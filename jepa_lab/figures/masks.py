@@ -12,7 +12,6 @@ from torch import Tensor
 from jepa_lab.figures.png import write_png
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
-from jepa_lab.maskers.coverage import coverage_of
 from jepa_lab.maskers.statistics import MaskStatistics
 
 CONTEXT_COLOUR = (0.10, 0.62, 0.25)
@@ -56,8 +55,8 @@ def _draw_tiles(subfigure: Any, images: Tensor, masks: Masks, grid: Grid, layout
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Patch
 
-    context = coverage_of(masks.context, masks.context_valid, grid.num_patches).any(dim=1).cpu()  # [B, N]
-    blocks = coverage_of(masks.target, masks.target_valid, grid.num_patches).cpu()  # [B, M, N]
+    context = masks.context.coverage(grid.num_patches).any(dim=1).cpu()  # [B, N]
+    blocks = masks.target.coverage(grid.num_patches).cpu()  # [B, M, N]
     axes = subfigure.subplots(*layout, squeeze=False).flatten()
     for axis in axes:
         axis.set_axis_off()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from jepa_lab.contracts import require, require_tensor
 from jepa_lab.grid import Grid
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.registry import Component, ComponentParams, Registry
 
 
@@ -19,51 +19,25 @@ class Masks:
     """Patch indices of the context views and the target blocks of a batch.
 
     Shapes are the same from batch to batch; images that have fewer patches are padded, and validity says so.
-    Valid entries come first and are in raster order; a padded entry holds index 0, a position that exists.
 
     Attributes:
-        context: [B, E, K] int64 patch indices of E context views.
-        context_valid: [B, E, K] bool, or None where every entry is valid.
-        target: [B, M, T] int64 patch indices of M target blocks.
-        target_valid: [B, M, T] bool, or None where every entry is valid.
+        context: [B, E, K] of E context views.
+        target: [B, M, T] of M target blocks.
     """
 
-    context: Tensor
-    context_valid: Tensor | None
-    target: Tensor
-    target_valid: Tensor | None
+    context: Patches
+    target: Patches
 
     def __len__(self) -> int:
-        return self.context.shape[0]
-
-    def to(self, device: torch.device) -> Masks:
-        """The same masks on another device."""
-        context_valid = None if self.context_valid is None else self.context_valid.to(device)
-        target_valid = None if self.target_valid is None else self.target_valid.to(device)
-        return Masks(self.context.to(device), context_valid, self.target.to(device), target_valid)
+        return len(self.context)
 
     def __getitem__(self, images: slice) -> Masks:
         """The masks of some images of the batch (used to accumulate gradients)."""
-        return Masks(
-            self.context[images],
-            None if self.context_valid is None else self.context_valid[images],
-            self.target[images],
-            None if self.target_valid is None else self.target_valid[images],
-        )
+        return Masks(self.context[images], self.target[images])
 
-    def context_counts(self) -> Tensor:
-        """Valid context patches of each image and view, [B, E] int64."""
-        return _counts(self.context, self.context_valid)
-
-    def target_counts(self) -> Tensor:
-        """Valid target patches of each image and block, [B, M] int64."""
-        return _counts(self.target, self.target_valid)
-
-
-def _counts(indices: Tensor, valid: Tensor | None) -> Tensor:
-    if valid is None:
-        return torch.full(indices.shape[:2], indices.shape[2], device=indices.device)
-    return valid.sum(dim=-1)
+    def to(self, device: torch.device) -> Masks:
+        """The same masks on another device."""
+        return Masks(self.context.to(device), self.target.to(device))
 
 
 def require_masks(masker: Masker, masks: object, batch_size: int, device: torch.device) -> None:
@@ -76,15 +50,15 @@ def require_masks(masker: Masker, masks: object, batch_size: int, device: torch.
     require(masker, call, isinstance(masks, Masks), masks, "a Masks")
     assert isinstance(masks, Masks)
     views, blocks = masker.num_context_views, masker.num_target_blocks
-    for name, count, longest, letters in (
-        ("context", views, masker.max_context_patches, "[B, E, K]"),
-        ("target", blocks, masker.max_target_patches, "[B, M, T]"),
+    for name, patches, shape, letters in (
+        ("context", masks.context, (batch_size, views, masker.max_context_patches), "[B, E, K]"),
+        ("target", masks.target, (batch_size, blocks, masker.max_target_patches), "[B, M, T]"),
     ):
-        shape, indices, valid = (batch_size, count, longest), getattr(masks, name), getattr(masks, f"{name}_valid")
-        require_tensor(masker, f"{call}.{name}", indices, shape, letters, dtypes=[torch.int64], device=device)
-        if valid is not None:
-            where = f"{call}.{name}_valid"
-            require_tensor(masker, where, valid, shape, letters, dtypes=[torch.bool], device=device)
+        where = f"{call}.{name}"
+        require(masker, where, isinstance(patches, Patches), patches, "a Patches")
+        require_tensor(masker, f"{where}.indices", patches.indices, shape, letters, dtypes=[torch.int64], device=device)
+        if patches.valid is not None:
+            require_tensor(masker, f"{where}.valid", patches.valid, shape, letters, dtypes=[torch.bool], device=device)
 
 
 def require_patches_of_grid(masker: Masker, masks: Masks) -> None:
@@ -93,11 +67,11 @@ def require_patches_of_grid(masker: Masker, masks: Masks) -> None:
     Raises:
         PluginError, AssertionError: see `require`.
     """
-    for name, indices in (("context", masks.context), ("target", masks.target)):
+    for name, indices in (("context", masks.context.indices), ("target", masks.target.indices)):
         low, high = (int(indices.min()), int(indices.max())) if indices.numel() else (0, 0)
         inside = low >= 0 and high < masker.grid.num_patches
         expected = f"indices of the {masker.grid.num_patches} patches of the {masker.grid} grid, from 0"
-        require(masker, f"sample(...).{name}", inside, f"indices from {low} to {high}", expected)
+        require(masker, f"sample(...).{name}.indices", inside, f"indices from {low} to {high}", expected)
 
 
 LEAST_SUCCESS = 0.01

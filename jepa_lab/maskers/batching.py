@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jepa_lab.maskers.base import Masks
-from jepa_lab.maskers.coverage import coverage_of, patches_of
+from jepa_lab.maskers.patches import Patches, patches_of
 
 ContextBatching = Literal["pad", "subset", "prefix"]
 """pad: every patch is kept; subset: a random subset of the batch's minimum; prefix: its first patches."""
@@ -26,34 +26,33 @@ def batch_context(masks: Masks, batching: ContextBatching, generator: torch.Gene
         generator: on the masks' device; `subset` alone draws from it.
     Source: facebookresearch/ijepa for `prefix`, which loses the bottom of the image; `subset` is its repair.
     """
-    if masks.context_valid is None:
+    if masks.context.valid is None:
         return masks  # every context has the same number of patches
-    return _BATCHINGS[batching](masks, masks.context_valid, generator)
+    return Masks(_BATCHINGS[batching](masks.context, generator), masks.target)
 
 
-def _pad(masks: Masks, valid: Tensor, generator: torch.Generator) -> Masks:
-    return masks
+def _pad(context: Patches, generator: torch.Generator) -> Patches:
+    return context
 
 
-def _prefix(masks: Masks, valid: Tensor, generator: torch.Generator) -> Masks:
-    kept = torch.arange(valid.shape[-1], device=valid.device) < masks.context_counts().min()
-    return _keep(masks, kept.expand_as(valid))
+def _prefix(context: Patches, generator: torch.Generator) -> Patches:
+    kept = torch.arange(context.shape[-1], device=context.device) < context.counts().min()
+    return _keep(context, kept.expand(context.shape))
 
 
-def _subset(masks: Masks, valid: Tensor, generator: torch.Generator) -> Masks:
-    keys = torch.rand(valid.shape, generator=generator, device=valid.device).masked_fill(~valid, 2.0)
+def _subset(context: Patches, generator: torch.Generator) -> Patches:
+    keys = torch.rand(context.shape, generator=generator, device=context.device).masked_fill(~context.validity(), 2.0)
     rank = keys.argsort(dim=-1).argsort(dim=-1)  # [B, E, K]: padded entries rank last
-    return _keep(masks, rank < masks.context_counts().min())
+    return _keep(context, rank < context.counts().min())
 
 
-def _keep(masks: Masks, kept: Tensor) -> Masks:
-    """Keep the marked context entries [B, E, K], which must be valid, and pad the rest."""
-    entries, valid = patches_of(kept, kept.shape[-1])
-    context = masks.context.gather(-1, entries).masked_fill(~valid, 0)
-    return Masks(context, valid, masks.target, masks.target_valid)
+def _keep(context: Patches, kept: Tensor) -> Patches:
+    """Keep the marked entries [B, E, K], which must be valid, and pad the rest."""
+    entries = patches_of(kept, kept.shape[-1])
+    return Patches(context.indices.gather(-1, entries.indices).masked_fill(~entries.validity(), 0), entries.valid)
 
 
-_BATCHINGS: dict[str, Callable[[Masks, Tensor, torch.Generator], Masks]] = {
+_BATCHINGS: dict[str, Callable[[Patches, torch.Generator], Patches]] = {
     "pad": _pad,
     "subset": _subset,
     "prefix": _prefix,
@@ -67,18 +66,16 @@ def trim(masks: Masks) -> Masks:
     Reads the counts on the host (one wait for the device), and shapes then change from batch to batch: for
     devices where that costs nothing, such as a CPU without compilation.
     """
-    contexts, targets = masks.context_counts(), masks.target_counts()
+    contexts, targets = masks.context.counts(), masks.target.counts()
     fewest_k, most_k, fewest_t, most_t = torch.stack(
         (contexts.min(), contexts.max(), targets.min(), targets.max())
     ).tolist()
-    context_valid = None if masks.context_valid is None else masks.context_valid[..., :most_k]
-    target_valid = None if masks.target_valid is None else masks.target_valid[..., :most_t]
-    return Masks(
-        masks.context[..., :most_k],
-        None if fewest_k == most_k else context_valid,
-        masks.target[..., :most_t],
-        None if fewest_t == most_t else target_valid,
-    )
+    return Masks(_trim(masks.context, fewest_k, most_k), _trim(masks.target, fewest_t, most_t))
+
+
+def _trim(patches: Patches, fewest: int, most: int) -> Patches:
+    short = patches.first(most)
+    return Patches(short.indices) if fewest == most else short
 
 
 def union_of_targets(masks: Masks, num_patches: int) -> Masks:
@@ -90,6 +87,5 @@ def union_of_targets(masks: Masks, num_patches: int) -> Masks:
         num_patches: N of the grid.
     """
     length = min(num_patches, masks.target.shape[1] * masks.target.shape[2])
-    covered = coverage_of(masks.target, masks.target_valid, num_patches).any(dim=1, keepdim=True)  # [B, 1, N]
-    target, target_valid = patches_of(covered, length)
-    return Masks(masks.context, masks.context_valid, target, target_valid)
+    covered = masks.target.coverage(num_patches).any(dim=1, keepdim=True)  # [B, 1, N]
+    return Masks(masks.context, patches_of(covered, length))

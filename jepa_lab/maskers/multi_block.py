@@ -13,7 +13,7 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
 from jepa_lab.maskers.blocks import Size, block_sizes, cover, largest_remainder, positions_at
-from jepa_lab.maskers.coverage import patches_of
+from jepa_lab.maskers.patches import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 from jepa_lab.maskers.redraw import Redraw, failure_rate
 
@@ -92,9 +92,10 @@ class MultiBlock(Masker):
             return blocks[:, -1].sum(dim=-1) >= self.params.min_context_patches, blocks
 
         (blocks,) = self._redraw.draw(batch_size, candidates)  # [B, M + 1, N]
-        context, context_valid = patches_of(blocks[:, -1:], self.max_context_patches)
-        target, target_valid = patches_of(blocks[:, :-1], self.max_target_patches)
-        return Masks(context, context_valid, target, target_valid)
+        return Masks(
+            patches_of(blocks[:, -1:], self.max_context_patches),
+            patches_of(blocks[:, :-1], self.max_target_patches),
+        )
 
     def _draw_sizes(self, images: int, generator: torch.Generator) -> _Sizes:
         blocks = self.params.num_targets if self.params.block_sizes == "block" else 1

@@ -10,7 +10,7 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
 from jepa_lab.maskers.blocks import block_sizes, cover, draw_positions, marked_inside
-from jepa_lab.maskers.coverage import patches_of
+from jepa_lab.maskers.patches import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 from jepa_lab.maskers.redraw import Redraw, failure_rate
 
@@ -74,9 +74,10 @@ class MultiContext(Masker):
         keys = torch.rand(free.shape, generator=generator, device=free.device)
         corner = keys.masked_fill(~free, -1.0).argmax(dim=-1)  # [B, M]
         target = cover(corner // self.grid.width, corner % self.grid.width, height, width, self.grid)
-        context, context_valid = patches_of(context.unsqueeze(1), self.max_context_patches)
-        target, target_valid = patches_of(target, self.max_target_patches)
-        return Masks(context, context_valid, target, target_valid)
+        return Masks(
+            patches_of(context.unsqueeze(1), self.max_context_patches),
+            patches_of(target, self.max_target_patches),
+        )
 
     def _candidates(self, images: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draw everything but the targets' positions.

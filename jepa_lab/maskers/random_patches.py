@@ -10,8 +10,8 @@ from pydantic import Field
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
-from jepa_lab.maskers.coverage import patches_of
 from jepa_lab.maskers.discrete import Discrete, floor_probabilities
+from jepa_lab.maskers.patches import patches_of
 from jepa_lab.maskers.ranges import RatioRange
 
 
@@ -68,8 +68,7 @@ class RandomPatches(Masker):
         order = torch.rand(shape, generator=generator, device=generator.device).argsort(dim=-1)
         place = order.argsort(dim=-1)  # [B, N]: the place of each patch in the permutation
         is_context = (place < context_count).unsqueeze(1)  # [B, 1, N]
-        context, context_valid = patches_of(is_context, self.max_context_patches)
-        target, target_valid = patches_of(~is_context, self.max_target_patches)
-        if self._counts_vary:
-            return Masks(context, context_valid, target, target_valid)
-        return Masks(context, None, target, None)
+        return Masks(
+            patches_of(is_context, self.max_context_patches, padded=self._counts_vary),
+            patches_of(~is_context, self.max_target_patches, padded=self._counts_vary),
+        )

@@ -17,8 +17,8 @@ from jepa_lab.maskers.blocks import (
     marked_inside,
     smallest_remainder,
 )
-from jepa_lab.maskers.coverage import patches_of
 from jepa_lab.maskers.discrete import Discrete
+from jepa_lab.maskers.patches import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 from jepa_lab.registry import ComponentParams
 
@@ -87,9 +87,10 @@ class ReferenceMultiBlock(Masker):
         targets = cover(top, left, height, width, self.grid)  # [B, M, N]
         contexts = self._draw_contexts(targets, context_height, context_width, generator)  # [B, E, N]
 
-        context, context_valid = patches_of(contexts, self.max_context_patches)
-        target, target_valid = patches_of(targets, self.max_target_patches)
-        return Masks(context, context_valid, target, target_valid)
+        return Masks(
+            patches_of(contexts, self.max_context_patches),
+            patches_of(targets, self.max_target_patches),
+        )
 
     def _draw_contexts(self, targets: Tensor, height: Tensor, width: Tensor, generator: torch.Generator) -> Tensor:
         """Context views [B, E, N] by rejection over positions, without a loop.

@@ -9,7 +9,7 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
 from jepa_lab.maskers.blocks import block_sizes, cover, draw_positions
-from jepa_lab.maskers.coverage import patches_of
+from jepa_lab.maskers.patches import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 
 
@@ -61,8 +61,7 @@ class SingleBlock(Masker):
         height, width = self._sizes.draw((batch_size, 1), generator)
         top, left = draw_positions(height, width, self.grid, generator)
         block = cover(top, left, height, width, self.grid)  # [B, 1, N]
-        context, context_valid = patches_of(~block, self.max_context_patches)
-        target, target_valid = patches_of(block, self.max_target_patches)
-        if self._counts_vary:
-            return Masks(context, context_valid, target, target_valid)
-        return Masks(context, None, target, None)
+        return Masks(
+            patches_of(~block, self.max_context_patches, padded=self._counts_vary),
+            patches_of(block, self.max_target_patches, padded=self._counts_vary),
+        )

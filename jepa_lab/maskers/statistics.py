@@ -9,7 +9,6 @@ from torch import Tensor
 
 from jepa_lab.maskers.base import Masker
 from jepa_lab.maskers.batching import ContextBatching, batch_context
-from jepa_lab.maskers.coverage import coverage_of
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,12 @@ def mask_statistics(
     target_hits = torch.zeros(num_patches)
     for _ in range(num_batches):
         masks = masker.sample(batch_size, generator)
-        drawn.append(masks.context_counts())
+        drawn.append(masks.context.counts())
         masks = batch_context(masks, batching, generator)
-        batched.append(masks.context_counts())
-        targets.append(masks.target_counts())
-        is_context = coverage_of(masks.context, masks.context_valid, num_patches)  # [B, E, N]
-        is_target = coverage_of(masks.target, masks.target_valid, num_patches).any(dim=1)  # [B, N]
+        batched.append(masks.context.counts())
+        targets.append(masks.target.counts())
+        is_context = masks.context.coverage(num_patches)  # [B, E, N]
+        is_target = masks.target.coverage(num_patches).any(dim=1)  # [B, N]
         unions.append(is_target.sum(dim=-1))
         context_hits += is_context.float().mean(dim=1).sum(dim=0)
         target_hits += is_target.sum(dim=0)

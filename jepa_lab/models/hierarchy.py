@@ -16,7 +16,7 @@ from jepa_lab.contracts import is_first, require_tensor
 from jepa_lab.downsampling.base import Downsampling
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
-from jepa_lab.maskers.coverage import coverage_of, patches_of
+from jepa_lab.maskers.patches import Patches, patches_of
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.vit import gather_tokens
 from jepa_lab.targets.base import FeatureGridTarget, require_targets
@@ -43,17 +43,17 @@ def coarser_masks(masks: Masks, grid: Grid) -> Masks:
     children, exists = grid.children(masks.context.device)  # each [N', 4]
     num_cells = len(children)
 
-    def counts(indices: Tensor, valid: Tensor | None) -> Tensor:
+    def counts(patches: Patches) -> Tensor:
         """Covered fine cells of every coarse one, [B, E or M, N']."""
-        covered = coverage_of(indices, valid, grid.num_patches)
-        return (covered[..., children] & exists).sum(dim=-1)
+        return (patches.coverage(grid.num_patches)[..., children] & exists).sum(dim=-1)
 
-    context = counts(masks.context, masks.context_valid) > 0
-    target = 2 * counts(masks.target, masks.target_valid) >= exists.sum(dim=-1)
+    context = counts(masks.context) > 0
+    target = 2 * counts(masks.target) >= exists.sum(dim=-1)
     # A coarse cell takes at least one fine one, so none of the two can have more than its fine patches.
-    context_indices, context_valid = patches_of(context, min(num_cells, masks.context.shape[-1]))
-    target_indices, target_valid = patches_of(target, min(num_cells, masks.target.shape[-1]))
-    return Masks(context_indices, context_valid, target_indices, target_valid)
+    return Masks(
+        patches_of(context, min(num_cells, masks.context.shape[-1])),
+        patches_of(target, min(num_cells, masks.target.shape[-1])),
+    )
 
 
 class Pyramid(nn.Module):
@@ -151,7 +151,7 @@ class Hierarchy(nn.Module):
             features: [B, N, D] of the target encoder, of the whole image.
         """
         num_patches = self.context_pyramid.grids[0].num_patches
-        seen = coverage_of(masks.context, masks.context_valid, num_patches).flatten(0, 1)  # [B * E, N]
+        seen = masks.context.coverage(num_patches).flatten(0, 1)  # [B * E, N]
         context_levels = self.context_pyramid(_on_grid(context, masks, num_patches), seen)
         with torch.no_grad():
             target_levels = self.target_pyramid(features, torch.ones_like(features[..., 0], dtype=torch.bool))
@@ -166,9 +166,7 @@ class Hierarchy(nn.Module):
 
 def _on_grid(context: Tensor, masks: Masks, num_patches: int) -> Tensor:
     """Context tokens [B, E, K, D] at their places, [B * E, N, D]; elsewhere zeros, which mean nothing."""
-    indices = masks.context
-    if masks.context_valid is not None:
-        indices = indices.masked_fill(~masks.context_valid, num_patches)  # padding goes into a cell that is cut off
+    indices = masks.context.padded_with(num_patches)  # padding goes into a cell that is cut off
     index = indices.flatten(0, 1).unsqueeze(-1).expand(-1, -1, context.shape[-1])
     grid = context.new_zeros(index.shape[0], num_patches + 1, context.shape[-1])
     return grid.scatter(1, index, context.flatten(0, 1))[:, :num_patches]
@@ -176,4 +174,4 @@ def _on_grid(context: Tensor, masks: Masks, num_patches: int) -> Tensor:
 
 def _at_context(features: Tensor, masks: Masks) -> Tensor:
     """Features [B * E, N, D] at the context cells, [B, E, K, D]."""
-    return gather_tokens(features, masks.context.flatten(0, 1)).unflatten(0, masks.context.shape[:2])
+    return gather_tokens(features, masks.context.indices.flatten(0, 1)).unflatten(0, masks.context.shape[:2])

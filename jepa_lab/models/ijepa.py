@@ -111,7 +111,7 @@ class IJepa(nn.Module):
     def count_targets(self, masks: Masks) -> Tensor:
         """Pairs of a context view and a valid target patch at every level, at least 1 each, [levels] int64."""
         of_levels = [masks] if self.hierarchy is None else self.hierarchy.masks(masks)
-        counts = torch.stack([found.target_counts().sum() * found.context.shape[1] for found in of_levels])
+        counts = torch.stack([found.target.counts().sum() * found.context.shape[1] for found in of_levels])
         return counts.clamp(min=1)  # of a level whose cells are no target anywhere the loss is 0
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
@@ -133,8 +133,7 @@ class IJepa(nn.Module):
         batch, views = masks.context.shape[:2]
         context = self.context_encoder(
             images.repeat_interleave(views, dim=0) if views > 1 else images,
-            masks.context.flatten(0, 1),
-            None if masks.context_valid is None else masks.context_valid.flatten(0, 1),
+            masks.context.sequences(),
             None if drop_path is None else drop_path.repeat_interleave(views, dim=0),
         )
         return context.unflatten(0, (batch, views))
@@ -166,7 +165,7 @@ class IJepa(nn.Module):
         dtype = torch.promote_types(predictions.dtype, torch.float32)
         wanted = level.targets.to(dtype).unsqueeze(1).expand_as(predictions)
         per_patch = loss_per_patch(self.loss, predictions.to(dtype), wanted)
-        loss = mean_over_valid(per_patch, level.masks.target_valid, count)
+        loss = mean_over_valid(per_patch, level.masks.target.valid, count)
         return _Outcome(loss, predictions.to(dtype), wanted)
 
     @torch.no_grad()
@@ -201,4 +200,4 @@ def sum_of_levels(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 def _share_of_batch(masks: Masks, num_valid: Tensor | None) -> Tensor | float:
     """How much of the batch these images are, by their target patches: shares of all parts add up to 1."""
-    return 1.0 if num_valid is None else masks.target_counts().sum() * masks.context.shape[1] / num_valid[0]
+    return 1.0 if num_valid is None else masks.target.counts().sum() * masks.context.shape[1] / num_valid[0]

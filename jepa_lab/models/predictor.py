@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.recompute import call_block
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import LAYER_NORM_EPS, Block, attention_mask
@@ -59,15 +60,17 @@ class Predictor(nn.Module):
         batch, views, num_context = masks.context.shape
         num_blocks, num_target = masks.target.shape[1:]
 
-        context_tokens = add_positions(self.position, self.embed(context).flatten(0, 1), masks.context.flatten(0, 1))
+        context_tokens = self.embed(context).flatten(0, 1)
+        context_tokens = add_positions(self.position, context_tokens, masks.context.sequences().indices)
         context_tokens = context_tokens.unflatten(0, (batch, views))  # [B, E, K, P]
         mask_tokens = self.mask_token.expand(batch * num_blocks, num_target, -1)
-        mask_tokens = add_positions(self.position, mask_tokens, masks.target.flatten(0, 1))
+        mask_tokens = add_positions(self.position, mask_tokens, masks.target.sequences().indices)
         mask_tokens = mask_tokens.unflatten(0, (batch, num_blocks))  # [B, M, T, P]
 
         tokens = _pair_sequences(context_tokens, mask_tokens)  # [B * E * M, K + T, P]
-        rotation = rotation_at(self.position, _pair_sequences(masks.context, masks.target))
-        attend = attention_mask(_pair_validity(masks))
+        pairs = _pair_patches(masks)
+        rotation = rotation_at(self.position, pairs.indices)
+        attend = attention_mask(pairs.valid)
         for block in self.blocks:
             tokens = call_block(block, self.recompute, tokens, rotation, attend)
         predictions = self.proj(self.norm(tokens[:, num_context:]))  # [B * E * M, T, target_dim]
@@ -82,10 +85,9 @@ def _pair_sequences(context: Tensor, target: Tensor) -> Tensor:
     return torch.cat([context, target], dim=3).flatten(0, 2)
 
 
-def _pair_validity(masks: Masks) -> Tensor | None:
-    """Validity of every pair's sequence, [B * E * M, K + T], or None where nothing is padded."""
-    if masks.context_valid is None and masks.target_valid is None:
-        return None
-    context = torch.ones_like(masks.context, dtype=torch.bool) if masks.context_valid is None else masks.context_valid
-    target = torch.ones_like(masks.target, dtype=torch.bool) if masks.target_valid is None else masks.target_valid
-    return _pair_sequences(context, target)
+def _pair_patches(masks: Masks) -> Patches:
+    """The patches of every pair's sequence, [B * E * M, K + T]."""
+    indices = _pair_sequences(masks.context.indices, masks.target.indices)
+    if masks.context.valid is None and masks.target.valid is None:
+        return Patches(indices)
+    return Patches(indices, _pair_sequences(masks.context.validity(), masks.target.validity()))

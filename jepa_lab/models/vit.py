@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_lab.grid import Grid, patchify
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.aligned_keys import align_keys
 from jepa_lab.models.layer_scale import LayerScale, build_layer_scale
 from jepa_lab.models.recompute import call_block
@@ -168,31 +169,28 @@ class VisionTransformer(nn.Module):
     def forward(
         self,
         images: Tensor,
-        indices: Tensor | None = None,
-        valid: Tensor | None = None,
+        patches: Patches | None = None,
         drop_path: Tensor | None = None,
     ) -> Tensor:
-        """Encode patches; patches that are not in `indices` are never looked at.
+        """Encode patches; an image's other patches are never looked at.
 
         Args:
             images: [B, C, H, W] float, channel-normalised.
-            indices: [B, K] int64 patch indices, or None for every patch in raster order.
-            valid: [B, K] bool, False where an index is padding: no patch attends to it.
+            patches: [B, K], one sequence per image, or None for every patch in raster order. Padding is attended to
+                by no patch.
             drop_path: [B, depth, 2] factors on the branches of the blocks, see `DropPath`; None for 1.
         Returns:
             [B, K, D]; padded positions hold numbers without meaning.
         """
-        return self.norm(self._run_blocks(images, indices, valid, keep_last=1, drop_path=drop_path)[-1])
+        return self.norm(self._run_blocks(images, patches, keep_last=1, drop_path=drop_path)[-1])
 
-    def last_layers(
-        self, images: Tensor, num_layers: int, indices: Tensor | None = None, valid: Tensor | None = None
-    ) -> Tensor:
+    def last_layers(self, images: Tensor, num_layers: int, patches: Patches | None = None) -> Tensor:
         """Features of the last `num_layers` blocks, each after the final norm, side by side; see `forward`.
 
         Returns:
             [B, K, num_layers * D], the last block's features at the end.
         """
-        outputs = self._run_blocks(images, indices, valid, keep_last=num_layers)
+        outputs = self._run_blocks(images, patches, keep_last=num_layers)
         return torch.cat([self.norm(output) for output in outputs], dim=-1)
 
     def at_grid(self, grid: Grid) -> VisionTransformer:
@@ -221,14 +219,15 @@ class VisionTransformer(nn.Module):
         weights: Tensor = last.attn.with_weights(last.norm1(tokens), rotation, None)[1]
         return weights
 
-    def _embed(self, images: Tensor, indices: Tensor | None) -> tuple[Tensor, Rotation | None]:
+    def _embed(self, images: Tensor, patches: Patches | None) -> tuple[Tensor, Rotation | None]:
         """Tokens [B, K, D] of the patches with their positions, and the rotation of their queries and keys."""
-        patches = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
-        if indices is None:
+        pixels = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
+        if patches is None:
             indices = torch.arange(self.grid.num_patches, device=images.device)[None]  # [1, N]: looked up once
         else:
-            patches = gather_tokens(patches, indices)
-        tokens = self.patch_embed(patches)
+            indices = patches.indices
+            pixels = gather_tokens(pixels, indices)
+        tokens = self.patch_embed(pixels)
         # Blocks add to the tokens: under autocast they would be sums in half precision where positions add nothing.
         tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         return add_positions(self.position, tokens, indices), rotation_at(self.position, indices)
@@ -236,13 +235,12 @@ class VisionTransformer(nn.Module):
     def _run_blocks(
         self,
         images: Tensor,
-        indices: Tensor | None,
-        valid: Tensor | None,
+        patches: Patches | None,
         keep_last: int,
         drop_path: Tensor | None = None,
     ) -> list[Tensor]:
-        tokens, rotation = self._embed(images, indices)
-        attend = attention_mask(valid)
+        tokens, rotation = self._embed(images, patches)
+        attend = None if patches is None else attention_mask(patches.valid)
         outputs = []
         for depth, block in enumerate(self.blocks, start=1):
             factors = None if drop_path is None else drop_path[:, depth - 1]

@@ -11,6 +11,7 @@ from torch import Tensor
 from jepa_lab.contracts import require, require_tensor
 from jepa_lab.errors import Problem
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import mean_of_valid
 from jepa_lab.registry import Component, ComponentParams, Registry
 
 
@@ -34,31 +35,22 @@ class Representations:
     @property
     def context(self) -> Tensor:
         """Average over the context patches."""
-        return _mean_of_valid(self.context_patches, self.masks.context_valid)
+        return mean_of_valid(self.context_patches, self.masks.context.valid).flatten(0, 1)
 
     @property
     def predictions(self) -> Tensor:
         """Average prediction over the patches of all target blocks."""
-        return _mean_of_valid(self.predicted_patches.flatten(2, 3), self._target_valid())
+        return mean_of_valid(self.predicted_patches.flatten(2, 3), self._target_valid()).flatten(0, 1)
 
     @property
     def targets(self) -> Tensor:
         """Average target over the same patches."""
-        return _mean_of_valid(self.target_patches.flatten(2, 3), self._target_valid())
+        return mean_of_valid(self.target_patches.flatten(2, 3), self._target_valid()).flatten(0, 1)
 
     def _target_valid(self) -> Tensor | None:
         """[B, E, M * T], or None where every patch is valid."""
-        valid = self.masks.target_valid
+        valid = self.masks.target.valid
         return None if valid is None else valid.flatten(1).unsqueeze(1).expand(-1, self.masks.context.shape[1], -1)
-
-
-def _mean_of_valid(tokens: Tensor, valid: Tensor | None) -> Tensor:
-    """[B, E, K, D] with validity [B, E, K] -> [B * E, D]."""
-    if valid is None:
-        return tokens.mean(dim=2).flatten(0, 1)
-    weight = valid.unsqueeze(-1)  # [B, E, K, 1]
-    total = tokens.masked_fill(~weight, 0.0).sum(dim=2)
-    return (total / weight.sum(dim=2).clamp(min=1)).flatten(0, 1)
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class FeatureGridTarget(Target):
 def at_targets(features: Tensor, masks: Masks) -> Tensor:
     """Select features [B, N, D] at the target patches -> [B, M, T, D]."""
     batch, blocks, patches = masks.target.shape
-    index = masks.target.reshape(batch, blocks * patches, 1).expand(-1, -1, features.shape[-1])
+    index = masks.target.indices.reshape(batch, blocks * patches, 1).expand(-1, -1, features.shape[-1])
     return features.gather(1, index).reshape(batch, blocks, patches, -1)
 
 

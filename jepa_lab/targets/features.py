@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jepa_lab.errors import Key, Problem
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.registry import ComponentParams
 from jepa_lab.targets.base import TARGETS, FeatureGridTarget, TargetInputs, at_targets
 from jepa_lab.targets.normalization import NORMALIZATION_DESCRIPTION, Normalization, normalize_features
@@ -34,17 +35,15 @@ class FeaturesParams(EncodedParams):
     )
 
 
-def mean_of_last_layers(
-    encoder: nn.Module, images: Tensor, num_layers: int, indices: Tensor | None = None, valid: Tensor | None = None
-) -> Tensor:
+def mean_of_last_layers(encoder: nn.Module, images: Tensor, num_layers: int, patches: Patches | None = None) -> Tensor:
     """Features [B, K, D] averaged over the last blocks.
 
     Source: Baevski et al. 2022, arXiv:2202.03555 (data2vec), sec. 3.3, averages the top blocks. Differs: each after the
     encoder's final norm.
     """
     if num_layers == 1:
-        return encoder(images, indices, valid)
-    features = encoder.last_layers(images, num_layers, indices, valid)  # type: ignore[operator]  # [B, K, L * D]
+        return encoder(images, patches)
+    features = encoder.last_layers(images, num_layers, patches)  # type: ignore[operator]  # [B, K, L * D]
     return features.unflatten(-1, (num_layers, -1)).mean(dim=-2)
 
 
@@ -105,8 +104,7 @@ class FeaturesTarget(EncodedTarget):
             target_encoder,
             images.repeat_interleave(blocks, dim=0),
             self.params.num_layers,
-            masks.target.flatten(0, 1),
-            None if masks.target_valid is None else masks.target_valid.flatten(0, 1),
+            masks.target.sequences(),
         )
         features = features.unflatten(0, (-1, blocks))  # [B, M, T, D]
-        return normalize_features(features, masks.target_valid, self.params.normalization)
+        return normalize_features(features, masks.target.valid, self.params.normalization)

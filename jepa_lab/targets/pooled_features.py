@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import mean_of_valid
 from jepa_lab.targets.base import TARGETS, at_targets
 from jepa_lab.targets.features import EncodedTarget
 from jepa_lab.targets.normalization import normalize_features
@@ -26,8 +27,4 @@ class PooledFeaturesTarget(EncodedTarget):
     @torch.no_grad()
     def of_features(self, features: Tensor, masks: Masks) -> Tensor:
         targets = at_targets(normalize_features(features, None, self.params.normalization), masks)  # [B, M, T, D]
-        if masks.target_valid is None:
-            return targets.mean(dim=2, keepdim=True).expand_as(targets)
-        valid = masks.target_valid.unsqueeze(-1)  # [B, M, T, 1]
-        count = valid.sum(dim=2, keepdim=True).clamp(min=1)
-        return (targets.masked_fill(~valid, 0.0).sum(dim=2, keepdim=True) / count).expand_as(targets)
+        return mean_of_valid(targets, masks.target.valid).unsqueeze(2).expand_as(targets)

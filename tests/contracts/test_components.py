@@ -13,6 +13,7 @@ from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.positions.base import POSITIONS, apply_rotation
@@ -130,7 +131,9 @@ def test_targets_have_no_gradient_and_the_shape_of_the_masks(entry: Entry) -> No
     encoder = VisionTransformer(Grid(3, 3), 2, 3, size, SinCosPosition(ComponentParams(), Grid(3, 3), 12, 3))
     images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     target.fit(lambda count: iter([images[:count]]))
-    masks = Masks(torch.zeros(2, 1, 1, dtype=torch.int64), None, torch.tensor([[[1, 2], [3, 8]]]).expand(2, 2, 2), None)
+    masks = Masks(
+        Patches(torch.zeros(2, 1, 1, dtype=torch.int64)), Patches(torch.tensor([[[1, 2], [3, 8]]]).expand(2, 2, 2))
+    )
     out = target.compute(encoder, images, masks)
     assert out.shape == (2, 2, 2, target.num_features)
     assert not out.requires_grad
@@ -148,12 +151,12 @@ def test_padded_target_patches_change_no_valid_target(entry: Entry) -> None:
     encoder = VisionTransformer(Grid(3, 3), 2, 3, size, SinCosPosition(ComponentParams(), Grid(3, 3), 12, 3))
     images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     target.fit(lambda count: iter([images[:count]]))
-    context = torch.zeros(2, 1, 1, dtype=torch.int64)
+    context = Patches(torch.zeros(2, 1, 1, dtype=torch.int64))
     short = torch.tensor([[[1, 2], [3, 8]]]).expand(2, 2, 2)
     long = torch.cat([short, torch.zeros(2, 2, 1, dtype=torch.int64)], dim=2)
     valid = torch.tensor([True, True, False]).expand(2, 2, 3)
-    gathered = target.compute(encoder, images, Masks(context, None, short, None))
-    padded = target.compute(encoder, images, Masks(context, None, long, valid))
+    gathered = target.compute(encoder, images, Masks(context, Patches(short)))
+    padded = target.compute(encoder, images, Masks(context, Patches(long, valid)))
     assert torch.allclose(padded[:, :, :2], gathered, atol=1e-5)
 
 
@@ -164,10 +167,8 @@ def test_terms_are_finite_scalars_with_gradients_for_what_is_trained_alone(entry
     predictions = torch.randn(4, 1, 2, 3, 6, generator=generator, requires_grad=True)
     targets = torch.randn(4, 1, 2, 3, 6, generator=generator)
     masks = Masks(
-        torch.zeros(4, 1, 5, dtype=torch.int64),
-        torch.ones(4, 1, 5, dtype=torch.bool),
-        torch.zeros(4, 2, 3, dtype=torch.int64),
-        None,
+        Patches(torch.zeros(4, 1, 5, dtype=torch.int64), torch.ones(4, 1, 5, dtype=torch.bool)),
+        Patches(torch.zeros(4, 2, 3, dtype=torch.int64)),
     )
     terms = entry.component(default_params(entry)).terms(Representations(context, predictions, targets, masks))
     for term in terms.values():

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS, Masker, Masks
-from jepa_lab.maskers.coverage import coverage_of
 from jepa_lab.registry import Entry
 
 ENTRIES = list(MASKERS)
@@ -30,10 +29,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def parts(masks: Masks) -> list[tuple[Tensor, Tensor]]:
     """Context and target indices with validity."""
-    return [
-        (indices, torch.ones_like(indices, dtype=torch.bool) if valid is None else valid)
-        for indices, valid in ((masks.context, masks.context_valid), (masks.target, masks.target_valid))
-    ]
+    return [(patches.indices, patches.validity()) for patches in (masks.context, masks.target)]
 
 
 @each_masker
@@ -50,7 +46,7 @@ def test_shapes_are_those_declared_in_every_batch(entry: Entry[Masker], grid: Gr
             assert indices.dtype == torch.int64
             assert valid.dtype == torch.bool
             assert valid.shape == indices.shape
-        without_validity.add((masks.context_valid is None, masks.target_valid is None))
+        without_validity.add((masks.context.valid is None, masks.target.valid is None))
     assert len(without_validity) == 1  # a compiled step must not meet both
 
 
@@ -78,9 +74,9 @@ def test_valid_patches_come_first_in_raster_order_and_padding_is_index_zero(
 def test_context_is_disjoint_from_every_target(entry: Entry[Masker], grid: Grid, batch_size: int) -> None:
     masker, generator = build(entry, grid), seeded(2)
     for _ in range(20):
-        (context, context_valid), (target, target_valid) = parts(masker.sample(batch_size, generator))
-        is_context = coverage_of(context, context_valid, grid.num_patches).any(dim=1)
-        is_target = coverage_of(target, target_valid, grid.num_patches).any(dim=1)
+        masks = masker.sample(batch_size, generator)
+        is_context = masks.context.coverage(grid.num_patches).any(dim=1)
+        is_target = masks.target.coverage(grid.num_patches).any(dim=1)
         assert not (is_context & is_target).any()
 
 
@@ -106,7 +102,7 @@ def test_the_generator_alone_decides_the_masks(entry: Entry[Masker], grid: Grid)
 @each_grid
 def test_images_of_a_batch_differ(entry: Entry[Masker], grid: Grid) -> None:
     masks = build(entry, grid).sample(7, seeded(4))
-    assert len({tuple(row) for row in masks.target.flatten(1).tolist()}) > 1
+    assert len({tuple(row) for row in masks.target.indices.flatten(1).tolist()}) > 1
 
 
 @each_masker
@@ -114,8 +110,8 @@ def test_images_of_a_batch_differ(entry: Entry[Masker], grid: Grid) -> None:
 def test_counts_stay_below_the_declared_maxima_and_come_near(entry: Entry[Masker], grid: Grid) -> None:
     masker, generator = build(entry, grid), seeded(5)
     batches = [masker.sample(64, generator) for _ in range(40)]
-    most_context = max(int(masks.context_counts().max()) for masks in batches)
-    most_target = max(int(masks.target_counts().max()) for masks in batches)
+    most_context = max(int(masks.context.counts().max()) for masks in batches)
+    most_target = max(int(masks.target.counts().max()) for masks in batches)
     assert 0.6 * masker.max_context_patches < most_context <= masker.max_context_patches
     assert 0.9 * masker.max_target_patches <= most_target <= masker.max_target_patches
 

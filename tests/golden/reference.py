@@ -13,6 +13,7 @@ from torch import Tensor
 from jepa_lab.grid import Grid
 from jepa_lab.losses.smooth_l1 import SmoothL1Loss, SmoothL1Params
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
@@ -60,7 +61,7 @@ class Reference:
         """The masks of a step."""
         context = self.tensors[f"step{step}.context_0"].unsqueeze(1)
         target = torch.stack([self.tensors[f"step{step}.target_{block}"] for block in range(4)], dim=1)
-        return Masks(context, None, target, None)
+        return Masks(Patches(context), Patches(target))
 
     def images(self, step: int) -> Tensor:
         """The images of a step, [B, C, H, W]."""

@@ -13,6 +13,7 @@ from jepa_lab.data.datasets.digits import Digits
 from jepa_lab.downsampling.base import DOWNSAMPLINGS, Downsampling
 from jepa_lab.losses.base import LOSSES, Loss
 from jepa_lab.maskers.base import MASKERS, Masker, Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.maskers.single_block import SingleBlock
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, EncoderSize, ModelSize, PredictorSize
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
@@ -79,25 +80,32 @@ class NoneMasker(SingleBlock):
         return None
 
 
+@registered(MASKERS, "bare_masker")
+class BareMasker(SingleBlock):
+    def sample(self, batch_size, generator):
+        masks = super().sample(batch_size, generator)
+        return Masks(masks.context.indices, masks.target.indices)
+
+
 @registered(MASKERS, "float_masker")
 class FloatMasker(SingleBlock):
     def sample(self, batch_size, generator):
         masks = super().sample(batch_size, generator)
-        return Masks(masks.context.float(), masks.context_valid, masks.target, masks.target_valid)
+        return Masks(Patches(masks.context.indices.float()), masks.target)
 
 
 @registered(MASKERS, "flat_masker")
 class FlatMasker(SingleBlock):
     def sample(self, batch_size, generator):
         masks = super().sample(batch_size, generator)
-        return Masks(masks.context[:, 0], None, masks.target, None)
+        return Masks(Patches(masks.context.indices[:, 0]), masks.target)
 
 
 @registered(MASKERS, "outside_masker")
 class OutsideMasker(SingleBlock):
     def sample(self, batch_size, generator):
         masks = super().sample(batch_size, generator)
-        return Masks(masks.context + 1000, masks.context_valid, masks.target, masks.target_valid)
+        return Masks(Patches(masks.context.indices + 1000), masks.target)
 
 
 @registered(MASKERS, "later_masker")
@@ -111,14 +119,14 @@ class LaterMasker(SingleBlock):
 class LaterOutsideMasker(SingleBlock):
     def sample(self, batch_size, generator):
         masks = super().sample(batch_size, generator)
-        return masks if batch_size == 2 else Masks(masks.context + 900, None, masks.target, masks.target_valid)
+        return masks if batch_size == 2 else Masks(Patches(masks.context.indices + 900), masks.target)
 
 
 @registered(MASKERS, "unsized_masker")
 class UnsizedMasker(Masker):
     def sample(self, batch_size, generator):
         patches = torch.zeros(batch_size, 1, 4, dtype=torch.int64)
-        return Masks(patches, None, patches + 1, None)
+        return Masks(Patches(patches), Patches(patches + 1))
 
 
 @registered(MASKERS, "building_masker")

@@ -22,7 +22,8 @@ PLUGIN = "tests.integration.bad_components"
 BEFORE_A_RUN = [
     ("loss=checking_loss", "loss 'checking_loss'", "returned False from check; expected a Problem, a str or None"),
     ("masker=none_masker", "masker 'none_masker'", "returned None from sample(batch_size=2); expected a Masks"),
-    ("masker=float_masker", "masker 'float_masker'", "float32 on cpu from sample(batch_size=2).context; expected"),
+    ("masker=bare_masker", "masker 'bare_masker'", "from sample(batch_size=2).context; expected a Patches"),
+    ("masker=float_masker", "masker 'float_masker'", "from sample(batch_size=2).context.indices; expected a tensor [B"),
     ("masker=flat_masker", "masker 'flat_masker'", "expected a tensor [B, E, K] = [2, 1, "),
     ("masker=outside_masker", "masker 'outside_masker'", "expected indices of the 16 patches of the 4x4 grid"),
     ("masker=building_masker", "the plug-in tests.integration.bad_components", "KeyError: 'nowhere'"),
@@ -53,7 +54,7 @@ IN_A_RUN = [
     ("loss=raising_loss", "loss 'raising_loss'", "failed in per_patch"),
     ("loss=detached_loss", "loss 'detached_loss'", "expected one through which gradients reach the predictions"),
     ("masker=later_outside_masker", "masker 'later_outside_masker'", "indices from 900 to "),
-    ("masker=later_masker", "masker 'later_masker'", "from sample(batch_size=24).context"),
+    ("masker=later_masker", "masker 'later_masker'", "from sample(batch_size=24).context.indices"),
     ("encoder.position=double_position", "position 'double_position'", "float64 on cpu from add; expected a tensor"),
     ("predictor.position=double_position", "position 'double_position'", "float64 on cpu from add"),
     ("predictor.position=short_position", "position 'short_position'", "from add; expected a tensor [B, K, D]"),

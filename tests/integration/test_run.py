@@ -32,6 +32,7 @@ from jepa_lab.errors import (
 )
 from jepa_lab.evaluation import OnlineEvaluation
 from jepa_lab.maskers.base import MASKERS, Masker, Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
 from jepa_lab.run import RunOutcome, start_run
@@ -555,7 +556,7 @@ def test_a_masker_that_leaves_no_target_is_refused_before_anything_is_trained(tm
 
         def sample(self, batch_size: int, generator: torch.Generator) -> Masks:
             context = torch.arange(16).expand(batch_size, 1, -1)
-            return Masks(context, None, torch.zeros(batch_size, 1, 0, dtype=torch.int64), None)
+            return Masks(Patches(context), Patches(torch.zeros(batch_size, 1, 0, dtype=torch.int64)))
 
     rebuild_schema()
     with pytest.raises(ConfigError, match=r"no target patch on a grid of 4x4"):

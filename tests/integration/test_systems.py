@@ -72,14 +72,12 @@ def draw(pipeline: Pipeline, batch_size: int = 64) -> Masks:
 
 def context_of(masks: Masks, image: int) -> list[int]:
     """The context patches of an image, in order."""
-    valid = masks.context_valid
-    return (masks.context[image] if valid is None else masks.context[image][valid[image]]).flatten().tolist()
+    return masks.context.indices[image][masks.context.validity()[image]].tolist()
 
 
 def target_of(masks: Masks, image: int) -> set[int]:
     """Every patch that is a target of an image."""
-    valid = masks.target_valid
-    return set((masks.target[image] if valid is None else masks.target[image][valid[image]]).flatten().tolist())
+    return set(masks.target.indices[image][masks.target.validity()[image]].tolist())
 
 
 def narrow(pipeline: Pipeline) -> Pipeline:
@@ -163,8 +161,8 @@ def test_jepax_contexts_are_cut_to_the_smallest_of_the_batch_on_every_grid_of_th
     pipeline, padded = load("jepax_cifar10", *size), load("jepax_cifar10", *size, "context_batching=pad")
     assert pipeline_geometry(pipeline).grid.num_patches == side**2
     prefix, pad = draw(pipeline), draw(padded)
-    assert prefix.context_counts().unique().tolist() == [int(pad.context_counts().min())]
-    assert pad.context_counts().unique().numel() > 1
+    assert prefix.context.counts().unique().tolist() == [int(pad.context.counts().min())]
+    assert pad.context.counts().unique().numel() > 1
     for image in range(len(pad)):
         kept = context_of(prefix, image)
         assert kept == context_of(pad, image)[: len(kept)]

@@ -12,28 +12,30 @@ from torch import Tensor
 
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
-from jepa_lab.maskers.coverage import patches_of
+from jepa_lab.maskers.patches import Patches, patches_of
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def as_sets(indices: Tensor, valid: Tensor | None) -> list[list[set[int]]]:
+def in_order(patches: Patches) -> list[list[list[int]]]:
+    """For every image and view (or block) its valid patches, in their order."""
+    each_image = zip(patches.indices, patches.validity(), strict=True)
+    return [[row[ok].tolist() for row, ok in zip(*image, strict=True)] for image in each_image]
+
+
+def as_sets(patches: Patches) -> list[list[set[int]]]:
     """For every image and view (or block) the set of its valid patches."""
-    valid = torch.ones_like(indices, dtype=torch.bool) if valid is None else valid
-    return [
-        [set(row[ok].tolist()) for row, ok in zip(rows, oks, strict=True)]
-        for rows, oks in zip(indices, valid, strict=True)
-    ]
+    return [[set(row) for row in image] for image in in_order(patches)]
 
 
 def contexts_of(masks: Masks) -> list[list[set[int]]]:
-    return as_sets(masks.context, masks.context_valid)
+    return as_sets(masks.context)
 
 
 def targets_of(masks: Masks) -> list[list[set[int]]]:
-    return as_sets(masks.target, masks.target_valid)
+    return as_sets(masks.target)
 
 
 def box(patches: set[int], grid: Grid) -> tuple[int, int, int, int]:
@@ -62,11 +64,11 @@ def record_largest_counts(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -
     largest = [0, 0]
     calls = 0
 
-    def recording(coverage: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    def recording(coverage: Tensor, length: int, *, padded: bool = True) -> Patches:
         nonlocal calls
         largest[calls % 2] = max(largest[calls % 2], int(coverage.sum(dim=-1).max()))
         calls += 1
-        return patches_of(coverage, length)
+        return patches_of(coverage, length, padded=padded)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "patches_of", recording)

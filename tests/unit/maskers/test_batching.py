@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS, Masks
 from jepa_lab.maskers.batching import batch_context, trim, union_of_targets
-from jepa_lab.maskers.coverage import coverage_of
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.maskers.reference_multi_block import ReferenceMultiBlock
-from tests.unit.maskers.reading import as_sets, contexts_of, seeded, targets_of
+from tests.unit.maskers.reading import as_sets, contexts_of, in_order, seeded, targets_of
 
 
 @pytest.fixture(params=[entry.name for entry in MASKERS])
@@ -26,22 +25,16 @@ def views(seed: int = 0) -> Masks:
     return ReferenceMultiBlock(params, Grid(8, 8)).sample(24, seeded(seed))
 
 
-def valid_part(indices: Tensor, valid: Tensor | None) -> list[list[list[int]]]:
-    """The valid entries in their order."""
-    valid = torch.ones_like(indices, dtype=torch.bool) if valid is None else valid
-    return [[row[ok].tolist() for row, ok in zip(*pair, strict=True)] for pair in zip(indices, valid, strict=True)]
-
-
 def test_pad_keeps_every_patch(masks: Masks) -> None:
-    assert batch_context(masks, "pad", seeded(0)) is masks
+    assert batch_context(masks, "pad", seeded(0)).context is masks.context
 
 
 def test_prefix_keeps_the_first_patches_of_each_context_up_to_the_batch_minimum() -> None:
     masks = views()
     cut = batch_context(masks, "prefix", seeded(0))
     fewest = min(len(view) for image in contexts_of(masks) for view in image)
-    before = valid_part(masks.context, masks.context_valid)
-    after = valid_part(cut.context, cut.context_valid)
+    before = in_order(masks.context)
+    after = in_order(cut.context)
     assert after == [[view[:fewest] for view in image] for image in before]
 
 
@@ -49,7 +42,7 @@ def test_subset_keeps_as_many_patches_in_raster_order() -> None:
     masks = views()
     cut = batch_context(masks, "subset", seeded(0))
     fewest = min(len(view) for image in contexts_of(masks) for view in image)
-    for image, cut_image in zip(contexts_of(masks), valid_part(cut.context, cut.context_valid), strict=True):
+    for image, cut_image in zip(contexts_of(masks), in_order(cut.context), strict=True):
         for view, kept in zip(image, cut_image, strict=True):
             assert len(kept) == fewest
             assert kept == sorted(kept)
@@ -64,9 +57,9 @@ def test_subset_is_uniform_over_the_patches_of_each_image() -> None:
     kept = torch.zeros(5)
     pairs = set()
     for _ in range(trials):
-        cut = batch_context(Masks(context, valid, target, None), "subset", generator)
-        assert cut.context[1, 0].tolist() == [2, 4, 0, 0, 0]
-        first = cut.context[0, 0, :2]
+        cut = batch_context(Masks(Patches(context, valid), Patches(target)), "subset", generator)
+        assert cut.context.indices[1, 0].tolist() == [2, 4, 0, 0, 0]
+        first = cut.context.indices[0, 0, :2]
         pairs.add(tuple(first.tolist()))
         kept += (context[0, 0, :, None] == first).any(dim=1)
     assert len(pairs) == 10
@@ -78,11 +71,10 @@ def test_truncation_leaves_shapes_targets_and_padding(masks: Masks, batching: st
     cut = batch_context(masks, batching, seeded(0))  # type: ignore[arg-type]
     assert cut.context.shape == masks.context.shape
     assert cut.target is masks.target
-    assert cut.target_valid is masks.target_valid
-    assert len(set(cut.context_counts().flatten().tolist())) == 1
-    assert cut.context_counts()[0, 0] == masks.context_counts().min()
-    assert cut.context_valid is not None
-    assert cut.context.masked_select(~cut.context_valid).eq(0).all()
+    assert len(set(cut.context.counts().flatten().tolist())) == 1
+    assert cut.context.counts()[0, 0] == masks.context.counts().min()
+    assert cut.context.valid is not None
+    assert cut.context.indices.masked_select(~cut.context.valid).eq(0).all()
 
 
 def test_equal_contexts_are_left_alone() -> None:
@@ -95,13 +87,13 @@ def test_equal_contexts_are_left_alone() -> None:
 def test_trim_cuts_to_the_largest_count_and_keeps_the_patches(masks: Masks) -> None:
     for given in (masks, batch_context(masks, "prefix", seeded(0)), views()):
         short = trim(given)
-        assert short.context.shape[-1] == given.context_counts().max()
-        assert short.target.shape[-1] == given.target_counts().max()
+        assert short.context.shape[-1] == given.context.counts().max()
+        assert short.target.shape[-1] == given.target.counts().max()
         assert contexts_of(short) == contexts_of(given)
         assert targets_of(short) == targets_of(given)
         for counts, valid in (
-            (given.context_counts(), short.context_valid),
-            (given.target_counts(), short.target_valid),
+            (given.context.counts(), short.context.valid),
+            (given.target.counts(), short.target.valid),
         ):
             assert (valid is None) == (counts.min() == counts.max()).item()
 
@@ -110,14 +102,14 @@ def test_union_of_targets_holds_every_target_patch_once_in_raster_order(masks: M
     union = union_of_targets(masks, 70)
     blocks, patches = masks.target.shape[1:]
     assert union.target.shape == (24, 1, min(70, blocks * patches))
-    for (found,), targets in zip(valid_part(union.target, union.target_valid), targets_of(masks), strict=True):
+    for (found,), targets in zip(in_order(union.target), targets_of(masks), strict=True):
         assert found == sorted(set().union(*targets))
-    assert union.target_valid is not None
-    assert union.target.masked_select(~union.target_valid).eq(0).all()
+    assert union.target.valid is not None
+    assert union.target.indices.masked_select(~union.target.valid).eq(0).all()
     assert union.context is masks.context
 
 
 def test_coverage_reads_what_sets_read(masks: Masks) -> None:
-    covered = coverage_of(masks.target, masks.target_valid, 70)
-    sets = as_sets(masks.target, masks.target_valid)
+    covered = masks.target.coverage(70)
+    sets = as_sets(masks.target)
     assert [[set(row.nonzero().flatten().tolist()) for row in image] for image in covered] == sets

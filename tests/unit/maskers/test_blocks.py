@@ -19,8 +19,8 @@ from jepa_lab.maskers.blocks import (
     marked_inside,
     smallest_remainder,
 )
-from jepa_lab.maskers.coverage import coverage_of, patches_of
 from jepa_lab.maskers.discrete import Discrete, floor_probabilities
+from jepa_lab.maskers.patches import patches_of
 from tests.unit.maskers import oracles
 from tests.unit.maskers.reading import as_sets, seeded
 
@@ -105,12 +105,12 @@ def test_cover_marks_the_rectangle() -> None:
 def test_patches_and_coverage_are_inverse_and_padding_is_zero() -> None:
     coverage = torch.rand(5, 3, 70, generator=seeded(0)) < torch.rand(5, 3, 1, generator=seeded(1))
     coverage[0, 0], coverage[0, 1] = True, False
-    indices, valid = patches_of(coverage, 70)
-    assert torch.equal(coverage_of(indices, valid, 70), coverage)
-    assert indices.masked_select(~valid).eq(0).all()
-    for rows, sets in zip(coverage, as_sets(indices, valid), strict=True):
-        for row, patches in zip(rows, sets, strict=True):
-            assert sorted(patches) == row.nonzero().flatten().tolist()
+    patches = patches_of(coverage, 70)
+    assert torch.equal(patches.coverage(70), coverage)
+    assert patches.indices.masked_select(~patches.validity()).eq(0).all()
+    for rows, sets in zip(coverage, as_sets(patches), strict=True):
+        for row, found in zip(rows, sets, strict=True):
+            assert sorted(found) == row.nonzero().flatten().tolist()
 
 
 def test_remainders_are_the_extremes_over_all_positions() -> None:

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.grid import Grid
 from jepa_lab.maskers import multi_block, redraw
-from jepa_lab.maskers.coverage import coverage_of
 from jepa_lab.maskers.multi_block import MultiBlock
 from tests.unit.maskers import oracles
 from tests.unit.maskers.reading import contexts_of, record_largest_counts, seeded, sizes_of, targets_of
@@ -40,8 +39,8 @@ def test_target_blocks_never_overlap_the_context(grid: Grid, sharing: str) -> No
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_every_patch_can_be_context_and_target(grid: Grid) -> None:
     masks = make(grid).sample(2000, seeded(0))
-    context = coverage_of(masks.context, masks.context_valid, grid.num_patches)
-    target = coverage_of(masks.target, masks.target_valid, grid.num_patches)
+    context = masks.context.coverage(grid.num_patches)
+    target = masks.target.coverage(grid.num_patches)
     assert context.any(dim=0).all()
     assert target.flatten(0, 1).any(dim=0).all()
 
@@ -59,7 +58,7 @@ def test_coverage_by_targets_is_that_of_uniform_positions(grid: Grid) -> None:
     for top in range(tops):
         for left in range(lefts):
             exact[top : top + height, left : left + width] += 1 / (tops * lefts)
-    covered = coverage_of(masks.target, masks.target_valid, grid.num_patches).flatten(0, 1)
+    covered = masks.target.coverage(grid.num_patches).flatten(0, 1)
     seen = covered.double().mean(dim=0).reshape(grid.height, grid.width)
     assert (seen - exact).abs().max() < 5 * (0.25 / len(covered)) ** 0.5
     assert seen[-1, -1] == pytest.approx(1 / (tops * lefts), rel=0.25)
@@ -92,7 +91,7 @@ def test_counts_agree_with_a_masker_of_python_loops(sharing: str, min_context: i
     scales = {"target_scale": (0.1, 0.3), "context_scale": (0.7, 1.0)}
     masker = make(Grid(8, 8), **scales, block_sizes=sharing, min_context_patches=min_context)
     masks = masker.sample(10_000, seeded(0))
-    union = coverage_of(masks.target, masks.target_valid, 64).any(dim=1).sum(dim=-1)
+    union = masks.target.coverage(64).any(dim=1).sum(dim=-1)
     rng = random.Random(0)
     images = [
         oracles.paper_image(
@@ -107,11 +106,11 @@ def test_counts_agree_with_a_masker_of_python_loops(sharing: str, min_context: i
         for _ in range(2500)
     ]
     measured = {
-        "context": (masks.context_counts().flatten(), [len(context) for context, _ in images]),
-        "target": (masks.target_counts()[:, 0], [len(targets[0]) for _, targets in images]),
+        "context": (masks.context.counts().flatten(), [len(context) for context, _ in images]),
+        "target": (masks.target.counts()[:, 0], [len(targets[0]) for _, targets in images]),
         "union": (union, [len(set().union(*targets)) for _, targets in images]),
     }
-    assert masks.context_counts().min() >= min_context
+    assert masks.context.counts().min() >= min_context
     for ours, theirs in measured.values():
         spread = statistics.stdev(theirs)
         assert ours.double().mean().item() == pytest.approx(statistics.mean(theirs), abs=4.5 * spread / 2500**0.5)
@@ -129,8 +128,8 @@ def test_scale_and_aspect_ratio_are_independent_draws() -> None:
 
 def test_images_of_a_batch_get_independent_masks() -> None:
     masks = make(Grid(14, 14)).sample(64, seeded(0))
-    assert len({tuple(row) for row in masks.target.flatten(1).tolist()}) == 64
-    corners = masks.target[:, :, 0].double()  # first patch of every block
+    assert len({tuple(row) for row in masks.target.indices.flatten(1).tolist()}) == 64
+    corners = masks.target.indices[:, :, 0].double()  # first patch of every block
     correlation = torch.corrcoef(torch.stack((corners[:-1].flatten(), corners[1:].flatten())))[0, 1]
     assert correlation.abs() < 0.25
 
@@ -141,9 +140,9 @@ def test_the_generator_state_decides_the_masks() -> None:
     first, second = masker.sample(16, generator), masker.sample(16, generator)
     generator.set_state(state)
     again = masker.sample(16, generator)
-    assert torch.equal(first.context, again.context)
-    assert torch.equal(first.target, again.target)
-    assert not torch.equal(first.target, second.target)
+    assert torch.equal(first.context.indices, again.context.indices)
+    assert torch.equal(first.target.indices, again.target.indices)
+    assert not torch.equal(first.target.indices, second.target.indices)
 
 
 @pytest.mark.parametrize("sharing", SHARING)
@@ -151,7 +150,7 @@ def test_rare_contexts_are_drawn_until_every_image_has_one(sharing: str) -> None
     fewest = {"batch": 29, "image": 40, "block": 40}[sharing]
     masker = make(Grid(8, 8), min_context_patches=fewest, block_sizes=sharing)
     for seed in range(3):
-        assert masker.sample(128, seeded(seed)).context_counts().min() >= fewest
+        assert masker.sample(128, seeded(seed)).context.counts().min() >= fewest
 
 
 def test_drawing_again_ends_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,5 +240,5 @@ def test_sampling_does_not_wait_for_the_device(sharing: str) -> None:
         masks = masker.sample(64, generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert masks.context.is_cuda
-    assert masks.context_counts().min() >= 4
+    assert masks.context.indices.is_cuda
+    assert masks.context.counts().min() >= 4

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.grid import Grid
 from jepa_lab.maskers import multi_context, redraw
-from jepa_lab.maskers.coverage import coverage_of
 from jepa_lab.maskers.multi_context import MultiContext
 from tests.unit.maskers import oracles
 from tests.unit.maskers.reading import box, contexts_of, record_largest_counts, seeded, sizes_of, targets_of
@@ -125,7 +124,7 @@ def test_images_agree_with_a_masker_of_python_loops(params: dict[str, Any], grid
 def test_a_target_is_uniform_over_the_places_that_its_context_leaves() -> None:
     """The central block leaves no place, and so never occurs; the other eight are equally frequent."""
     masks = make(Grid(4, 4), **FIXED, num_targets=1).sample(10_000, seeded(0))
-    corners_drawn = torch.stack((masks.context[:, 0, 0], masks.target[:, 0, 0]), dim=1)
+    corners_drawn = torch.stack((masks.context.indices[:, 0, 0], masks.target.indices[:, 0, 0]), dim=1)
     pairs = Counter(map(tuple, corners_drawn.tolist()))
     corners = [row * 4 + column for row in range(3) for column in range(3)]
     expected = {}
@@ -151,8 +150,8 @@ def test_targets_of_an_image_are_placed_independently_and_may_overlap() -> None:
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_every_patch_can_be_context_and_target(grid: Grid) -> None:
     masks = make(grid).sample(2000, seeded(0))
-    assert coverage_of(masks.context, masks.context_valid, grid.num_patches).flatten(0, 1).any(dim=0).all()
-    assert coverage_of(masks.target, masks.target_valid, grid.num_patches).flatten(0, 1).any(dim=0).all()
+    assert masks.context.coverage(grid.num_patches).flatten(0, 1).any(dim=0).all()
+    assert masks.target.coverage(grid.num_patches).flatten(0, 1).any(dim=0).all()
 
 
 def test_no_count_exceeds_the_declared_maximum_and_the_largest_target_occurs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,13 +167,13 @@ def test_no_count_exceeds_the_declared_maximum_and_the_largest_target_occurs(mon
 def test_a_context_block_is_as_large_as_the_target_beside_it_allows() -> None:
     masker = make(Grid(4, 4), num_context_blocks=1, context_scale=(0.5, 1.0), target_scale=(0.07, 0.07))
     masks = masker.sample(500, seeded(0))
-    assert masks.context_counts().max() == masker.max_context_patches == 12
+    assert masks.context.counts().max() == masker.max_context_patches == 12
 
 
 @pytest.mark.parametrize("fewest", [20, 36])
 def test_images_are_drawn_again_until_the_context_is_large_enough(fewest: int) -> None:
     masks = make(Grid(8, 8), min_context_patches=fewest).sample(500, seeded(0))
-    assert masks.context_counts().min() >= fewest
+    assert masks.context.counts().min() >= fewest
 
 
 def test_settings_that_leave_targets_no_room_are_refused_with_grid_and_numbers() -> None:
@@ -232,5 +231,5 @@ def test_sampling_does_not_wait_for_the_device(grid: Grid) -> None:
         masks = masker.sample(64, generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert masks.context.is_cuda
-    assert masks.context_counts().min() >= 4
+    assert masks.context.indices.is_cuda
+    assert masks.context.counts().min() >= 4

@@ -15,7 +15,6 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers import reference_multi_block
 from jepa_lab.maskers.batching import batch_context, union_of_targets
-from jepa_lab.maskers.coverage import coverage_of
 from jepa_lab.maskers.reference_multi_block import ReferenceMultiBlock
 from jepa_lab.maskers.statistics import mask_statistics
 from tests.unit.maskers import oracles
@@ -48,11 +47,11 @@ def test_statistics_are_those_of_the_released_code(golden: dict[str, Any]) -> No
     per_image = []
     for _ in range(NUM_BATCHES):
         masks = masker.sample(golden["batch"], generator)
-        per_image.append(masks.context_counts().double())
+        per_image.append(masks.context.counts().double())
         before.append(per_image[-1].mean().item())
-        after.append(batch_context(masks, "prefix", generator).context_counts().double().mean().item())
-        target.append(masks.target_counts().double().mean().item())
-        union.append(union_of_targets(masks, side * side).target_counts().double().mean().item())
+        after.append(batch_context(masks, "prefix", generator).context.counts().double().mean().item())
+        target.append(masks.target.counts().double().mean().item())
+        union.append(union_of_targets(masks, side * side).target.counts().double().mean().item())
 
     released = golden["context_before_truncation"]
     expected = [
@@ -90,7 +89,7 @@ def test_sizes_are_shared_by_the_batch_and_positions_are_not() -> None:
         sizes = {size for image in sizes_of(masks, grid) for size in image}
         assert len(sizes) == 1
         seen |= sizes
-        assert len({tuple(row) for row in masks.target.flatten(1).tolist()}) == 8
+        assert len({tuple(row) for row in masks.target.indices.flatten(1).tolist()}) == 8
     assert seen == {(5, 6), (6, 5), (6, 6), (7, 5), (8, 5)}
 
 
@@ -150,7 +149,7 @@ def test_all_views_of_an_image_are_distributed_alike() -> None:
     masker = make(Grid(14, 14), num_context_views=4, context_scale=(0.3, 0.3))
     masks = masker.sample(500, seeded(0))
     assert masks.context.shape == (500, 4, masker.max_context_patches)
-    covered = coverage_of(masks.context, masks.context_valid, 196).double().mean(dim=0)  # [E, N]
+    covered = masks.context.coverage(196).double().mean(dim=0)  # [E, N]
     assert (covered - covered.mean(dim=0)).abs().max() < 0.1
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
-from jepa_lab.maskers.coverage import coverage_of
 from jepa_lab.maskers.single_block import SingleBlock
 from tests.unit.maskers.reading import contexts_of, seeded, sizes_of, targets_of
 
@@ -30,22 +29,22 @@ def test_context_is_everything_but_one_rectangle(grid: Grid) -> None:
 
 def test_every_patch_is_context_and_target_sometimes() -> None:
     masks = make(Grid(7, 10)).sample(1000, seeded(0))
-    assert coverage_of(masks.context, masks.context_valid, 70).flatten(0, 1).any(dim=0).all()
-    assert coverage_of(masks.target, masks.target_valid, 70).flatten(0, 1).any(dim=0).all()
+    assert masks.context.coverage(70).flatten(0, 1).any(dim=0).all()
+    assert masks.target.coverage(70).flatten(0, 1).any(dim=0).all()
 
 
 def test_sizes_that_leave_too_little_context_are_not_drawn() -> None:
     masker = make(Grid(8, 8), target_scale=(0.3, 1.0), min_context_patches=20)
     masks = masker.sample(4000, seeded(0))
-    assert masks.context_counts().min() >= 20
-    assert masks.context_counts().max() == masker.max_context_patches
-    assert masks.target_counts().max() == masker.max_target_patches <= 44
+    assert masks.context.counts().min() >= 20
+    assert masks.context.counts().max() == masker.max_context_patches
+    assert masks.target.counts().max() == masker.max_target_patches <= 44
 
 
 def test_a_block_of_fixed_size_needs_no_validity() -> None:
     masks = make(Grid(8, 8), target_scale=(0.25, 0.25), target_aspect_ratio=(1.0, 1.0)).sample(4, seeded(0))
-    assert masks.context_valid is None
-    assert masks.target_valid is None
+    assert masks.context.valid is None
+    assert masks.target.valid is None
     assert (masks.context.shape, masks.target.shape) == ((4, 1, 48), (4, 1, 16))
 
 

@@ -8,6 +8,7 @@ import torch
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masker, MaskerParams, Masks
 from jepa_lab.maskers.multi_block import MultiBlock
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.maskers.statistics import PatchCounts, mask_statistics
 
 
@@ -20,10 +21,14 @@ class TwoImages(Masker):
     def sample(self, batch_size: int, generator: torch.Generator) -> Masks:
         assert batch_size == 2
         return Masks(
-            context=torch.tensor([[[0, 1, 3]], [[0, 0, 0]]]),
-            context_valid=torch.tensor([[[True, True, True]], [[True, False, False]]]),
-            target=torch.tensor([[[2, 0], [2, 4]], [[1, 4], [4, 0]]]),
-            target_valid=torch.tensor([[[True, False], [True, True]], [[True, True], [True, False]]]),
+            context=Patches(
+                torch.tensor([[[0, 1, 3]], [[0, 0, 0]]]),
+                torch.tensor([[[True, True, True]], [[True, False, False]]]),
+            ),
+            target=Patches(
+                torch.tensor([[[2, 0], [2, 4]], [[1, 4], [4, 0]]]),
+                torch.tensor([[[True, False], [True, True]], [[True, True], [True, False]]]),
+            ),
         )
 
 

@@ -11,6 +11,7 @@ from jepa_lab.build import build_drop_path, build_model
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.errors import ConfigError
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.drop_path import DropPath
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import Block
@@ -90,9 +91,11 @@ def test_the_context_encoder_alone_drops(reference: Reference) -> None:
 def test_the_context_views_of_an_image_share_its_draw(reference: Reference) -> None:
     model, images = build_reference_model(reference), reference.images(0)
     masks = reference.masks(0)
-    context = torch.cat([masks.context, masks.context.flip(-1)], dim=1)  # another order of the same patches
+    context = torch.cat(
+        [masks.context.indices, masks.context.indices.flip(-1)], dim=1
+    )  # another order of the same patches
     factors = build_drop().draw(len(images))
-    both = model(images, Masks(context, None, masks.target, None), None, factors).predictions
+    both = model(images, Masks(Patches(context), masks.target), None, factors).predictions
     assert torch.allclose(both[:, 0], both[:, 1], atol=1e-10)
     assert torch.allclose(both[:, :1], model(images, masks, None, factors).predictions, atol=1e-10)
 

@@ -13,6 +13,7 @@ from jepa_lab.grid import Grid
 from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.losses.l2 import L2Loss, L2Params
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.flops import step_flops
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
@@ -31,7 +32,7 @@ def test_step_flops_equal_the_count_of_torch() -> None:
     predictor = Predictor(24, narrow, SinCosPosition(ComponentParams(), grid, 12, 3))
     model = IJepa(encoder, predictor, FeaturesTarget(FeaturesParams(), TargetInputs(24, 2, 2, 3)), L2Loss(L2Params()))
     # Counts of patches that fill the vectors of a CPU, so that attention adds no keys (`align_keys`).
-    masks = Masks(torch.arange(32).expand(2, 1, 32), None, torch.arange(32, 48).expand(2, 3, 16), None)
+    masks = Masks(Patches(torch.arange(32).expand(2, 1, 32)), Patches(torch.arange(32, 48).expand(2, 3, 16)))
     counter = FlopCounterMode(display=False)
     with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         model(torch.rand(2, 3, 16, 16), masks).loss.backward()

@@ -13,6 +13,7 @@ from jepa_lab.config.checks import build_masker, check_pipeline, pipeline_geomet
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.positions.sincos import sincos_2d
 from jepa_lab.training.devices import Compute
@@ -50,7 +51,7 @@ def test_an_encoder_has_a_feature_for_each_patch_and_for_each_that_is_asked_for(
     with torch.no_grad():
         assert model.target_encoder(images).shape == (2, sides.patches**2, 16)
         some = torch.tensor([[sides.patches**2 - 1, 0, 5]]).expand(2, -1)
-        assert model.context_encoder(images, some).shape == (2, 3, 16)
+        assert model.context_encoder(images, Patches(some)).shape == (2, 3, 16)
 
 
 @pytest.mark.parametrize("masker", MASKERS.names())
@@ -59,13 +60,13 @@ def test_every_masker_draws_masks_on_the_grid(sides: Sides, masker: str, tmp_pat
     pipeline = sides.load(tmp_path, f"masker={masker}").pipeline
     drawn = build_masker(pipeline, pipeline_geometry(pipeline).grid).sample(16, torch.Generator().manual_seed(0))
     assert len(drawn) == 16
-    for counts in (drawn.context_counts(), drawn.target_counts()):
+    for counts in (drawn.context.counts(), drawn.target.counts()):
         assert counts.min() >= 1
         assert counts.max() <= sides.patches**2
-    for indices in (drawn.context, drawn.target):
+    for indices in (drawn.context.indices, drawn.target.indices):
         assert indices.min() >= 0
         assert indices.max() < sides.patches**2
-    assert drawn.context_counts().float().mean() > 0.1 * sides.patches**2
+    assert drawn.context.counts().float().mean() > 0.1 * sides.patches**2
 
 
 @pytest.mark.parametrize("position", POSITIONS.names())

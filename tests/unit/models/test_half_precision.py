@@ -12,6 +12,7 @@ from jepa_lab.downsampling.base import DOWNSAMPLINGS
 from jepa_lab.grid import Grid
 from jepa_lab.losses.base import Loss
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.hierarchy import Pyramid, level_grids
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
@@ -49,7 +50,7 @@ def test_blocks_add_to_tokens_in_single_precision_whatever_their_positions(name:
     for module in (encoder, predictor):
         initialize_weights(module, torch.Generator().manual_seed(0))
     seen = watch(encoder.blocks), watch(predictor.blocks)
-    masks = Masks(torch.tensor([[[0, 3, 5]]]), None, torch.tensor([[[9, 10]]]), None)
+    masks = Masks(Patches(torch.tensor([[[0, 3, 5]]])), Patches(torch.tensor([[[9, 10]]])))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = encoder(torch.randn(1, 3, 8, 8))
         predictor(features[:, :3].unsqueeze(1), masks)
@@ -81,7 +82,7 @@ def test_the_loss_compares_predictions_with_targets_that_were_not_rounded_to_hal
     target = PixelsTarget(ComponentParams(), TargetInputs(SIZE.embed_dim, SIZE.depth, 2, 3))
     loss = Recording(ComponentParams())
     model = IJepa(encoder, predictor, target, loss)
-    masks = Masks(torch.tensor([[[0, 3, 5]]]), None, torch.tensor([[[9, 10]]]), None)
+    masks = Masks(Patches(torch.tensor([[[0, 3, 5]]])), Patches(torch.tensor([[[9, 10]]])))
     images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=dtype):
         prediction = model(images, masks)

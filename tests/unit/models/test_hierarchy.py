@@ -13,7 +13,7 @@ from jepa_lab.downsampling.pooling import Pooling
 from jepa_lab.grid import Grid
 from jepa_lab.losses.smooth_l1 import SmoothL1Loss, SmoothL1Params
 from jepa_lab.maskers.base import MASKERS, Masks
-from jepa_lab.maskers.coverage import coverage_of
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.hierarchy import Hierarchy, Pyramid, coarser_masks, level_grids
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
@@ -87,10 +87,10 @@ def test_coarse_cells_are_targets_by_half_and_context_by_one_of_their_fine_cells
     masks = draw(grid)
     coarse = coarser_masks(masks, grid)
     cells = grid.coarser().num_patches
-    context = coverage_of(masks.context, masks.context_valid, grid.num_patches)
-    target = coverage_of(masks.target, masks.target_valid, grid.num_patches)
-    coarse_context = coverage_of(coarse.context, coarse.context_valid, cells)
-    coarse_target = coverage_of(coarse.target, coarse.target_valid, cells)
+    context = masks.context.coverage(grid.num_patches)
+    target = masks.target.coverage(grid.num_patches)
+    coarse_context = coarse.context.coverage(cells)
+    coarse_target = coarse.target.coverage(cells)
     for cell in range(cells):
         row, column = divmod(cell, grid.coarser().width)
         fine = [
@@ -161,7 +161,7 @@ def test_what_stands_at_hidden_cells_never_matters(entry: Entry, skips: bool) ->
 @pytest.mark.parametrize("kind", ["pooling", "conv"])
 def test_hidden_pixels_change_no_prediction_at_any_level(kind: str) -> None:
     model, masks, given = build_model(kind, skips=True), draw(GRID), images()
-    seen = coverage_of(masks.context, masks.context_valid, GRID.num_patches).any(dim=1)  # [B, N]
+    seen = masks.context.coverage(GRID.num_patches).any(dim=1)  # [B, N]
     hidden = ~seen.unflatten(1, (7, 10)).repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     other = torch.where(hidden[:, None], torch.rand_like(given), given)
     first, second = (
@@ -171,7 +171,7 @@ def test_hidden_pixels_change_no_prediction_at_any_level(kind: str) -> None:
         for pixels in (given, other)
     )
     for one, two in zip(first, second, strict=True):
-        valid = slice(None) if one.masks.context_valid is None else one.masks.context_valid
+        valid = one.masks.context.validity()
         assert torch.allclose(one.context[valid], two.context[valid])
         assert not torch.allclose(one.targets, two.targets)
 
@@ -200,7 +200,7 @@ def test_a_level_predicts_the_normalised_average_of_the_target_encoder_s_feature
     level = model.hierarchy.levels(model._encode_context(given, masks, None), features, model.target, masks)[1]
     children, exists = GRID.children()
     image, block = 3, 1
-    cell = level.masks.target[image, block, 0]
+    cell = level.masks.target.indices[image, block, 0]
     fine = children[cell][exists[cell]]
     assert torch.allclose(level.targets[image, block, 0], F.layer_norm(features[image, fine].mean(dim=0), (WIDTH,)))
 
@@ -221,8 +221,8 @@ def test_blocks_without_a_cell_at_a_level_count_for_nothing_and_leave_gradients_
     model = build_model(num_levels=3)
     alone = torch.tensor([[[3], [37]]]).expand(2, 2, 1)  # single patches: never half of a coarse cell
     context = torch.arange(40, 60).expand(2, 1, 20)
-    masks = Masks(context, None, alone, None)
-    assert not coarser_masks(masks, GRID).target_valid.any()
+    masks = Masks(Patches(context), Patches(alone))
+    assert not coarser_masks(masks, GRID).target.counts().any()
     out = model(images(2), masks)
     assert out.terms["loss_level_2"] == 0
     out.loss.backward()

@@ -9,6 +9,7 @@ from jepa_lab.grid import Grid
 from jepa_lab.losses.smooth_l1 import SmoothL1Loss, SmoothL1Params
 from jepa_lab.maskers.base import MASKERS, Masks
 from jepa_lab.maskers.batching import batch_context, trim, union_of_targets
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
@@ -54,15 +55,15 @@ def test_padded_equals_trimmed_equals_image_by_image(position: str, joint: bool)
     images, masks = draw()
     if joint:
         masks = union_of_targets(masks, GRID.num_patches)
-    assert not masks.context_valid.all()
-    assert not masks.target_valid.all()
+    assert not masks.context.valid.all()
+    assert not masks.target.valid.all()
     padded, trimmed = model(images, masks).loss, model(images, trim(masks)).loss
     assert padded.item() == pytest.approx(trimmed.item(), abs=1e-12)
     total, count = 0.0, 0
     for index in range(len(masks)):
         one = masks[index : index + 1]
-        dense = Masks(one.context[one.context_valid][None, None], None, one.target, one.target_valid)
-        patches = int(one.target_valid.sum())
+        dense = Masks(Patches(one.context.indices[one.context.valid][None, None]), one.target)
+        patches = int(one.target.valid.sum())
         total += model(images[index : index + 1], dense).loss.item() * patches
         count += patches
     assert padded.item() == pytest.approx(total / count, abs=1e-12)
@@ -74,12 +75,12 @@ def test_the_context_encoder_never_sees_a_patch_outside_the_context(batching: st
     images, masks = draw()
     masks = batch_context(masks, batching, torch.Generator().manual_seed(2))
     images.requires_grad_()
-    context = model.context_encoder(images, masks.context[:, 0], masks.context_valid[:, 0])
-    context[masks.context_valid[:, 0]].square().sum().backward()
+    context = model.context_encoder(images, masks.context.sequences())
+    context[masks.context.valid[:, 0]].square().sum().backward()
     seen = images.grad.abs().sum(1).unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).sum((2, 4)).flatten(1) > 0
     expected = torch.zeros(len(masks), GRID.num_patches, dtype=torch.bool)
     for index in range(len(masks)):
-        expected[index, masks.context[index, 0][masks.context_valid[index, 0]]] = True
+        expected[index, masks.context.indices[index, 0][masks.context.valid[index, 0]]] = True
     assert torch.equal(seen, expected)
 
 
@@ -87,9 +88,9 @@ def test_target_blocks_never_attend_to_each_other() -> None:
     model = build_model()
     images, masks = draw()
     both = model(images, masks).predictions
-    alone = Masks(masks.context, masks.context_valid, masks.target[:, 1:2], masks.target_valid[:, 1:2])
+    alone = Masks(masks.context, Patches(masks.target.indices[:, 1:2], masks.target.valid[:, 1:2]))
     only = model(images, alone).predictions
-    valid = masks.target_valid[:, 1]
+    valid = masks.target.valid[:, 1]
     assert torch.allclose(both[:, 0, 1][valid], only[:, 0, 0][valid], atol=1e-12)
 
 
@@ -97,7 +98,7 @@ def test_joint_sequence_lets_target_patches_attend_to_each_other() -> None:
     model = build_model()
     images, masks = draw()
     joint = union_of_targets(masks, GRID.num_patches)
-    fewer = Masks(joint.context, joint.context_valid, joint.target[..., :1], joint.target_valid[..., :1])
+    fewer = Masks(joint.context, joint.target.first(1))
     first = model(images, joint).predictions[:, 0, 0, 0]
     second = model(images, fewer).predictions[:, 0, 0, 0]
     assert not torch.allclose(first, second, atol=1e-6)
@@ -111,8 +112,9 @@ def test_the_prediction_depends_on_the_position_of_the_target(position: str) -> 
             if "position_embedding" in name:
                 parameter.normal_()
     images = torch.rand(1, 3, 8, 12, dtype=torch.float64)
-    context = torch.arange(6)[None, None]
-    outputs = [model(images, Masks(context, None, torch.tensor([[[target]]]), None)).predictions for target in (10, 20)]
+    context = Patches(torch.arange(6)[None, None])
+    targets = [Patches(torch.tensor([[[target]]])) for target in (10, 20)]
+    outputs = [model(images, Masks(context, target)).predictions for target in targets]
     assert not torch.allclose(outputs[0], outputs[1], atol=1e-6)
 
 
@@ -120,10 +122,10 @@ def test_several_context_views_are_predicted_from_separately() -> None:
     model = build_model()
     images = torch.rand(2, 3, 8, 12, dtype=torch.float64)
     context = torch.tensor([[0, 1, 2], [3, 4, 5]]).expand(2, 2, 3)
-    target = torch.tensor([[10, 11]]).expand(2, 1, 2)
-    both = model(images, Masks(context, None, target, None)).predictions
+    target = Patches(torch.tensor([[10, 11]]).expand(2, 1, 2))
+    both = model(images, Masks(Patches(context), target)).predictions
     for view in range(2):
-        one = model(images, Masks(context[:, view : view + 1], None, target, None)).predictions
+        one = model(images, Masks(Patches(context[:, view : view + 1]), target)).predictions
         assert torch.allclose(both[:, view : view + 1], one, atol=1e-12)
 
 

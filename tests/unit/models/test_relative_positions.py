@@ -7,6 +7,7 @@ import torch
 
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import Attention, initialize_weights
@@ -36,7 +37,8 @@ def predict(
         ((place + torch.tensor(shift)) * torch.tensor([GRID.width, 1])).sum(-1)[None]
         for place, shift in (context, targets)
     ]
-    masks = Masks(numbers[0], None, numbers[1], torch.tensor([[[True, True, True], [True, True, False]]]))
+    valid = torch.tensor([[[True, True, True], [True, True, False]]])
+    masks = Masks(Patches(numbers[0]), Patches(numbers[1], valid))
     weights: list[torch.Tensor] = []
 
     def keep(module: Attention, arguments: tuple[torch.Tensor, ...]) -> None:

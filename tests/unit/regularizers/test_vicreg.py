@@ -12,6 +12,7 @@ from torch import Tensor
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.errors import ConfigError
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.regularizers.base import Representations
 from jepa_lab.regularizers.vicreg import VicReg, VicRegParams, covariance_term, variance_term
@@ -60,10 +61,8 @@ def test_representations_are_averages_over_valid_patches_alone() -> None:
     predictions = torch.randn(2, 1, 2, 2, 4, generator=generator)
     valid = torch.tensor([[[True, True], [True, False]]]).expand(2, 2, 2)
     masks = Masks(
-        torch.zeros(2, 1, 3, dtype=torch.int64),
-        torch.tensor([[[True, True, False]], [[True, True, True]]]),
-        torch.zeros(2, 2, 2, dtype=torch.int64),
-        valid,
+        Patches(torch.zeros(2, 1, 3, dtype=torch.int64), torch.tensor([[[True, True, False]], [[True, True, True]]])),
+        Patches(torch.zeros(2, 2, 2, dtype=torch.int64), valid),
     )
     found = Representations(context, predictions, -predictions, masks)
     assert torch.allclose(found.context[0], context[0, 0, :2].mean(dim=0))

@@ -11,6 +11,7 @@ from torch import Tensor
 from jepa_lab.grid import Grid, patchify, unpatchify
 from jepa_lab.losses.l2 import L2Loss, L2Params
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
@@ -27,10 +28,11 @@ from jepa_lab.targets.pooled_features import PooledFeaturesTarget
 GRID, SIZE = Grid(4, 4), ModelSize(24, 3, 3)
 INPUTS = TargetInputs(embed_dim=24, depth=3, patch_size=2, num_channels=3)
 MASKS = Masks(
-    torch.tensor([[[0, 1, 2]], [[0, 4, 8]]]),
-    None,
-    torch.tensor([[[5, 6, 9], [10, 11, 0]], [[1, 2, 3], [13, 14, 15]]]),
-    torch.tensor([[[True, True, True], [True, True, False]], [[True, True, True], [True, True, True]]]),
+    Patches(torch.tensor([[[0, 1, 2]], [[0, 4, 8]]])),
+    Patches(
+        torch.tensor([[[5, 6, 9], [10, 11, 0]], [[1, 2, 3], [13, 14, 15]]]),
+        torch.tensor([[[True, True, True], [True, True, False]], [[True, True, True], [True, True, True]]]),
+    ),
 )
 
 
@@ -70,11 +72,11 @@ def test_features_are_those_of_the_whole_image_at_the_target_patches() -> None:
     targets = features_target(normalization="none").compute(encoder, images(), MASKS)
     whole = encoder(images())
     for image, block, patch in ((0, 0, 2), (0, 1, 1), (1, 1, 0)):
-        assert torch.equal(targets[image, block, patch], whole[image, MASKS.target[image, block, patch]])
+        assert torch.equal(targets[image, block, patch], whole[image, MASKS.target.indices[image, block, patch]])
 
 
 def test_batch_norm_gives_each_feature_mean_0_and_variance_1_over_all_patches() -> None:
-    everything = Masks(MASKS.context, None, torch.arange(16).expand(2, 1, 16), None)
+    everything = Masks(MASKS.context, Patches(torch.arange(16).expand(2, 1, 16)))
     targets = features_target(normalization="batch_norm").compute(build_encoder(), images(), everything)
     flat = targets.flatten(0, 2)
     assert flat.mean(dim=0).abs().max() < 1e-5
@@ -103,20 +105,20 @@ def test_more_layers_than_the_encoder_has_are_refused() -> None:
 @pytest.mark.parametrize("normalization", ["layer_norm", "batch_norm", "none"])
 def test_target_patches_encoded_alone_know_nothing_of_the_rest_of_the_image(normalization: str) -> None:
     encoder, seen = build_encoder(), images()
-    used = torch.zeros(2, 16, dtype=torch.bool).scatter(1, MASKS.target.flatten(1), True)
+    used = torch.zeros(2, 16, dtype=torch.bool).scatter(1, MASKS.target.indices.flatten(1), True)
     used[0, 0] = False  # padding
     patches = patchify(seen, 2)
     elsewhere = unpatchify(torch.where(used.unsqueeze(-1), patches, torch.randn_like(patches)), 2, GRID)
     alone = features_target(encode="target_patches_only", normalization=normalization)
     whole = features_target(normalization=normalization)
-    valid = MASKS.target_valid
+    valid = MASKS.target.valid
     first, second = (alone.compute(encoder, given, MASKS)[valid] for given in (seen, elsewhere))
     assert torch.allclose(first, second, atol=1e-5)
     assert not torch.allclose(
         whole.compute(encoder, seen, MASKS)[valid], whole.compute(encoder, elsewhere, MASKS)[valid]
     )
     if normalization == "none":
-        block = encoder(seen[1:2], MASKS.target[1, 0][None])
+        block = encoder(seen[1:2], Patches(MASKS.target.indices[1, :1]))
         assert torch.allclose(alone.compute(encoder, seen, MASKS)[1, 0], block[0], atol=1e-5)
 
 
@@ -172,7 +174,7 @@ def test_principal_components_reconstruct_with_the_stated_error(num_components: 
     data = images(64)
     target = PcaTarget(PcaParams(num_components=num_components), INPUTS)
     target.fit(lambda count: iter([data]))
-    everything = Masks(torch.zeros(64, 1, 1, dtype=torch.int64), None, torch.arange(16).expand(64, 1, 16), None)
+    everything = Masks(Patches(torch.zeros(64, 1, 1, dtype=torch.int64)), Patches(torch.arange(16).expand(64, 1, 16)))
     decoded = target.reconstruct(target.compute(NeverRun(), data, everything))
     error = (decoded.flatten(0, 2) - patchify(data, 2).flatten(0, 1)).square().sum(dim=-1).mean()
     stated = target.total_variance - target.variances.sum()
@@ -191,9 +193,8 @@ def test_a_model_of_pixels_learns_to_predict_the_hidden_pixels(target: type[Targ
     """Vertical bands whose lower half is hidden and follows from the upper one: what is decoded is the image."""
     bands = torch.randn(16, 3, 1, 2, generator=torch.Generator().manual_seed(0))
     data = bands.repeat_interleave(4, dim=3).expand(16, 3, 8, 8).contiguous()
-    masks = Masks(
-        torch.arange(8).expand(16, 1, 8), None, torch.arange(8, 16).expand(16, 1, 8), None
-    )  # the upper half is seen
+    upper, lower = torch.arange(16).expand(16, 1, 16).split(8, dim=-1)
+    masks = Masks(Patches(upper), Patches(lower))
     kind = target(target.Params(), INPUTS)
     kind.fit(lambda count: iter([data]))
     model = build_model(kind)

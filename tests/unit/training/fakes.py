@@ -11,6 +11,7 @@ import torch
 
 from jepa_lab.data.order import Batch, BatchPosition
 from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.training.checkpointer import TrainingState
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.evaluator import Evaluation
@@ -65,8 +66,8 @@ class FakeWholeStep:
         loss = torch.tensor(self.losses.get(number, float(number)))
         statistics = StepStatistics(loss, ZERO, ZERO, self.step.gate.judge(loss, ZERO, number))
         self.sums.add(statistics.loss, statistics.refused)
-        patches = torch.zeros(1, 1, 2, dtype=torch.int64)
-        return StepOutcome(statistics, Masks(patches, None, patches, None))
+        patches = Patches(torch.zeros(1, 1, 2, dtype=torch.int64))
+        return StepOutcome(statistics, Masks(patches, patches))
 
 
 class FakeBatches:

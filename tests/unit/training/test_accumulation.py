@@ -80,7 +80,7 @@ def test_accumulated_parts_equal_the_whole_batch_of_every_masker(masker: str, ba
 
 def test_parts_with_unequal_counts_of_target_patches_equal_the_whole_batch() -> None:
     masks = draw_masks("multi_block", joint=True)
-    counts = masks.target_counts().view(4, -1).sum(dim=1)
+    counts = masks.target.counts().view(4, -1).sum(dim=1)
     assert len(set(counts.tolist())) > 1, "a mean of the parts' means would be right by chance"
     assert_parts_equal_the_whole(masks)
 

@@ -46,7 +46,7 @@ def take(step: WholeStep, numbers: range) -> list[dict[str, float]]:
         found = outcome.statistics
         named = {name: value.item() for name, value in found.terms.items()}
         norms = {"encoder": found.encoder_gradient_norm.item(), "predictor": found.predictor_gradient_norm.item()}
-        patches = outcome.masks.context_counts().float().mean().item()
+        patches = outcome.masks.context.counts().float().mean().item()
         read.append(named | norms | {"loss": found.loss.item(), "refused": found.refused.item(), "patches": patches})
     return read
 

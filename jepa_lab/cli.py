@@ -16,6 +16,7 @@ from jepa_lab import __version__
 from jepa_lab.errors import ConfigError, JepaLabError, RunCrashed, RunStopped
 from jepa_lab.interruption import StopRequested, leaving_on_signals
 from jepa_lab.output import lost_output, unfailing_output
+from jepa_lab.waiting_threads import spin_briefly
 
 if TYPE_CHECKING:
     from jepa_lab.run import RunOutcome
@@ -41,6 +42,7 @@ class _Group(click.Group):
     """Turns our errors into one message and their exit code, and bugs of our own into exit code 1."""
 
     def main(self, *arguments: Any, **keywords: Any) -> Any:
+        spin_briefly()
         with unfailing_output(), leaving_on_signals():
             return super().main(*arguments, **keywords)
 

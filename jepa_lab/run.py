@@ -65,6 +65,7 @@ from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.store_choice import RecordedPlace
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.checkpointer import Checkpointer, RunIdentity
+from jepa_lab.training.compiling import compiler_errors
 from jepa_lab.training.devices import Compute, memory_errors, resolve_compute
 from jepa_lab.training.followers import UnwrittenCheckpoints, UnwrittenMetrics
 from jepa_lab.training.phases import LOADING, PREPARING, PhaseSeconds
@@ -452,7 +453,8 @@ class Run:
             if self.team.size > 1 and self.compute.device.type == "cuda":
                 logger.info("the step is not captured as a graph: %d processes train together", self.team.size)
             phases.add(PREPARING, time.monotonic() - began)
-            pretraining.run()
+            with compiler_errors():
+                pretraining.run()
             images.close()
             self.team.from_leader(lambda: self._probe(pretraining, online))
 

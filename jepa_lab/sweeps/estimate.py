@@ -23,6 +23,7 @@ from jepa_lab.sweeps.search_sweep import CONFIRMED_POINTS
 from jepa_lab.sweeps.watch import duration
 from jepa_lab.tables.terminal import print_wrapped
 from jepa_lab.tables.wrapping import shown
+from jepa_lab.training.compiling import compiler_errors
 from jepa_lab.training.devices import memory_errors, resolve_compute
 
 _WARM_STEPS = 2
@@ -94,7 +95,7 @@ def training_seconds(loaded: LoadedPipeline) -> float:
     batch_size, device = pipeline.training.batch_size, compute.device
     pixels = torch.randint(256, (batch_size, channels, size, size), dtype=torch.uint8)
     mean, std = torch.full((channels,), 0.5), torch.full((channels,), 0.25)
-    with memory_errors(pipeline.training):
+    with memory_errors(pipeline.training), compiler_errors():
         images = ResidentBatches(pixels, batch_size, build_generator(0, "order"), device)
         model = build_model(pipeline, channels).to(device)
         take = build_whole_step(pipeline, model, images, mean, std, compute)

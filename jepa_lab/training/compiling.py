@@ -8,8 +8,10 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +30,7 @@ FEWEST_STEPS = {"cuda": 3_000}
 """Steps of the shortest run that compiling makes faster even where nothing was kept from an earlier start, by type of
 device; on one that is not named, it is never worth it. Measured: benchmarks/results/compile.md."""
 
+_COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
@@ -43,7 +46,12 @@ def compiles(choice: CompileChoice, device: torch.device, total_steps: int) -> b
     if choice != "auto":
         return choice == "on"
     fewest = FEWEST_STEPS.get(device.type)
-    return fewest is not None and total_steps >= fewest and missing_for_compiling(device) is None
+    if fewest is None or total_steps < fewest:
+        return False
+    missing = missing_for_compiling(device)
+    if missing is not None:
+        logger.warning("the model is not compiled, which makes it slower: %s is not here", missing)
+    return missing is None
 
 
 def require_compiler(device: torch.device) -> None:
@@ -62,6 +70,8 @@ def require_compiler(device: torch.device) -> None:
 
 def missing_for_compiling(device: torch.device) -> str | None:
     """What torch.compile needs for this device and does not find."""
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "what C code needs of Python (Python.h, of a package such as python3-dev)"
     if device.type != "cuda":
         compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
         return None if shutil.which(compiler) else f"a C++ compiler ({compiler})"
@@ -84,6 +94,27 @@ def compiled(model: nn.Module, device: torch.device) -> Callable[..., Any]:
     """
     _keep(device)
     return torch.compile(model)
+
+
+@contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Tell a compiler that fails from a bug in jepa-lab.
+
+    Raises:
+        DeviceError: instead of the error of torch.compile, or of Triton, whose traceback goes to the log.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not any(kind.__module__.startswith(_COMPILERS) for kind in type(error).__mro__):
+            raise
+        logger.critical("torch.compile failed", exc_info=error)
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise DeviceError(
+            f"torch.compile failed ({first}); the traceback is in the log. Use training.compile=off, or repair what it "
+            "lacks",
+            keys=[Key("compile", "training")],
+        ) from error
 
 
 def kept_in() -> Path | None:

@@ -12,16 +12,21 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 from torch._dynamo.utils import counters
 
+from jepa_lab.errors import DeviceError
 from jepa_lab.resume import resume_run
 from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.training import compiling
 from jepa_lab.training.compiling import FEWEST_STEPS, missing_for_compiling
 from tests.integration.pipelines import load_tiny, write_tiny
 from tests.integration.runs import assert_same_run, killed_run, tensor_files
 
-CPU = torch.device("cpu")
+needs_a_compiler = pytest.mark.skipif(
+    missing_for_compiling(torch.device("cpu")) is not None, reason="needs a C++ compiler and Python's header files"
+)
 
 # What decides about the shapes and the graph of a step.
 KINDS = {
@@ -49,6 +54,7 @@ def traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     counters.clear()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # what a run sets is forgotten
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(compiling, "missing_for_compiling", lambda device: None)  # such graphs need nothing
 
 
 @pytest.mark.usefixtures("traced_alone")
@@ -75,6 +81,22 @@ def test_a_resumed_run_compiles_if_it_did_before_whatever_auto_would_choose_now(
     resumed = resume_run(folder, None, ["test"])
     assert [run.result["step"]["compiled"] for run in (whole, resumed)] == [compiled, compiled]
     assert_same_run(resumed.folder, whole.folder)
+
+
+@needs_a_compiler
+def test_a_compiler_that_fails_is_told_with_the_remedy_and_no_bug_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "nothing"))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "false"))  # read when it was imported
+    torch.compiler.reset()
+    with pytest.raises(DeviceError, match=r"torch\.compile failed \(.*\); the traceback.*training\.compile=off"):
+        start_run(load_tiny(tmp_path, "training.compile=on"), tmp_path / "runs", ["test"])
+    (path,) = (tmp_path / "runs").iterdir()
+    folder = RunFolder.open(path)
+    assert "Traceback" in folder.log.read_text()
+    assert folder.read_result()["status"] == "FAILED"  # type: ignore[index]
 
 
 COUNTED = """
@@ -107,7 +129,7 @@ def start_in_a_process(folder: Path, cache: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(missing_for_compiling(CPU) is not None, reason="needs a C++ compiler")
+@needs_a_compiler
 def test_the_second_start_of_a_pipeline_compiles_nothing_and_trains_the_same(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first, second = (start_in_a_process(tmp_path, cache) for _ in range(2))

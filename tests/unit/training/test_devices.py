@@ -25,14 +25,19 @@ def auto_compiles(device: str, total_steps: int) -> bool:
     return resolve_compute(settings).for_run(settings, total_steps).compile
 
 
-def test_auto_compiles_long_runs_on_cuda_and_only_with_triton_and_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_compiles_long_runs_on_cuda_and_says_why_it_cannot(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     on_a_cuda_machine(monkeypatch, triton=True)
     assert auto_compiles("cuda", FEWEST_STEPS["cuda"])
     assert not auto_compiles("cuda", FEWEST_STEPS["cuda"] - 1)
+    assert not caplog.messages
     monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
     assert not auto_compiles("cuda", 10**9)
     on_a_cuda_machine(monkeypatch, triton=False)
     assert not auto_compiles("cuda", 10**9)
+    lacking = [message.partition("slower: ")[2] for message in caplog.messages]
+    assert lacking == ["a C compiler (gcc or clang) for Triton is not here", "Triton for this GPU is not here"]
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("on", True), ("off", False)])
@@ -64,6 +69,10 @@ def test_compiling_without_what_it_needs_is_refused_with_the_remedy(monkeypatch:
         patch.setattr(compiling.shutil, "which", lambda name: None)
         with pytest.raises(DeviceError, match=r"needs a C compiler"):
             resolve_compute(TrainingSettings(compile="on"))
+    with monkeypatch.context() as patch:
+        patch.setattr(compiling.sysconfig, "get_path", lambda name: "/nowhere")
+        with pytest.raises(DeviceError, match=r"needs what C code needs of Python \(Python\.h"):
+            resolve_compute(TrainingSettings(device="cpu", compile="on"))
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(DeviceError, match=r"needs a C\+\+ compiler.*no-such-compiler.*training\.compile=off"):
         resolve_compute(TrainingSettings(device="cpu", compile="on"))

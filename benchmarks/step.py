@@ -116,7 +116,8 @@ class Row:
     """What was measured of one way to take the step.
 
     Attributes:
-        start_seconds: from nothing to the end of the first step: building, compiling, capturing.
+        start_seconds: from nothing to the end of the first step: building, compiling, capturing. What was compiled
+            before, by another way to take the step or in an earlier process, is found again.
         times: seconds of one step, a number for each block.
         flops: computed by one step, padding included; None where they cannot be counted.
         launches: kernels on a GPU, operators elsewhere. peak_bytes: on a GPU.

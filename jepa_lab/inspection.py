@@ -17,12 +17,11 @@ from jepa_lab.data.division import DivisionPlan, SplitCounts, divide, notes_on, 
 from jepa_lab.data.loading import check_cache
 from jepa_lab.data.required import require_counts
 from jepa_lab.data.stored_side import stored_side
-from jepa_lab.downsampling.base import Downsampling
 from jepa_lab.errors import Key, keys_within, printable
 from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
 from jepa_lab.models.flops import predictor_flops, step_flops
-from jepa_lab.models.hierarchy import Hierarchy
+from jepa_lab.models.levels import Levels
 from jepa_lab.tables.terminal import print_listing
 from jepa_lab.training.devices import memory_errors
 
@@ -128,27 +127,20 @@ def flops_per_image(pipeline: Pipeline, num_channels: int, masks: MaskStatistics
         target.encoder_sequences(geometry.grid.num_patches, num_blocks, block_patches),
         target.num_features,
     )
-    return at_patches + (0.0 if model.hierarchy is None else _flops_above(model.hierarchy, sampler, pipeline))
+    return at_patches + _flops_above(model.hierarchy, sampler, pipeline)
 
 
-def _flops_above(hierarchy: Hierarchy, sampler: MaskSampler, pipeline: Pipeline) -> float:
+def _flops_above(levels: Levels, sampler: MaskSampler, pipeline: Pipeline) -> float:
     """Operations of a step for one image at the levels above the patches, at the average number of cells."""
     geometry = pipeline_geometry(pipeline)
     width = geometry.encoder.embed_dim
     drawn = sampler.sample(pipeline.training.batch_size, torch.Generator().manual_seed(pipeline.seed))
     total = 0.0
-    for masks, grid, downsampling in zip(
-        hierarchy.masks(drawn)[1:],
-        hierarchy.context_pyramid.grids[1:],
-        hierarchy.context_pyramid.downsamplings,
-        strict=True,
-    ):
-        assert isinstance(downsampling, Downsampling)
+    for masks, cells in zip(levels.masks(drawn)[1:], levels.flops_above(), strict=True):
         views, blocks = masks.context.shape[1], masks.target.shape[1]
         context, target = (float(counts.float().mean()) for counts in (masks.context.counts(), masks.target.counts()))
         forward = predictor_flops(geometry.predictor, width, width, context, target, views, blocks)
-        cells = downsampling.flops() * grid.num_patches  # on the target side forward alone
-        total += cells + 3 * (forward + views * cells)
+        total += cells + 3 * (forward + views * cells)  # the target side goes forward alone
     return total
 
 

@@ -67,18 +67,16 @@ def loss_per_patch(loss: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
 LOSSES: Registry[Loss] = Registry("loss", Loss)
 
 
-def mean_over_valid(per_patch: Tensor, valid: Tensor | None, count: Tensor | int | None = None) -> Tensor:
-    """Sum over valid patches divided by their number.
+def mean_over_valid(per_patch: Tensor, valid: Tensor | None, count: Tensor | int) -> Tensor:
+    """Sum over valid patches divided by their number in the batch.
 
     Args:
         per_patch: [B, E, M, T] losses.
         valid: [B, M, T] bool, or None where every patch is valid.
-        count: divisor, where the batch is a part of a larger one; by default the valid patches here.
+        count: the divisor: valid patches of the batch that these are, or are a part of, once for each view.
     Returns:
         Scalar.
     """
-    if valid is None:
-        return per_patch.mean() if count is None else per_patch.sum() / count
-    weights = valid.unsqueeze(1).expand_as(per_patch)  # [B, E, M, T]
-    total = per_patch.masked_fill(~weights, 0.0).sum()
-    return total / (weights.sum() if count is None else count)
+    if valid is not None:
+        per_patch = per_patch.masked_fill(~valid.unsqueeze(1), 0.0)
+    return per_patch.sum() / count

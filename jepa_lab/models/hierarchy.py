@@ -6,8 +6,8 @@ Level 1 is the patch grid; each level above it has half as many cells a side, ro
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from jepa_lab.downsampling.base import Downsampling
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches, patches_of
+from jepa_lab.models.levels import Levels
 from jepa_lab.models.predictor import Predictor
-from jepa_lab.models.vit import gather_tokens
-from jepa_lab.targets.base import FeatureGridTarget, require_targets
+from jepa_lab.models.vit import VisionTransformer, gather_tokens
+from jepa_lab.targets.base import FeatureGridTarget, Target, require_features, require_targets
 
 
 def level_grids(grid: Grid, num_levels: int) -> list[Grid]:
@@ -104,23 +105,11 @@ class Pyramid(nn.Module):
         return result[::-1]
 
 
-@dataclass(frozen=True)
-class Level:
-    """What is predicted at a level, and from what.
-
-    Attributes:
-        context: [B, E, K, D]. targets: [B, M, T, D]. masks: on the level's grid.
-    """
-
-    context: Tensor
-    targets: Tensor
-    masks: Masks
-
-
-class Hierarchy(nn.Module):
+class Hierarchy(Levels):
     """The levels above the patches: their pyramids, their predictors, and the weights of all losses.
 
-    The target side has a pyramid of its own, which starts as a copy and follows by EMA, as the target encoder does.
+    The target must be a `FeatureGridTarget`. The target side has a pyramid of its own, which starts as a copy and
+    follows by EMA, as the target encoder does.
 
     Args:
         pyramid: of the context side, trained by gradient.
@@ -137,31 +126,47 @@ class Hierarchy(nn.Module):
         self.loss_weights = tuple(loss_weights)
 
     def masks(self, masks: Masks) -> list[Masks]:
-        """The masks of every level."""
         found = [masks]
         for grid in self.context_pyramid.grids[:-1]:
             found.append(coarser_masks(found[-1], grid))
         return found
 
-    def levels(self, context: Tensor, features: Tensor, target: FeatureGridTarget, masks: Masks) -> list[Level]:
-        """Context and targets of every level.
+    @torch.no_grad()
+    def targets(
+        self, target: Target, encoder: VisionTransformer, images: Tensor, masks: Sequence[Masks]
+    ) -> list[Tensor]:
+        assert isinstance(target, FeatureGridTarget), "checked with the configuration"
+        features = target.encode(encoder, images)  # [B, N, D]
+        if is_first(target, "encode"):
+            require_features(target, features, images)
+        of_levels = self.target_pyramid(features, torch.ones_like(features[..., 0], dtype=torch.bool))
+        found: list[Tensor] = []
+        for of_level, level_masks in zip(of_levels, masks, strict=True):
+            found.append(target.of_features(of_level, level_masks))
+            if is_first(target, f"of_features of level {len(found)}"):
+                require_targets(target, found[-1], level_masks)
+        return found
 
-        Args:
-            context: [B, E, K, D] of the context encoder.
-            features: [B, N, D] of the target encoder, of the whole image.
-        """
+    def contexts(self, context: Tensor, masks: Sequence[Masks]) -> list[Tensor]:
         num_patches = self.context_pyramid.grids[0].num_patches
-        seen = masks.context.coverage(num_patches).flatten(0, 1)  # [B * E, N]
-        context_levels = self.context_pyramid(_on_grid(context, masks, num_patches), seen)
-        with torch.no_grad():
-            target_levels = self.target_pyramid(features, torch.ones_like(features[..., 0], dtype=torch.bool))
-        levels: list[Level] = []
-        for of_context, of_target, on_level in zip(context_levels, target_levels, self.masks(masks), strict=True):
-            targets = target.of_features(of_target, on_level)
-            if is_first(target, f"of_features of level {len(levels) + 1}"):
-                require_targets(target, targets, on_level)
-            levels.append(Level(_at_context(of_context, on_level), targets, on_level))
-        return levels
+        seen = masks[0].context.coverage(num_patches).flatten(0, 1)  # [B * E, N]
+        of_levels = self.context_pyramid(_on_grid(context, masks[0], num_patches), seen)
+        return [_at_context(of_level, level_masks) for of_level, level_masks in zip(of_levels, masks, strict=True)]
+
+    def total(self, losses: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        weighted = [weight * loss for loss, weight in zip(losses, self.loss_weights, strict=True)]
+        return torch.stack(weighted).sum(), {f"loss_level_{level}": loss for level, loss in enumerate(losses, start=1)}
+
+    def context_parameters(self) -> Iterable[nn.Parameter]:
+        return self.context_pyramid.parameters()
+
+    def target_parameters(self) -> Iterable[nn.Parameter]:
+        return self.target_pyramid.parameters()
+
+    def flops_above(self) -> list[float]:
+        grids, downsamplings = self.context_pyramid.grids[1:], self.context_pyramid.downsamplings
+        steps = zip(grids, downsamplings, strict=True)
+        return [grid.num_patches * cast(Downsampling, downsampling).flops() for grid, downsampling in steps]
 
 
 def _on_grid(context: Tensor, masks: Masks, num_patches: int) -> Tensor:

@@ -18,7 +18,7 @@ from jepa_lab.config.loading import load_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.figures.masks import CONTEXT_COLOUR, TARGET_COLOUR
 from jepa_lab.maskers.base import Masks
-from jepa_lab.models.hierarchy import level_grids
+from jepa_lab.models.hierarchy import Hierarchy, level_grids
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.positions.base import PositionEmbedding
@@ -324,7 +324,7 @@ def test_hjepa_has_levels_of_14_7_and_4_cells_and_rotary_positions_alone(name: s
     scales = [value for key, value in encoder.named_parameters() if key.endswith("gamma")]
     assert scales
     assert all(torch.allclose(value, torch.full_like(value, 1e-5)) for value in scales)
-    assert model.hierarchy is not None
+    assert isinstance(model.hierarchy, Hierarchy)
     assert model.hierarchy.loss_weights == (1.0, 0.7, 0.5)
     assert model.hierarchy.context_pyramid.skip_connections
 

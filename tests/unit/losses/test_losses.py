@@ -29,13 +29,14 @@ def test_smooth_l1_is_quadratic_below_beta_and_linear_above(beta: float, expecte
 def test_mean_over_valid_ignores_padding_even_if_it_is_not_finite() -> None:
     per_patch = torch.tensor([[[[1.0, 2.0, float("inf")]]], [[[3.0, float("nan"), 5.0]]]])
     valid = torch.tensor([[[True, True, False]], [[True, False, False]]])
-    assert mean_over_valid(per_patch, valid).item() == 2.0
-    assert mean_over_valid(per_patch, valid, count=6).item() == 1.0
+    assert mean_over_valid(per_patch, valid, count=3).item() == 2.0
+    assert mean_over_valid(per_patch, valid, count=6).item() == 1.0  # of a batch of which this is a part
 
 
-def test_mean_over_valid_counts_every_context_view() -> None:
+def test_mean_over_valid_takes_every_context_view_and_every_patch_where_all_are_valid() -> None:
     per_patch = torch.tensor([[[[1.0, 9.0]], [[3.0, 9.0]]]])  # [B, E, M, T] = [1, 2, 1, 2]
-    assert mean_over_valid(per_patch, torch.tensor([[[True, False]]])).item() == 2.0
+    assert mean_over_valid(per_patch, torch.tensor([[[True, False]]]), count=2).item() == 2.0
+    assert mean_over_valid(per_patch, None, count=4).item() == 5.5
 
 
 def test_cosine_is_one_minus_the_cosine_and_ignores_lengths() -> None:

@@ -164,16 +164,19 @@ def test_hidden_pixels_change_no_prediction_at_any_level(kind: str) -> None:
     seen = masks.context.coverage(GRID.num_patches).any(dim=1)  # [B, N]
     hidden = ~seen.unflatten(1, (7, 10)).repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     other = torch.where(hidden[:, None], torch.rand_like(given), given)
+    of_levels = model.hierarchy.masks(masks)
     first, second = (
-        model.hierarchy.levels(
-            model._encode_context(pixels, masks, None), model.target_encoder(pixels), model.target, masks
+        zip(
+            model.hierarchy.contexts(model._encode_context(pixels, masks, None), of_levels),
+            model.hierarchy.targets(model.target, model.target_encoder, pixels, of_levels),
+            strict=True,
         )
         for pixels in (given, other)
     )
-    for one, two in zip(first, second, strict=True):
-        valid = one.masks.context.validity()
-        assert torch.allclose(one.context[valid], two.context[valid])
-        assert not torch.allclose(one.targets, two.targets)
+    for (context, target), (other_context, other_target), level in zip(first, second, of_levels, strict=True):
+        valid = level.context.validity()
+        assert torch.allclose(context[valid], other_context[valid])
+        assert not torch.allclose(target, other_target)
 
 
 def test_skip_connections_add_the_features_above() -> None:
@@ -197,12 +200,13 @@ def test_the_loss_is_the_weighted_sum_of_the_levels() -> None:
 def test_a_level_predicts_the_normalised_average_of_the_target_encoder_s_features() -> None:
     model, masks, given = build_model(num_levels=2), draw(GRID), images()
     features = model.target_encoder(given)
-    level = model.hierarchy.levels(model._encode_context(given, masks, None), features, model.target, masks)[1]
+    of_levels = model.hierarchy.masks(masks)
+    targets = model.hierarchy.targets(model.target, model.target_encoder, given, of_levels)[1]
     children, exists = GRID.children()
     image, block = 3, 1
-    cell = level.masks.target.indices[image, block, 0]
+    cell = of_levels[1].target.indices[image, block, 0]
     fine = children[cell][exists[cell]]
-    assert torch.allclose(level.targets[image, block, 0], F.layer_norm(features[image, fine].mean(dim=0), (WIDTH,)))
+    assert torch.allclose(targets[image, block, 0], F.layer_norm(features[image, fine].mean(dim=0), (WIDTH,)))
 
 
 @pytest.mark.parametrize("kind", ["pooling", "conv"])

@@ -129,6 +129,22 @@ def test_several_context_views_are_predicted_from_separately() -> None:
         assert torch.allclose(both[:, view : view + 1], one, atol=1e-12)
 
 
+def test_every_pair_of_a_view_and_a_valid_target_patch_is_counted_and_one_where_there_is_none() -> None:
+    context = Patches(torch.tensor([[0, 1, 2], [3, 4, 5]]).expand(2, 2, 3))
+    indices, valid = torch.tensor([[10, 11]]).expand(2, 1, 2), torch.tensor([[[True, True]], [[True, False]]])
+    model = build_model()
+    assert model.count_targets(Masks(context, Patches(indices, valid))).tolist() == [6]
+    assert model.count_targets(Masks(context, Patches(indices, torch.zeros_like(valid)))).tolist() == [1]
+
+
+def test_one_level_adds_nothing_to_the_state_and_nothing_to_what_is_trained() -> None:
+    model = build_model()
+    assert {name.partition(".")[0] for name in model.state_dict()} == {"context_encoder", "target_encoder", "predictor"}
+    encoder, predictor = list(model.encoder_parameters()), list(model.predictor_parameters())
+    assert list(map(id, encoder)) == list(map(id, model.context_encoder.parameters()))
+    assert list(map(id, predictor)) == list(map(id, model.predictor.parameters()))
+
+
 def test_last_layers_ends_with_the_output_and_starts_with_earlier_blocks() -> None:
     model = build_model()
     images = torch.rand(2, 3, 8, 12, dtype=torch.float64)

@@ -1,0 +1,103 @@
+"""The levels at which targets are predicted: the patches, and what may lie above them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lab.contracts import is_first
+from jepa_lab.maskers.base import Masks
+from jepa_lab.models.vit import VisionTransformer
+from jepa_lab.targets.base import Target, require_targets
+
+
+class Levels(nn.Module, ABC):
+    """What the model predicts at each level, and from what; finest first, at the patches.
+
+    Attributes:
+        predictors: of the levels above the patches.
+    """
+
+    predictors: nn.ModuleList
+
+    @abstractmethod
+    def masks(self, masks: Masks) -> list[Masks]:
+        """The masks of every level.
+
+        Args:
+            masks: of the patches.
+        """
+
+    @abstractmethod
+    def targets(
+        self, target: Target, encoder: VisionTransformer, images: Tensor, masks: Sequence[Masks]
+    ) -> list[Tensor]:
+        """The targets of every level, [B, M, T, D], without gradients.
+
+        Args:
+            encoder: the target encoder. images: [B, C, H, W]. masks: of every level.
+        """
+
+    @abstractmethod
+    def contexts(self, context: Tensor, masks: Sequence[Masks]) -> list[Tensor]:
+        """The context of every level, [B, E, K, D].
+
+        Args:
+            context: [B, E, K, D] of the context encoder. masks: of every level.
+        """
+
+    @abstractmethod
+    def total(self, losses: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One loss of the levels' losses, and by name what it is made of where it is made of more than one."""
+
+    @abstractmethod
+    def context_parameters(self) -> Iterable[nn.Parameter]:
+        """What is trained on the context side, beside the encoder."""
+
+    @abstractmethod
+    def target_parameters(self) -> Iterable[nn.Parameter]:
+        """The same on the target side, in the same order; they follow by EMA."""
+
+    @abstractmethod
+    def flops_above(self) -> list[float]:
+        """Operations that make the features of each level above the patches, of one image (or view)."""
+
+
+class PatchesAlone(Levels):
+    """One level: the patches, as in I-JEPA. It has no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predictors = nn.ModuleList()
+
+    def masks(self, masks: Masks) -> list[Masks]:
+        return [masks]
+
+    @torch.no_grad()
+    def targets(
+        self, target: Target, encoder: VisionTransformer, images: Tensor, masks: Sequence[Masks]
+    ) -> list[Tensor]:
+        (of_patches,) = masks
+        targets = target.compute(encoder, images, of_patches)
+        if is_first(target, "compute"):
+            require_targets(target, targets, of_patches)
+        return [targets]
+
+    def contexts(self, context: Tensor, masks: Sequence[Masks]) -> list[Tensor]:
+        return [context]
+
+    def total(self, losses: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        (loss,) = losses
+        return loss, {}
+
+    def context_parameters(self) -> Iterable[nn.Parameter]:
+        return ()
+
+    def target_parameters(self) -> Iterable[nn.Parameter]:
+        return ()
+
+    def flops_above(self) -> list[float]:
+        return []

@@ -97,8 +97,9 @@ class IJepa(nn.Module):
             require_terms(self.regularizer, more)
         if more:
             share = _pairs(masks) / counts[0]  # of the batch, by targets: shares of all parts of a batch add up to 1
-            terms |= {"prediction_loss": loss} | {name: share * term.value for name, term in more.items()}
+            terms["prediction_loss"] = loss
             for name, term in more.items():
+                terms[name] = share * term.value
                 loss = loss + term.weight * terms[name]
         return Prediction(loss, finest.predictions, targets[0], terms)
 

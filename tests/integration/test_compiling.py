@@ -39,7 +39,8 @@ KINDS = {
         "training.accumulation_steps=3",
         "training.activation_checkpointing=true",
     ],
-    "hierarchy, whole pictures": [
+    "hierarchy, regularizer, whole pictures": [
+        "regularizer=vicreg",
         "encoder.patch_size=1",
         "hierarchy={num_levels: 3, loss_weights: [1, 1, 1]}",
         "augmentation={name: minimal, crop_scale: [0.5, 1.0]}",

@@ -16,6 +16,12 @@ def transformer_flops(size: ModelSize, num_tokens: float) -> float:
     return size.depth * num_tokens * per_token
 
 
+def unread_flops(size: ModelSize, num_tokens: float) -> float:
+    """What the last block of a forward pass need not compute for tokens that are not read: all after the attention."""
+    width = size.embed_dim
+    return num_tokens * (2 * width**2 + 4 * width * int(width * size.mlp_ratio))
+
+
 def step_flops(
     encoder: ModelSize,
     predictor: ModelSize,

@@ -18,8 +18,9 @@ from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches, patches_of
 from jepa_lab.models.levels import Levels
+from jepa_lab.models.packing import Packing
 from jepa_lab.models.predictor import Predictor
-from jepa_lab.models.vit import VisionTransformer, gather_tokens
+from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.targets.base import FeatureGridTarget, Target, require_features, require_targets
 
 
@@ -147,11 +148,15 @@ class Hierarchy(Levels):
                 require_targets(target, found[-1], level_masks)
         return found
 
-    def contexts(self, context: Tensor, masks: Sequence[Masks]) -> list[Tensor]:
+    def contexts(self, context: Tensor, masks: Sequence[Masks], packings: Sequence[Packing]) -> list[Tensor]:
         num_patches = self.context_pyramid.grids[0].num_patches
         seen = masks[0].context.coverage(num_patches).flatten(0, 1)  # [B * E, N]
-        of_levels = self.context_pyramid(_on_grid(context, masks[0], num_patches), seen)
-        return [_at_context(of_level, level_masks) for of_level, level_masks in zip(of_levels, masks, strict=True)]
+        views = packings[0].padded(context, masks[0])  # [B, E, K, D]
+        of_levels = self.context_pyramid(_on_grid(views, masks[0], num_patches), seen)
+        return [
+            packing.drop_context.of(_at_context(of_level, level_masks))
+            for of_level, level_masks, packing in zip(of_levels, masks, packings, strict=True)
+        ]
 
     def total(self, losses: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         weighted = [weight * loss for loss, weight in zip(losses, self.loss_weights, strict=True)]
@@ -178,5 +183,6 @@ def _on_grid(context: Tensor, masks: Masks, num_patches: int) -> Tensor:
 
 
 def _at_context(features: Tensor, masks: Masks) -> Tensor:
-    """Features [B * E, N, D] at the context cells, [B, E, K, D]."""
-    return gather_tokens(features, masks.context.indices.flatten(0, 1)).unflatten(0, masks.context.shape[:2])
+    """Features [B * E, N, D] at the context cells, [B * E * K, D]."""
+    indices = masks.context.indices.flatten(0, 1)  # [B * E, K]
+    return features.gather(1, indices.unsqueeze(-1).expand(-1, -1, features.shape[-1])).flatten(0, 1)

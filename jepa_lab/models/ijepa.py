@@ -13,6 +13,7 @@ from jepa_lab.contracts import is_first
 from jepa_lab.losses.base import Loss, loss_per_patch, mean_over_valid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.levels import Levels, PatchesAlone
+from jepa_lab.models.packing import Packer, Packing, packer_of
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.registry import ComponentParams
@@ -71,7 +72,12 @@ class IJepa(nn.Module):
         self.hierarchy = PatchesAlone() if hierarchy is None else hierarchy
 
     def forward(
-        self, images: Tensor, masks: Masks, num_valid: Tensor | None = None, drop_path: Tensor | None = None
+        self,
+        images: Tensor,
+        masks: Masks,
+        num_valid: Tensor | None = None,
+        drop_path: Tensor | None = None,
+        packings: Sequence[Packing] | None = None,
     ) -> Prediction:
         """Predict the targets from the context.
 
@@ -81,17 +87,21 @@ class IJepa(nn.Module):
             num_valid: `count_targets` of the batch that these images are a part of; by default of themselves.
             drop_path: [B, depth, 2] factors on the branches of the context encoder, see `DropPath`; None, as in any
                 evaluation, for 1. All context views of an image share them: it meets one shallower network.
+            packings: `pack` of the masks; by default as suits the device.
         """
+        if packings is None:
+            packings = self.pack(masks, packer_of(masks.context.device))
         of_levels = self.hierarchy.masks(masks)
         targets = self.hierarchy.targets(self.target, self.target_encoder, images, of_levels)
-        context = self._encode_context(images, masks, drop_path)  # [B, E, K, D]
-        contexts = self.hierarchy.contexts(context, of_levels)
+        context = self.context_encoder.encode(images, packings[0].context, drop_path)  # [n, D]
+        contexts = self.hierarchy.contexts(context, of_levels, packings)
         counts = (_count(of_levels) if num_valid is None else num_valid).unbind()
-        levels = zip(self._predictors(), contexts, targets, of_levels, counts, strict=True)
+        levels = zip(self._predictors(), contexts, targets, of_levels, packings, counts, strict=True)
         outcomes = [self._predict(*level) for level in levels]
         finest = outcomes[0]
         loss, terms = self.hierarchy.total([outcome.loss for outcome in outcomes])
-        found = Representations(context.to(finest.predictions.dtype), finest.predictions, finest.wanted, masks)
+        views = packings[0].padded(context.to(finest.predictions.dtype), masks)  # [B, E, K, D]
+        found = Representations(views, finest.predictions, finest.wanted, masks)
         more = self.regularizer.terms(found)
         if is_first(self.regularizer, "terms"):
             require_terms(self.regularizer, more)
@@ -102,6 +112,11 @@ class IJepa(nn.Module):
                 terms[name] = share * term.value
                 loss = loss + term.weight * terms[name]
         return Prediction(loss, finest.predictions, targets[0], terms)
+
+    def pack(self, masks: Masks, packer: Packer) -> list[Packing]:
+        """The tokens of every level, as the packer lays them out."""
+        num_patches = self.context_encoder.grid.num_patches  # coarser levels take no patches of images
+        return [packer(of_level, num_patches) for of_level in self.hierarchy.masks(masks)]
 
     def count_targets(self, masks: Masks) -> Tensor:
         """Pairs of a context view and a valid target patch at every level, at least 1 each, [levels] int64."""
@@ -120,24 +135,23 @@ class IJepa(nn.Module):
     def _predictors(self) -> list[nn.Module]:
         return [self.predictor, *self.hierarchy.predictors]
 
-    def _encode_context(self, images: Tensor, masks: Masks, drop_path: Tensor | None) -> Tensor:
-        """Features of the context patches, [B, E, K, D]."""
-        batch, views = masks.context.shape[:2]
-        context = self.context_encoder(
-            images.repeat_interleave(views, dim=0) if views > 1 else images,
-            masks.context.sequences(),
-            None if drop_path is None else drop_path.repeat_interleave(views, dim=0),
-        )
-        return context.unflatten(0, (batch, views))
-
-    def _predict(self, predictor: nn.Module, context: Tensor, targets: Tensor, masks: Masks, count: Tensor) -> _Outcome:
-        predictions = predictor(context, masks)
+    def _predict(
+        self,
+        predictor: nn.Module,
+        context: Tensor,
+        targets: Tensor,
+        masks: Masks,
+        packing: Packing,
+        count: Tensor,
+    ) -> _Outcome:
+        of_tokens = predictor(context, packing.pairs, packing.context.patches)  # [m, D]
         # Half precision is for products; differences of features are taken in at least single precision.
-        dtype = torch.promote_types(predictions.dtype, torch.float32)
+        dtype = torch.promote_types(of_tokens.dtype, torch.float32)
+        shape = (*masks.context.shape[:2], *masks.target.shape[1:])  # (B, E, M, T)
+        predictions = packing.pairs.spread.of(of_tokens.to(dtype)).unflatten(0, shape)
         wanted = targets.to(dtype).unsqueeze(1).expand_as(predictions)
-        per_patch = loss_per_patch(self.loss, predictions.to(dtype), wanted)
-        loss = mean_over_valid(per_patch, masks.target.valid, count)
-        return _Outcome(loss, predictions.to(dtype), wanted)
+        per_patch = loss_per_patch(self.loss, predictions, wanted)
+        return _Outcome(mean_over_valid(per_patch, masks.target.valid, count), predictions, wanted)
 
     @torch.no_grad()
     def update_target_encoder(self, weight: Tensor) -> None:

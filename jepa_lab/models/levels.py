@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jepa_lab.contracts import is_first
 from jepa_lab.maskers.base import Masks
+from jepa_lab.models.packing import Packing
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.targets.base import Target, require_targets
 
@@ -42,11 +43,11 @@ class Levels(nn.Module, ABC):
         """
 
     @abstractmethod
-    def contexts(self, context: Tensor, masks: Sequence[Masks]) -> list[Tensor]:
-        """The context of every level, [B, E, K, D].
+    def contexts(self, context: Tensor, masks: Sequence[Masks], packings: Sequence[Packing]) -> list[Tensor]:
+        """The context tokens of every level, [n, D].
 
         Args:
-            context: [B, E, K, D] of the context encoder. masks: of every level.
+            context: [n, D] of the context encoder. masks, packings: of every level.
         """
 
     @abstractmethod
@@ -86,7 +87,7 @@ class PatchesAlone(Levels):
             require_targets(target, targets, of_patches)
         return [targets]
 
-    def contexts(self, context: Tensor, masks: Sequence[Masks]) -> list[Tensor]:
+    def contexts(self, context: Tensor, masks: Sequence[Masks], packings: Sequence[Packing]) -> list[Tensor]:
         return [context]
 
     def total(self, losses: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

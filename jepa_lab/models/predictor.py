@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from jepa_lab.maskers.base import Masks
-from jepa_lab.maskers.patches import Patches
+from jepa_lab.models.packing import PackedPairs
 from jepa_lab.models.recompute import call_block
 from jepa_lab.models.sizes import ModelSize
-from jepa_lab.models.vit import LAYER_NORM_EPS, Block, attention_mask
+from jepa_lab.models.vit import LAYER_NORM_EPS, Block
 from jepa_lab.positions.base import PositionEmbedding, add_positions, rotation_at
 
 
@@ -49,45 +48,22 @@ class Predictor(nn.Module):
         self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
         self.proj = nn.Linear(size.embed_dim, encoder_dim if target_dim is None else target_dim)
 
-    def forward(self, context: Tensor, masks: Masks) -> Tensor:
-        """Predict.
+    def forward(self, context: Tensor, pairs: PackedPairs, context_patches: Tensor) -> Tensor:
+        """Predict the features of every target patch from every context view.
 
         Args:
-            context: [B, E, K, D] features of the context views.
+            context: [n, D] features of the tokens of the context views.
+            context_patches: [1, n] int64, their places on the grid.
         Returns:
-            [B, E, M, T, target_dim].
+            [m, target_dim], a row for each mask token of the pairs.
         """
-        batch, views, num_context = masks.context.shape
-        num_blocks, num_target = masks.target.shape[1:]
-
-        context_tokens = self.embed(context).flatten(0, 1)
-        context_tokens = add_positions(self.position, context_tokens, masks.context.sequences().indices)
-        context_tokens = context_tokens.unflatten(0, (batch, views))  # [B, E, K, P]
-        mask_tokens = self.mask_token.expand(batch * num_blocks, num_target, -1)
-        mask_tokens = add_positions(self.position, mask_tokens, masks.target.sequences().indices)
-        mask_tokens = mask_tokens.unflatten(0, (batch, num_blocks))  # [B, M, T, P]
-
-        tokens = _pair_sequences(context_tokens, mask_tokens)  # [B * E * M, K + T, P]
-        pairs = _pair_patches(masks)
-        rotation = rotation_at(self.position, pairs.indices)
-        attend = attention_mask(pairs.valid)
-        for block in self.blocks:
-            tokens = call_block(block, self.recompute, tokens, rotation, attend)
-        predictions = self.proj(self.norm(tokens[:, num_context:]))  # [B * E * M, T, target_dim]
-        return predictions.unflatten(0, (batch, views, num_blocks))
-
-
-def _pair_sequences(context: Tensor, target: Tensor) -> Tensor:
-    """One sequence for every pair: [B, E, K, ...] and [B, M, T, ...] -> [B * E * M, K + T, ...]."""
-    views, blocks = context.shape[1], target.shape[1]
-    context = context.unsqueeze(2).expand(-1, -1, blocks, *context.shape[2:])
-    target = target.unsqueeze(1).expand(-1, views, *target.shape[1:])
-    return torch.cat([context, target], dim=3).flatten(0, 2)
-
-
-def _pair_patches(masks: Masks) -> Patches:
-    """The patches of every pair's sequence, [B * E * M, K + T]."""
-    indices = _pair_sequences(masks.context.indices, masks.target.indices)
-    if masks.context.valid is None and masks.target.valid is None:
-        return Patches(indices)
-    return Patches(indices, _pair_sequences(masks.context.validity(), masks.target.validity()))
+        seen = add_positions(self.position, self.embed(context)[None], context_patches)[0]  # [n, P]
+        places = pairs.target_patches  # [1, m]
+        asked = add_positions(self.position, self.mask_token.expand(1, places.shape[1], -1), places)[0]  # [m, P]
+        tokens = pairs.merge.of(seen, asked)
+        rotation = rotation_at(self.position, pairs.patches)
+        for depth, block in enumerate(self.blocks, start=1):
+            read = pairs.read if depth == len(self.blocks) else None
+            tokens = call_block(block, self.recompute, tokens, rotation, pairs.sequences, None, read)
+        predictions: Tensor = self.proj(self.norm(tokens))
+        return predictions

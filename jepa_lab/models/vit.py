@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from jepa_lab.grid import Grid, patchify
 from jepa_lab.maskers.patches import Patches
-from jepa_lab.models.aligned_keys import align_keys
 from jepa_lab.models.layer_scale import LayerScale, build_layer_scale
+from jepa_lab.models.packing import PackedPatches
 from jepa_lab.models.recompute import call_block
+from jepa_lab.models.rows import Rows
+from jepa_lab.models.sequences import PaddedSequences, Sequences
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.positions.base import PositionEmbedding, Rotation, add_positions, apply_rotation, rotation_at
 
@@ -29,37 +31,45 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
-    def forward(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> Tensor:
-        """Args: x [B, K, D]; rotation of queries and keys; attend [B, 1, 1, K] bool, False at padded keys."""
-        query, key, value = self._heads(x, rotation)
-        key, value, attend = align_keys(key, value, attend)
-        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=attend)  # [B, H, K, head_dim]
-        return self.proj(out.transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, rotation: Rotation | None, sequences: Sequences, read: Rows | None = None) -> Tensor:
+        """Attention of tokens to those of their sequence.
 
-    def with_weights(self, x: Tensor, rotation: Rotation | None, attend: Tensor | None) -> tuple[Tensor, Tensor]:
+        Args:
+            x: [n, D]. rotation: of queries and keys, see `_heads`; None where positions are absolute.
+            read: which tokens are wanted; None for all. What the others attend to is not projected.
+        """
+        out = sequences.attend(*self._heads(x, rotation)).flatten(1)  # [n, D]
+        return self.proj(out if read is None else read.of(out))
+
+    def with_weights(self, x: Tensor, rotation: Rotation | None, sequences: PaddedSequences) -> tuple[Tensor, Tensor]:
         """What `forward` returns, to rounding, and the weights, which the fused computation never holds.
 
         Returns:
-            [B, K, D], and [B, H, K, K]: how much each query (third) attends to each key (last); they sum to 1.
+            [S * L, D], and [S, H, L, L]: how much each query (third) attends to each key (last); they sum to 1.
         """
-        query, key, value = (part.transpose(1, 2) for part in self._heads(x, rotation))  # each [B, H, K, head_dim]
+        heads = (part.unflatten(0, sequences.shape).transpose(1, 2) for part in self._heads(x, rotation))
+        query, key, value = heads  # each [S, H, L, head_dim]
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-        if attend is not None:
-            scores = scores.masked_fill(~attend, float("-inf"))
+        if sequences.attended is not None:
+            scores = scores.masked_fill(~sequences.attended, float("-inf"))
         weights = scores.softmax(dim=-1)
-        return self.proj((weights @ value).transpose(1, 2).flatten(2)), weights
+        return self.proj((weights @ value).transpose(1, 2).flatten(2).flatten(0, 1)), weights
 
     def _heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, each [B, K, H, head_dim]."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, K, 3, H, head_dim]
+        """Query, key and value, each [n, H, head_dim].
+
+        Args:
+            rotation: each part [1, 1, L, head_dim]; it holds for every L tokens of the buffer anew.
+        """
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [n, 3, H, head_dim]
         if rotation is None:
-            query, key, value = qkv.unbind(2)
+            query, key, value = qkv.unbind(1)
             return query, key, value
-        turning, value = qkv.split((2, 1), dim=2)  # queries and keys turn alike: in one go
-        cosine, sine = (part.transpose(1, 2).unsqueeze(2) for part in rotation)  # each [B, K, 1, 1, head_dim]
-        query, key = apply_rotation(turning, (cosine, sine)).to(qkv.dtype).unbind(2)
-        return query, key, value.squeeze(2)
+        turning, value = qkv.split((2, 1), dim=1)  # queries and keys turn alike: in one go
+        cosine, sine = (part.transpose(1, 2).unsqueeze(2) for part in rotation)  # each [1, L, 1, 1, head_dim]
+        turned = apply_rotation(turning.unflatten(0, (-1, cosine.shape[1])), (cosine, sine))
+        query, key = turned.to(qkv.dtype).flatten(0, 1).unbind(1)
+        return query, key, value.squeeze(1)
 
 
 class Mlp(nn.Module):
@@ -92,13 +102,28 @@ class Block(nn.Module):
         self.scale2 = build_layer_scale(size.embed_dim, layer_scale)
 
     def forward(
-        self, x: Tensor, rotation: Rotation | None, attend: Tensor | None, factors: Tensor | None = None
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        sequences: Sequences,
+        factors: Tensor | None = None,
+        read: Rows | None = None,
     ) -> Tensor:
-        """Args: x, rotation, attend as for `Attention`; factors [B, 2] on the two branches, or None for 1."""
-        attended = self.scale1(self.attn(self.norm1(x), rotation, attend))
-        x = x + (attended if factors is None else attended * factors[:, 0, None, None])
+        """The tokens after the block.
+
+        Args:
+            x, rotation, sequences: as for `Attention`.
+            factors: [n, 2] on the two branches of each token, or None for 1.
+            read: which tokens are wanted; None for all. All attend, and no more than that is computed for the others.
+        Returns:
+            [n, D], or those that are read.
+        """
+        attended = self.scale1(self.attn(self.norm1(x), rotation, sequences, read))
+        if read is not None:
+            x, factors = read.of(x), None if factors is None else read.of(factors)
+        x = x + (attended if factors is None else attended * factors[:, :1])
         computed = self.scale2(self.mlp(self.norm2(x)))
-        return x + (computed if factors is None else computed * factors[:, 1, None, None])
+        return x + (computed if factors is None else computed * factors[:, 1:])
 
 
 class PatchEmbed(nn.Module):
@@ -118,18 +143,8 @@ class PatchEmbed(nn.Module):
         return patchify(images, self.patch_size)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """[B, K, C * patch_size**2] -> [B, K, D]."""
+        """[n, C * patch_size**2] -> [n, D]."""
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
-
-
-def attention_mask(valid: Tensor | None) -> Tensor | None:
-    """[B, K] validity of keys as a mask that broadcasts over heads and queries, [B, 1, 1, K]."""
-    return None if valid is None else valid[:, None, None, :]
-
-
-def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Select tokens [B, N, D] at `indices` [B, K] -> [B, K, D]."""
-    return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 class VisionTransformer(nn.Module):
@@ -166,23 +181,16 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(size, layer_scale) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
 
-    def forward(
-        self,
-        images: Tensor,
-        patches: Patches | None = None,
-        drop_path: Tensor | None = None,
-    ) -> Tensor:
-        """Encode patches; an image's other patches are never looked at.
+    def forward(self, images: Tensor, patches: Patches | None = None) -> Tensor:
+        """Encode patches; those that are not among `patches` are never looked at.
 
         Args:
             images: [B, C, H, W] float, channel-normalised.
-            patches: [B, K], one sequence per image, or None for every patch in raster order. Padding is attended to
-                by no patch.
-            drop_path: [B, depth, 2] factors on the branches of the blocks, see `DropPath`; None for 1.
+            patches: [B, K] of each image; None for every patch in raster order.
         Returns:
             [B, K, D]; padded positions hold numbers without meaning.
         """
-        return self.norm(self._run_blocks(images, patches, keep_last=1, drop_path=drop_path)[-1])
+        return self.encode(images, self._tokens(images, patches)).unflatten(0, (len(images), -1))
 
     def last_layers(self, images: Tensor, num_layers: int, patches: Patches | None = None) -> Tensor:
         """Features of the last `num_layers` blocks, each after the final norm, side by side; see `forward`.
@@ -190,8 +198,24 @@ class VisionTransformer(nn.Module):
         Returns:
             [B, K, num_layers * D], the last block's features at the end.
         """
-        outputs = self._run_blocks(images, patches, keep_last=num_layers)
-        return torch.cat([self.norm(output) for output in outputs], dim=-1)
+        outputs = self._run_blocks(images, self._tokens(images, patches), num_layers)
+        return torch.cat([self.norm(output) for output in outputs], dim=-1).unflatten(0, (len(images), -1))
+
+    def encode(
+        self, images: Tensor, tokens: PackedPatches, drop_path: Tensor | None = None, read: Rows | None = None
+    ) -> Tensor:
+        """Encode the tokens of a buffer.
+
+        Args:
+            images: [B, C, H, W] float, channel-normalised.
+            tokens: which patches of the images they are.
+            drop_path: [B, depth, 2] factors on the branches of the blocks, see `DropPath`; None for 1. All tokens of
+                an image share them.
+            read: which tokens are wanted; None for all.
+        Returns:
+            [n, D], or those that are read.
+        """
+        return self.norm(self._run_blocks(images, tokens, 1, drop_path, read)[-1])
 
     def at_grid(self, grid: Grid) -> VisionTransformer:
         """This encoder for images of another grid of patches: its own positions, and the very weights of this one.
@@ -212,39 +236,45 @@ class VisionTransformer(nn.Module):
         Returns:
             [B, H, N, N], query before key; each row sums to 1.
         """
-        tokens, rotation = self._embed(images, None)
+        whole = self._tokens(images, None)
+        tokens, rotation = self._embed(images, whole)
         for block in self.blocks[: layer - 1]:
-            tokens = block(tokens, rotation, None)
+            tokens = block(tokens, rotation, whole.sequences)
         last: Any = self.blocks[layer - 1]
-        weights: Tensor = last.attn.with_weights(last.norm1(tokens), rotation, None)[1]
+        weights: Tensor = last.attn.with_weights(last.norm1(tokens), rotation, whole.sequences)[1]
         return weights
 
-    def _embed(self, images: Tensor, patches: Patches | None) -> tuple[Tensor, Rotation | None]:
-        """Tokens [B, K, D] of the patches with their positions, and the rotation of their queries and keys."""
-        pixels = self.patch_embed.patchify(images)  # [B, N, C * patch_size**2]
+    def _tokens(self, images: Tensor, patches: Patches | None) -> PackedPatches:
         if patches is None:
-            indices = torch.arange(self.grid.num_patches, device=images.device)[None]  # [1, N]: looked up once
-        else:
-            indices = patches.indices
-            pixels = gather_tokens(pixels, indices)
-        tokens = self.patch_embed(pixels)
+            return PackedPatches.whole(len(images), self.grid.num_patches, images.device)
+        return PackedPatches.padded(patches, self.grid.num_patches)
+
+    def _embed(self, images: Tensor, packed: PackedPatches) -> tuple[Tensor, Rotation | None]:
+        """Tokens [n, D] of the patches with their positions, and the rotation of their queries and keys."""
+        patches = self.patch_embed.patchify(images).flatten(0, 1)  # [B * N, C * patch_size**2]
+        tokens = self.patch_embed(patches if packed.rows is None else patches.index_select(0, packed.rows))
         # Blocks add to the tokens: under autocast they would be sums in half precision where positions add nothing.
         tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-        return add_positions(self.position, tokens, indices), rotation_at(self.position, indices)
+        places = packed.patches  # [1, L]
+        placed = add_positions(self.position, tokens.unflatten(0, (-1, places.shape[1])), places)
+        return placed.flatten(0, 1), rotation_at(self.position, places)
 
     def _run_blocks(
         self,
         images: Tensor,
-        patches: Patches | None,
+        packed: PackedPatches,
         keep_last: int,
         drop_path: Tensor | None = None,
+        read: Rows | None = None,
     ) -> list[Tensor]:
-        tokens, rotation = self._embed(images, patches)
-        attend = None if patches is None else attention_mask(patches.valid)
+        tokens, rotation = self._embed(images, packed)
+        if drop_path is not None:
+            drop_path = drop_path.index_select(0, packed.images)  # [n, depth, 2]
         outputs = []
         for depth, block in enumerate(self.blocks, start=1):
             factors = None if drop_path is None else drop_path[:, depth - 1]
-            tokens = call_block(block, self.recompute, tokens, rotation, attend, factors)
+            read_now = read if depth == len(self.blocks) else None
+            tokens = call_block(block, self.recompute, tokens, rotation, packed.sequences, factors, read_now)
             if depth > len(self.blocks) - keep_last:
                 outputs.append(tokens)
         return outputs

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.ijepa import IJepa, Prediction
+from jepa_lab.models.packing import Packer
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.optimizer import gated_step
@@ -44,6 +45,7 @@ class TrainingStep:
         numbers: of the step that comes next; whoever calls sets them before.
         parts: micro-batches that a batch is computed in; the result is that of the whole batch.
         clip_norm: largest norm of all gradients together, or None.
+        packer: lays out the tokens of the images that are computed together.
         team: the processes that compute a batch together; the result is that of one.
     """
 
@@ -55,6 +57,7 @@ class TrainingStep:
     compute: Compute
     parts: int
     clip_norm: float | None
+    packer: Packer
     team: Team = field(default_factory=Alone)
 
     def __call__(self, images: Tensor, masks: Masks, drop_path: Tensor | None = None) -> StepStatistics:
@@ -72,10 +75,10 @@ class TrainingStep:
         parts = _slices(len(masks), self.parts)
         for part in parts:
             with nullcontext() if part == parts[-1] else self.team.without_sum():
+                factors = None if drop_path is None else drop_path[part]
+                packings = self.model.pack(masks[part], self.packer)
                 with self.compute.autocast():
-                    prediction = self.forward(
-                        images[part], masks[part], num_valid, None if drop_path is None else drop_path[part]
-                    )
+                    prediction = self.forward(images[part], masks[part], num_valid, factors, packings)
                 (prediction.loss * self.gate.loss_scale).backward()
             for name, value in {"loss": prediction.loss, **prediction.terms}.items():
                 measured[name] = measured[name] + value.detach() if name in measured else value.detach()

@@ -15,6 +15,7 @@ from jepa_lab.losses.smooth_l1 import SmoothL1Loss, SmoothL1Params
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.packing import pack_exactly
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer
@@ -125,6 +126,7 @@ def build_reference_step(model: IJepa, **changes: object) -> TrainingStep:
         compute=compute,
         parts=1,
         clip_norm=None,
+        packer=pack_exactly,
     )
 
 

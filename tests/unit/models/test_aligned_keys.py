@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_lab.models.aligned_keys import align_keys
-from jepa_lab.models.vit import Attention, attention_mask
+from jepa_lab.models.sequences import PaddedSequences
+from jepa_lab.models.vit import Attention
 
 
 def _plain(attention: Attention, tokens: Tensor, attend: Tensor | None) -> Tensor:
@@ -23,9 +24,10 @@ def test_output_and_gradients_are_those_of_the_keys_as_they_are(num_keys: int, p
     attention = Attention(24, 3).double()
     tokens = torch.randn(4, num_keys, 24, dtype=torch.float64, generator=generator).requires_grad_()
     counts = torch.randint(1, num_keys + 1, (4, 1), generator=generator)
-    attend = attention_mask(torch.arange(num_keys) < counts) if padded else None
+    sequences = PaddedSequences.of(torch.arange(num_keys) < counts if padded else None, (4, num_keys))
     wanted = [tokens, *attention.parameters()]
-    here, plain = attention(tokens, None, attend), _plain(attention, tokens, attend)
+    here = attention(tokens.flatten(0, 1), None, sequences).unflatten(0, (4, num_keys))
+    plain = _plain(attention, tokens, sequences.attended)
     assert torch.allclose(here, plain, rtol=0, atol=1e-14)
     upstream = torch.randn(here.shape, dtype=torch.float64, generator=generator)
     gradients = [torch.autograd.grad(out, wanted, upstream) for out in (here, plain)]

@@ -13,12 +13,13 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.drop_path import DropPath
+from jepa_lab.models.sequences import PaddedSequences
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import Block
 from tests.golden.reference import Reference, build_reference_model, build_reference_step, load_reference, take
 from tests.integration.pipelines import load_tiny
 
-SIZE = ModelSize(24, 1, 3)
+SIZE, TWO = ModelSize(24, 1, 3), PaddedSequences((2, 5), None)
 
 
 @pytest.fixture(scope="module")
@@ -51,26 +52,26 @@ def test_images_blocks_and_branches_are_dropped_independently() -> None:
 
 
 def test_a_dropped_branch_adds_nothing_and_gets_no_gradient() -> None:
-    block, tokens = Block(SIZE), torch.randn(2, 5, 24)
-    out = block(tokens, None, None, torch.tensor([[0.0, 0.0], [0.0, 2.0]]))
-    assert torch.equal(out[0], tokens[0])
-    assert torch.allclose(out[1], tokens[1] + 2 * block.mlp(block.norm2(tokens[1])), atol=1e-6)
+    block, tokens = Block(SIZE), torch.randn(10, 24)
+    out = block(tokens, None, TWO, torch.tensor([[0.0, 0.0], [0.0, 2.0]]).repeat_interleave(5, dim=0))
+    assert torch.equal(out[:5], tokens[:5])
+    assert torch.allclose(out[5:], tokens[5:] + 2 * block.mlp(block.norm2(tokens[5:])), atol=1e-6)
     out.square().sum().backward()
     assert block.attn.qkv.weight.grad.abs().max() == 0
     assert block.mlp.fc1.weight.grad.abs().max() > 0
 
 
 def test_over_all_draws_a_branch_is_the_plain_one() -> None:
-    block, tokens, keep = Block(SIZE), torch.randn(2, 5, 24), 0.7
+    block, tokens, keep = Block(SIZE), torch.randn(10, 24), 0.7
 
     def output(attention: float, mlp: float) -> torch.Tensor:
-        return block(tokens, None, None, torch.tensor([[attention, mlp]]).expand(2, 2))
+        return block(tokens, None, TWO, torch.tensor([[attention, mlp]]).expand(10, 2))
 
     expected = keep * output(1.0, 1 / keep) + (1 - keep) * output(1.0, 0.0)
-    assert torch.allclose(expected, block(tokens, None, None), atol=1e-5)
+    assert torch.allclose(expected, block(tokens, None, TWO), atol=1e-5)
     block.mlp.fc2.weight.data.zero_()  # so that the attention's branch is the last
     expected = keep * output(1 / keep, 1.0) + (1 - keep) * output(0.0, 1.0)
-    assert torch.allclose(expected, block(tokens, None, None), atol=1e-5)
+    assert torch.allclose(expected, block(tokens, None, TWO), atol=1e-5)
 
 
 def test_factors_of_one_are_exactly_the_plain_model(reference: Reference) -> None:

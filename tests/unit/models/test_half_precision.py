@@ -15,6 +15,7 @@ from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.hierarchy import Pyramid, level_grids
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.packing import pack_exactly
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
@@ -53,7 +54,8 @@ def test_blocks_add_to_tokens_in_single_precision_whatever_their_positions(name:
     masks = Masks(Patches(torch.tensor([[[0, 3, 5]]])), Patches(torch.tensor([[[9, 10]]])))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = encoder(torch.randn(1, 3, 8, 8))
-        predictor(features[:, :3].unsqueeze(1), masks)
+        packing = pack_exactly(masks, GRID.num_patches)
+        predictor(features[0, :3], packing.pairs, packing.context.patches)
     assert seen == ({torch.float32}, {torch.float32})
     assert features.dtype == torch.float32
 

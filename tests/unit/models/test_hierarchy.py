@@ -16,6 +16,7 @@ from jepa_lab.maskers.base import MASKERS, Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.hierarchy import Hierarchy, Pyramid, coarser_masks, level_grids
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.packing import pad
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
@@ -164,17 +165,17 @@ def test_hidden_pixels_change_no_prediction_at_any_level(kind: str) -> None:
     seen = masks.context.coverage(GRID.num_patches).any(dim=1)  # [B, N]
     hidden = ~seen.unflatten(1, (7, 10)).repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     other = torch.where(hidden[:, None], torch.rand_like(given), given)
-    of_levels = model.hierarchy.masks(masks)
+    of_levels, packings = model.hierarchy.masks(masks), model.pack(masks, pad)
     first, second = (
         zip(
-            model.hierarchy.contexts(model._encode_context(pixels, masks, None), of_levels),
+            model.hierarchy.contexts(model.context_encoder.encode(pixels, packings[0].context), of_levels, packings),
             model.hierarchy.targets(model.target, model.target_encoder, pixels, of_levels),
             strict=True,
         )
         for pixels in (given, other)
     )
     for (context, target), (other_context, other_target), level in zip(first, second, of_levels, strict=True):
-        valid = level.context.validity()
+        valid = level.context.validity().flatten()
         assert torch.allclose(context[valid], other_context[valid])
         assert not torch.allclose(target, other_target)
 

@@ -8,27 +8,28 @@ import pytest
 import torch
 
 from jepa_lab.build import build_model
+from jepa_lab.models.sequences import PaddedSequences
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import Block
 from jepa_lab.training.parameter_groups import Decay, parameter_decays
 from tests.integration.pipelines import load_tiny
 
-SIZE = ModelSize(24, 1, 3)
+SIZE, TWO = ModelSize(24, 1, 3), PaddedSequences((2, 5), None)
 
 
 def test_at_zero_a_block_is_the_identity() -> None:
-    tokens = torch.randn(2, 5, 24)
-    assert torch.equal(Block(SIZE, layer_scale=0.0)(tokens, None, None), tokens)
-    assert not torch.equal(Block(SIZE)(tokens, None, None), tokens)
+    tokens = torch.randn(10, 24)
+    assert torch.equal(Block(SIZE, layer_scale=0.0)(tokens, None, TWO), tokens)
+    assert not torch.equal(Block(SIZE)(tokens, None, TWO), tokens)
 
 
 def test_each_branch_is_multiplied_by_its_own_factors() -> None:
     block = Block(SIZE, layer_scale=1.0)
-    tokens, gamma = torch.randn(2, 5, 24), torch.randn(2, 24)
+    tokens, gamma = torch.randn(10, 24), torch.randn(2, 24)
     block.scale1.gamma.data, block.scale2.gamma.data = gamma
-    middle = tokens + gamma[0] * block.attn(block.norm1(tokens), None, None)
+    middle = tokens + gamma[0] * block.attn(block.norm1(tokens), None, TWO)
     expected = middle + gamma[1] * block.mlp(block.norm2(middle))
-    assert torch.allclose(block(tokens, None, None), expected, atol=1e-6)
+    assert torch.allclose(block(tokens, None, TWO), expected, atol=1e-6)
 
 
 def test_without_it_a_block_has_no_further_parameters_and_with_ones_it_computes_the_same() -> None:
@@ -38,8 +39,8 @@ def test_without_it_a_block_has_no_further_parameters_and_with_ones_it_computes_
         "scale2.gamma",
     }
     scaled.load_state_dict(plain.state_dict(), strict=False)
-    tokens = torch.randn(2, 5, 24)
-    assert torch.equal(scaled(tokens, None, None), plain(tokens, None, None))
+    tokens = torch.randn(10, 24)
+    assert torch.equal(scaled(tokens, None, TWO), plain(tokens, None, TWO))
 
 
 @pytest.mark.parametrize(("section", "part"), [("encoder", "context_encoder"), ("predictor", "predictor")])

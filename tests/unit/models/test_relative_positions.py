@@ -8,6 +8,7 @@ import torch
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
+from jepa_lab.models.packing import pad
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import Attention, initialize_weights
@@ -42,11 +43,12 @@ def predict(
     weights: list[torch.Tensor] = []
 
     def keep(module: Attention, arguments: tuple[torch.Tensor, ...]) -> None:
-        weights.append(module.with_weights(*arguments)[1])
+        weights.append(module.with_weights(*arguments[:3])[1])
 
     hooks = [block.attn.register_forward_pre_hook(keep) for block in predictor.blocks]
-    features = torch.randn(1, 1, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    out = predictor(features, masks)
+    features = torch.randn(5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    packing = pad(masks, GRID.num_patches)
+    out = predictor(features, packing.pairs, packing.context.patches).unflatten(0, (1, 1, 2, 3))
     for hook in hooks:
         hook.remove()
     return out, weights

@@ -200,7 +200,7 @@ def test_a_model_of_pixels_learns_to_predict_the_hidden_pixels(target: type[Targ
     model = build_model(kind)
     initialize_weights(model.context_encoder, torch.Generator().manual_seed(2))
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
-    for _ in range(130):
+    for _ in range(150):
         optimizer.zero_grad()
         model(data, masks).loss.backward()
         optimizer.step()

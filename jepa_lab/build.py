@@ -42,7 +42,7 @@ from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.models.drop_path import DropPath
 from jepa_lab.models.hierarchy import Hierarchy, Pyramid, level_grids
 from jepa_lab.models.ijepa import IJepa
-from jepa_lab.models.packing import packer_of, pad
+from jepa_lab.models.packing import pad
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
@@ -474,7 +474,7 @@ def build_step(
         compute=compute,
         parts=pipeline.training.accumulation_steps,
         clip_norm=pipeline.training.gradient_clip_norm,
-        packer=pad if compute.fixed_shapes else packer_of(compute.device),
+        packer=pad if compute.fixed_shapes else model.packer_for(compute.device),
         team=team,
     )
 

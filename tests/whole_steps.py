@@ -10,6 +10,7 @@ from torch import Tensor
 from jepa_lab.build import build_model, build_whole_step
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
+from jepa_lab.models.packing import pad
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.capture import CapturedStep
 from jepa_lab.training.devices import Compute
@@ -40,7 +41,7 @@ def whole_step(
     model.target.fit(some)
     order = ResidentBatches(images, pipeline.training.batch_size, build_generator(0, "order"), device)
     step = build_whole_step(pipeline, model.to(device), order, mean, std, compute)
-    step.batches.fixed_shapes = True
+    step.batches.fixed_shapes, step.step.packer = True, pad
     return step
 
 

@@ -13,7 +13,7 @@ from jepa_lab.contracts import is_first
 from jepa_lab.losses.base import Loss, loss_per_patch, mean_over_valid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.levels import Levels, PatchesAlone
-from jepa_lab.models.packing import Packer, Packing, packer_of
+from jepa_lab.models.packing import Packer, Packing, WithoutPadding, pad
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.registry import ComponentParams
@@ -90,7 +90,7 @@ class IJepa(nn.Module):
             packings: `pack` of the masks; by default as suits the device.
         """
         if packings is None:
-            packings = self.pack(masks, packer_of(masks.context.device))
+            packings = self.pack(masks, self.packer_for(masks.context.device))
         of_levels = self.hierarchy.masks(masks)
         targets = self.hierarchy.targets(self.target, self.target_encoder, images, of_levels)
         context = self.context_encoder.encode(images, packings[0].context, drop_path)  # [n, D]
@@ -112,6 +112,12 @@ class IJepa(nn.Module):
                 terms[name] = share * term.value
                 loss = loss + term.weight * terms[name]
         return Prediction(loss, finest.predictions, targets[0], terms)
+
+    def packer_for(self, device: torch.device) -> Packer:
+        """How to lay tokens out: without padding where the host need not wait for the device to know its extent."""
+        if device.type != "cpu" or torch.compiler.is_compiling():
+            return pad
+        return WithoutPadding(self.context_encoder.size.embed_dim, self.predictor.size.embed_dim)
 
     def pack(self, masks: Masks, packer: Packer) -> list[Packing]:
         """The tokens of every level, as the packer lays them out."""

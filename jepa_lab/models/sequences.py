@@ -47,6 +47,11 @@ class EqualLengths(Sequences):
         pairs = zip(counts.tolist(), found.tolist(), strict=True)
         return cls(tuple((count, length) for count, length in pairs if length > 0))
 
+    def saved_flops(self, width: int) -> float:
+        """Operations of the attention, gradients included, that padding all to the longest would add."""
+        padded = sum(count for count, _ in self.groups) * max(length for _, length in self.groups) ** 2
+        return 12 * width * (padded - sum(count * length**2 for count, length in self.groups))
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         sizes = [count * length for count, length in self.groups]
         if len(sizes) == 1:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jepa_lab.build import build_drop_path, build_model, build_sampler
 from jepa_lab.maskers.base import Masks
-from jepa_lab.models.packing import PackedSizes, Packing, pack_exactly, pack_into, pad
+from jepa_lab.models.packing import PackedSizes, Packing, WithoutPadding, pack_exactly, pack_into, pad
 from jepa_lab.registry import FAMILIES
 from tests.integration.pipelines import load_tiny
 from tests.unit.models.test_packing import kernel_for_variable_lengths
@@ -28,6 +28,8 @@ def with_room(masks: Masks, num_patches: int, *, has_kernel: bool) -> Packing:
 
 WAYS: dict[str, Callable[[Masks, int], Packing]] = {
     "exact": pack_exactly,
+    "exact, padded for attention": WithoutPadding(1, 1),
+    "exact, as it pays": WithoutPadding(10**6, 1),
     "fixed, padded for attention": partial(with_room, has_kernel=False),
     "fixed, with a kernel": partial(with_room, has_kernel=True),
 }

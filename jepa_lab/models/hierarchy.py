@@ -134,7 +134,12 @@ class Hierarchy(Levels):
 
     @torch.no_grad()
     def targets(
-        self, target: Target, encoder: VisionTransformer, images: Tensor, masks: Sequence[Masks]
+        self,
+        target: Target,
+        encoder: VisionTransformer,
+        images: Tensor,
+        masks: Sequence[Masks],
+        packings: Sequence[Packing],
     ) -> list[Tensor]:
         assert isinstance(target, FeatureGridTarget), "checked with the configuration"
         features = target.encode(encoder, images)  # [B, N, D]

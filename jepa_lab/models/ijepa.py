@@ -92,7 +92,7 @@ class IJepa(nn.Module):
         if packings is None:
             packings = self.pack(masks, self.packer_for(masks.context.device))
         of_levels = self.hierarchy.masks(masks)
-        targets = self.hierarchy.targets(self.target, self.target_encoder, images, of_levels)
+        targets = self.hierarchy.targets(self.target, self.target_encoder, images, of_levels, packings)
         context = self.context_encoder.encode(images, packings[0].context, drop_path)  # [n, D]
         contexts = self.hierarchy.contexts(context, of_levels, packings)
         counts = (_count(of_levels) if num_valid is None else num_valid).unbind()

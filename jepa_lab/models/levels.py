@@ -34,12 +34,17 @@ class Levels(nn.Module, ABC):
 
     @abstractmethod
     def targets(
-        self, target: Target, encoder: VisionTransformer, images: Tensor, masks: Sequence[Masks]
+        self,
+        target: Target,
+        encoder: VisionTransformer,
+        images: Tensor,
+        masks: Sequence[Masks],
+        packings: Sequence[Packing],
     ) -> list[Tensor]:
         """The targets of every level, [B, M, T, D], without gradients.
 
         Args:
-            encoder: the target encoder. images: [B, C, H, W]. masks: of every level.
+            encoder: the target encoder. images: [B, C, H, W]. masks, packings: of every level.
         """
 
     @abstractmethod
@@ -79,10 +84,18 @@ class PatchesAlone(Levels):
 
     @torch.no_grad()
     def targets(
-        self, target: Target, encoder: VisionTransformer, images: Tensor, masks: Sequence[Masks]
+        self,
+        target: Target,
+        encoder: VisionTransformer,
+        images: Tensor,
+        masks: Sequence[Masks],
+        packings: Sequence[Packing],
     ) -> list[Tensor]:
-        (of_patches,) = masks
-        targets = target.compute(encoder, images, of_patches)
+        (of_patches,), (packing,) = masks, packings
+        if target.reads_targets_alone:
+            targets = target.compute_rows(encoder, images, of_patches, packing.target_rows)
+        else:
+            targets = target.compute(encoder, images, of_patches)
         if is_first(target, "compute"):
             require_targets(target, targets, of_patches)
         return [targets]

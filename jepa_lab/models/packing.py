@@ -21,6 +21,7 @@ from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.compaction import Compaction
 from jepa_lab.models.rows import Rows, RowsOfTwo, Takers
 from jepa_lab.models.sequences import EqualLengths, PaddedForAttention, PaddedSequences, Sequences, VariableLengths
+from jepa_lab.targets.rows import TargetRows
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,14 @@ class Packing:
         context: of the context views. pad_context: puts their tokens [n, ...] where the masks have them,
             [B * E * K, ...]; drop_context: the inverse.
         pairs: of the predictor.
+        target_rows: of the target encoder, where only target patches are read.
     """
 
     context: PackedPatches
     pad_context: Rows
     drop_context: Rows
     pairs: PackedPairs
+    target_rows: TargetRows
 
     def padded(self, context: Tensor, masks: Masks) -> Tensor:
         """Tokens [n, D] of the context views where the masks have them, [B, E, K, D]; without meaning at padding."""
@@ -130,7 +133,7 @@ def pad(masks: Masks, num_patches: int) -> Packing:
     def compact(valid: Tensor, buffer: int) -> tuple[Compaction, Sequences]:
         return Compaction.padded(valid), PaddedSequences.of(valid, (valid.shape[0], valid.shape[1]))
 
-    return _pack(masks, num_patches, compact)
+    return _pack(masks, num_patches, compact, TargetRows.of_fixed_size)
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class WithoutPadding:
                 return _for_attention(Compaction.exact(valid))
             return Compaction.exact(valid, order), together
 
-        return _pack(masks, num_patches, compact)
+        return _pack(masks, num_patches, compact, TargetRows.exact)
 
 
 _FLOPS_WORTH_A_GROUP = 1e6
@@ -178,7 +181,7 @@ def pack_exactly(masks: Masks, num_patches: int) -> Packing:
         lengths, order = valid.sum(dim=1).sort(stable=True)
         return Compaction.exact(valid, order), EqualLengths.sorted(lengths)
 
-    return _pack(masks, num_patches, compact)
+    return _pack(masks, num_patches, compact, TargetRows.exact)
 
 
 def _for_attention(compaction: Compaction) -> tuple[Compaction, Sequences]:
@@ -200,10 +203,10 @@ def pack_into(masks: Masks, num_patches: int, sizes: PackedSizes, *, has_kernel:
             return _for_attention(compaction)
         return compaction, VariableLengths.filling(valid.sum(dim=1), rows[buffer], valid.shape[1])
 
-    return _pack(masks, num_patches, compact)
+    return _pack(masks, num_patches, compact, TargetRows.of_fixed_size)
 
 
-def _pack(masks: Masks, num_patches: int, compact: _Compact) -> Packing:
+def _pack(masks: Masks, num_patches: int, compact: _Compact, rows_of: Callable[[Patches, int], TargetRows]) -> Packing:
     batch, views, longest = masks.context.indices.shape
     blocks, block = masks.target.indices.shape[1:]
     context_valid, target_valid = masks.context.validity(), masks.target.validity()
@@ -236,7 +239,8 @@ def _pack(masks: Masks, num_patches: int, compact: _Compact) -> Packing:
     target_patches = targets.of_entries(places[:, longest:])
     spread = targets.pad()
     packed = PackedPairs(merge, pairs.of_entries(places)[None], target_patches[None], of_pairs, read, spread)
-    return Packing(context, contexts.pad(), contexts.drop(), packed)
+    target_rows = rows_of(masks.target, num_patches)
+    return Packing(context, contexts.pad(), contexts.drop(), packed, target_rows)
 
 
 def _pairs(context: Tensor, target: Tensor) -> Tensor:

@@ -41,13 +41,17 @@ class Rows:
 
     Attributes:
         index: [m] int64, the row that each row of the result is.
+        takers: None where nobody wants a gradient.
     """
 
     index: Tensor
-    takers: Takers
+    takers: Takers | None = None
 
     def of(self, tokens: Tensor) -> Tensor:
         """The rows of tokens [n, ...] -> [m, ...]."""
+        if self.takers is None:
+            assert not (tokens.requires_grad and torch.is_grad_enabled()), "a gradient needs to know who took a row"
+            return _take(tokens, self.index)
         result: Tensor = _Take.apply(tokens, self.index, self.takers.rows, self.takers.taken)
         return result
 

@@ -201,6 +201,18 @@ class VisionTransformer(nn.Module):
         outputs = self._run_blocks(images, self._tokens(images, patches), num_layers)
         return torch.cat([self.norm(output) for output in outputs], dim=-1).unflatten(0, (len(images), -1))
 
+    def of_whole_images(self, images: Tensor, read: Tensor | None) -> Tensor:
+        """Encode whole images where only some patches are read, without gradients.
+
+        Args:
+            images: [B, C, H, W] float, channel-normalised.
+            read: [u] int64, image * N + patch; None for all. All patches attend, but after the last attention nothing
+                is computed for the others.
+        Returns:
+            [u, D], or [B * N, D].
+        """
+        return self.encode(images, self._tokens(images, None), read=None if read is None else Rows(read))
+
     def encode(
         self, images: Tensor, tokens: PackedPatches, drop_path: Tensor | None = None, read: Rows | None = None
     ) -> Tensor:

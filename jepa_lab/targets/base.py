@@ -15,6 +15,7 @@ from jepa_lab.errors import Problem
 from jepa_lab.grid import patchify
 from jepa_lab.maskers.base import Masks
 from jepa_lab.registry import Component, ComponentParams, Registry
+from jepa_lab.targets.rows import TargetRows
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,15 @@ class Target(Component[TargetInputs], nn.Module, ABC):
     def fit(self, images: ImageBatches) -> None:
         """Learn what is needed of the training images, once, before the first step; most targets need nothing."""
         return None
+
+    @property
+    def reads_targets_alone(self) -> bool:
+        """Whether of the encoded image only target patches are read; `compute_rows` then saves the others' share."""
+        return False
+
+    def compute_rows(self, target_encoder: nn.Module, images: Tensor, masks: Masks, rows: TargetRows) -> Tensor:
+        """The same as `compute`; a target that reads target patches alone may leave out what the rows do not need."""
+        return self.compute(target_encoder, images, masks)
 
     @abstractmethod
     def compute(self, target_encoder: nn.Module, images: Tensor, masks: Masks) -> Tensor:

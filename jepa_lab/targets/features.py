@@ -13,7 +13,13 @@ from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.registry import ComponentParams
 from jepa_lab.targets.base import TARGETS, FeatureGridTarget, TargetInputs, at_targets
-from jepa_lab.targets.normalization import NORMALIZATION_DESCRIPTION, Normalization, normalize_features
+from jepa_lab.targets.normalization import (
+    NORMALIZATION_DESCRIPTION,
+    PER_PATCH,
+    Normalization,
+    normalize_features,
+)
+from jepa_lab.targets.rows import TargetRows
 
 
 class EncodedParams(ComponentParams):
@@ -90,6 +96,20 @@ class FeaturesTarget(EncodedTarget):
     def encoder_sequences(self, num_patches: float, num_blocks: int, block_patches: float) -> tuple[int, float]:
         choices = {"whole_image": (1, num_patches), "target_patches_only": (num_blocks, block_patches)}
         return choices[self.params.encode]
+
+    @property
+    def reads_targets_alone(self) -> bool:
+        if type(self) is not FeaturesTarget:  # a plug-in may make its targets in another way
+            return False
+        params = self.params
+        return params.encode == "whole_image" and params.num_layers == 1 and params.normalization in PER_PATCH
+
+    @torch.no_grad()
+    def compute_rows(self, target_encoder: nn.Module, images: Tensor, masks: Masks, rows: TargetRows) -> Tensor:
+        assert self.reads_targets_alone, "other targets are made of every patch"
+        features = target_encoder.of_whole_images(images, rows.read)  # type: ignore[operator]  # [u, D]
+        targets = normalize_features(features, None, self.params.normalization)
+        return targets.index_select(0, rows.slots).unflatten(0, masks.target.shape)
 
     @torch.no_grad()
     def of_features(self, features: Tensor, masks: Masks) -> Tensor:

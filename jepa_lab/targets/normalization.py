@@ -51,6 +51,9 @@ _NORMALIZATIONS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "none": _as_they_are,
 }
 
+PER_PATCH: frozenset[Normalization] = frozenset({"layer_norm", "none"})
+"""Normalisations of a patch that do not depend on other patches."""
+
 NORMALIZATION_DESCRIPTION = (
     "Of the features, without learned scale and shift (eps 1e-5): over each patch's features (layer_norm, which fixes "
     "the scale of the loss), of each feature over the patches of all images that are computed together (batch_norm: "

@@ -169,7 +169,7 @@ def test_hidden_pixels_change_no_prediction_at_any_level(kind: str) -> None:
     first, second = (
         zip(
             model.hierarchy.contexts(model.context_encoder.encode(pixels, packings[0].context), of_levels, packings),
-            model.hierarchy.targets(model.target, model.target_encoder, pixels, of_levels),
+            model.hierarchy.targets(model.target, model.target_encoder, pixels, of_levels, packings),
             strict=True,
         )
         for pixels in (given, other)
@@ -202,7 +202,8 @@ def test_a_level_predicts_the_normalised_average_of_the_target_encoder_s_feature
     model, masks, given = build_model(num_levels=2), draw(GRID), images()
     features = model.target_encoder(given)
     of_levels = model.hierarchy.masks(masks)
-    targets = model.hierarchy.targets(model.target, model.target_encoder, given, of_levels)[1]
+    packings = model.pack(masks, pad)
+    targets = model.hierarchy.targets(model.target, model.target_encoder, given, of_levels, packings)[1]
     children, exists = GRID.children()
     image, block = 3, 1
     cell = of_levels[1].target.indices[image, block, 0]
@@ -277,8 +278,9 @@ def test_one_level_is_the_plain_model_number_by_number(skips: bool) -> None:
     losses = [
         [take(step, reference.images(n), reference.masks(n), n + 1).loss.item() for n in range(6)] for step in steps
     ]
-    assert losses[0] == losses[1]
+    # To rounding: without levels the target encoder does not finish what is no target.
+    assert losses[0] == pytest.approx(losses[1], abs=1e-14)
     assert losses[1] == pytest.approx(reference.config["losses"], abs=1e-10)
     first, second = (step.model.state_dict() for step in steps)
     assert set(first) == set(second)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.allclose(first[name], second[name], rtol=0, atol=1e-12) for name in first)

@@ -38,6 +38,7 @@ class Trial:
         pipeline: its resolved pipeline.
         tags, params: what the tracker is told beside the run's own.
         failures: attempts that failed. deaths: workers that it lost. slot: where it runs now.
+        slots: how many there were when it was given to its worker.
         began: time.monotonic() when it was given to its worker. is_first: of a new worker, which has yet to start.
         is_resumed: whether an earlier attempt left a run folder.
         twins: trials of the same pipeline, which a search may propose, that wait for this one's result.
@@ -51,6 +52,7 @@ class Trial:
     failures: int = 0
     deaths: int = 0
     slot: int | None = None
+    slots: int = 1
     watch: TrialWatch | None = None
     began: float = field(default_factory=time.monotonic)
     is_first: bool = False
@@ -165,6 +167,7 @@ class TrialQueue:
         trial.is_resumed = bool(find_runs(self.folder.trials, trial.pipeline.pipeline))
         probed = self.metric.startswith("probe/")
         task = Task(trial.number, config, self.folder.trials, trial.tags, trial.params, needs_probe=probed)
+        trial.slots = self.executor.num_slots
         trial.slot = self.executor.start(task)
         trial.is_first = trial.slot not in self._started_slots
         self._running[trial.number] = trial
@@ -217,10 +220,15 @@ class TrialQueue:
         self._over["finished"] += 1
 
     def _on_out_of_memory(self, trial: Trial, message: str) -> None:
+        if self.executor.num_slots < trial.slots:  # another took a slot away meanwhile: it has more memory now
+            self._again.appendleft(trial)
+            return
         if not self.executor.reduce_slots():
             self._on_failed(trial, message)
             return
-        self.display.message(f"out of memory with {self.executor.num_slots + 1} slots; continuing with one slot fewer")
+        self.display.message(
+            f"{trial.label}: {message}. That was with {trial.slots} slots; continuing with one slot fewer"
+        )
         self._again.appendleft(trial)
 
     def _on_interrupted(self, trial: Trial, message: str) -> None:

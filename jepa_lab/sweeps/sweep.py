@@ -81,6 +81,11 @@ def baseline_pipeline(plan: Plan) -> Pipeline:
     return plan.pipeline(plan.arm(plan.baseline), plan.seeds[0]).pipeline
 
 
+def on_gpu(plan: Plan) -> bool:
+    """Whether trials of a plan use a GPU where there is one."""
+    return baseline_pipeline(plan).training.device != "cpu"
+
+
 def sweep_folder(plan: Plan, ablation: str, root: Path) -> SweepFolder:
     """The folder of a plan's sweep, made if it is not there.
 
@@ -155,6 +160,8 @@ class Sweep:
     def perform(self) -> bool:
         """Run what is left of the plan; False if a signal stopped it."""
         with self._executor() as executor, build_sweep_display() as display, self.stop.held():
+            for sentence in executor.sentences:
+                display.message(sentence)
             workshop = Workshop(self.plan, self.folder, executor, self.stop, display)
             if self.plan.search is None:
                 return workshop.perform_table(self.studies.table, self.plan.arms, self.plan.seeds, "arm")
@@ -163,7 +170,7 @@ class Sweep:
     @contextmanager
     def _executor(self) -> Iterator[Executor]:
         params = self.settings.executor
-        executor = EXECUTORS.entry_of(params).component(params, self.folder.path)
+        executor = EXECUTORS.entry_of(params).component(params, self.folder.path, on_gpu(self.plan))
         try:
             yield executor
         finally:
@@ -218,9 +225,11 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         ablation: text of the ablation file.
     Raises:
         RunFolderError: another process is at work on the sweep, or another plan is in its place.
+        ConfigError: so many trials do not fit on this machine.
         RunInterrupted, RunTerminated: a second Ctrl-C; what the trials had saved stays.
     """
     build_tracker(baseline_pipeline(plan), RunFolder(settings.root / folder_name(plan)))  # refuses a wrong store
+    EXECUTORS.entry_of(settings.executor).component.check_machine(settings.executor, on_gpu(plan))
     folder = sweep_folder(plan, ablation, settings.root)
     with unfailing_output(), stoppable(StopSignals()) as stop, folder.lock() as lock:
         lock.acquire(_LOCK_SECONDS)

@@ -25,6 +25,7 @@ from jepa_lab.output import unfailing_output
 from jepa_lab.resume import find_unfinished, resume_run
 from jepa_lab.run import Membership, start_run
 from jepa_lab.sweeps.executors.base import Outcome, Reply, Task
+from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
 from jepa_lab.tracking.credentials import scrub
 
 _OUTCOMES: tuple[tuple[type[JepaLabError], Outcome], ...] = (
@@ -40,6 +41,8 @@ def perform(task: Task) -> Reply:
     try:
         loaded = load_pipeline(task.config)
         member = Membership(task.tags, task.params, needs_probe=task.needs_probe)
+        if loaded.pipeline.training.device != "cpu":  # it would make a CUDA context
+            bound_gpu_memory(task.gpu_memory_bytes)
         found = find_unfinished(task.runs, loaded.pipeline)
         if found is None:
             start_run(loaded, task.runs, sys.argv, member)

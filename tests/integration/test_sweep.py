@@ -304,7 +304,7 @@ def test_images_without_labels_are_refused_before_a_trial_trains_where_a_probe_d
 def test_slots_that_cannot_be_meant_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
-    monkeypatch.setattr("jepa_lab.sweeps.executors.local._visible_gpus", list)
+    monkeypatch.setattr("jepa_lab.sweeps.executors.local.visible_gpus", list)
     file = write_ablation(tmp_path)
     done = click.testing.CliRunner().invoke(main, ["sweep", str(file), "--sweeps", str(tmp_path / "sweeps"), *options])
     assert done.exit_code == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ class Task:
         runs: run root; an unfinished run of this pipeline there is gone on with.
         tags, params: what the tracker is told beside the run's own.
         needs_probe: whether the sweep is decided by a probe, which images without labels do not have.
+        gpu_memory_bytes: that its tensors may take on the GPU, which it shares; None is all there is.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Task:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     needs_probe: bool = False
+    gpu_memory_bytes: int | None = None
 
     def to_json(self) -> str:
         """One line."""
@@ -73,16 +75,30 @@ class Executor(Component[None], ABC):
     Args:
         params: the executor's own `Params`.
         logs: folder for the workers' logs.
+        on_gpu: whether the tasks may use a GPU.
+
+    Attributes:
+        sentences: how tasks share what they run on, in words.
     """
 
-    def __init__(self, params: ComponentParams, logs: Path) -> None:
-        self.params = params
-        self.logs = logs
+    sentences: Sequence[str] = ()
+
+    def __init__(self, params: ComponentParams, logs: Path, on_gpu: bool) -> None:
+        self.params, self.logs, self.on_gpu = params, logs, on_gpu
 
     @staticmethod
     @abstractmethod
     def planned_slots(params: ComponentParams) -> int:
         """How many tasks would run at once, without starting anything."""
+
+    @classmethod
+    @abstractmethod
+    def check_machine(cls, params: ComponentParams, on_gpu: bool) -> None:
+        """Refuse what cannot run here, before anything is written.
+
+        Raises:
+            ConfigError: naming the option and what would.
+        """
 
     @property
     @abstractmethod

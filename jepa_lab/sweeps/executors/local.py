@@ -8,7 +8,8 @@ import selectors
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,8 @@ from pydantic import Field
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import ComponentParams
 from jepa_lab.sweeps.executors.base import EXECUTORS, Executor, Reply, Task
+from jepa_lab.sweeps.sharing.memory import GIB
+from jepa_lab.sweeps.sharing.slots import Slots, num_cores, refuse_too_many, visible_gpus
 from jepa_lab.tracking.atomic import explained_writes
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
@@ -25,7 +28,7 @@ _PATIENCE_SECONDS = 10.0
 
 @dataclass
 class _Slot:
-    """A worker and its task.
+    """A worker and its task, as the worker was told it.
 
     Attributes:
         replies: read end of its pipe.
@@ -42,8 +45,8 @@ class _Slot:
 class LocalExecutor(Executor):
     """One spawned worker a slot, started with its first task and replaced when it dies.
 
-    CPU threads are divided among the slots; GPUs are given out in turn, by CUDA_VISIBLE_DEVICES, which is set before
-    torch is imported.
+    What a slot has of the machine, `Slots` says: a part of the CPU threads, a GPU or its part of one. It is in the
+    worker's environment before torch is imported; the worker keeps its CUDA context from trial to trial.
     """
 
     class Params(ComponentParams):
@@ -56,17 +59,16 @@ class LocalExecutor(Executor):
 
     params: Params
 
-    def __init__(self, params: ComponentParams, logs: Path) -> None:
-        super().__init__(params, logs)
-        self._gpus = _visible_gpus()
+    def __init__(self, params: ComponentParams, logs: Path, on_gpu: bool) -> None:
+        super().__init__(params, logs, on_gpu)
         self._allowed = self.planned_slots(params)
-        self._threads = max(1, num_cores() // self._allowed)
+        self._machine = Slots(self._allowed, visible_gpus() if on_gpu else [], logs)
         self._slots: dict[int, _Slot] = {}
 
     @staticmethod
     def planned_slots(params: ComponentParams) -> int:
         assert isinstance(params, LocalExecutor.Params)
-        gpus = len(_visible_gpus())
+        gpus = len(visible_gpus())
         if params.slots is not None and params.slots_per_gpu is not None:
             raise ConfigError("--slots and --slots-per-gpu both say how many trials run at once; give one of them")
         if params.slots_per_gpu is not None and not gpus:
@@ -75,6 +77,16 @@ class LocalExecutor(Executor):
                 f"without a number is one a CPU core ({num_cores()})"
             )
         return params.slots or (gpus * (params.slots_per_gpu or 1) if gpus else num_cores())
+
+    @classmethod
+    def check_machine(cls, params: ComponentParams, on_gpu: bool) -> None:
+        slots = cls.planned_slots(params)
+        if on_gpu:
+            refuse_too_many(slots, visible_gpus(), _asked_by(params))
+
+    @property
+    def sentences(self) -> Sequence[str]:  # type: ignore[override]
+        return self._machine.sentences
 
     @property
     def num_slots(self) -> int:
@@ -88,7 +100,7 @@ class LocalExecutor(Executor):
         if number not in self._slots:
             self._slots[number] = self._spawn(number)
         slot = self._slots[number]
-        slot.task = task
+        slot.task = task = replace(task, gpu_memory_bytes=self._machine.memory_bytes(number, self._allowed))
         assert slot.process.stdin is not None
         try:
             slot.process.stdin.write(task.to_json().encode() + b"\n")
@@ -103,12 +115,15 @@ class LocalExecutor(Executor):
                 if slot.task is not None:
                     selector.register(slot.replies, selectors.EVENT_READ, slot)
             ready = [key.data for key, _ in selector.select(seconds)]
-        return [self._read(slot) for slot in ready]
+        replies = [self._read(slot) for slot in ready]
+        self._end_surplus()
+        return replies
 
     def reduce_slots(self) -> bool:
         if self._allowed == 1:
             return False
         self._allowed -= 1
+        self._end_surplus()
         return True
 
     def stop(self) -> None:
@@ -117,19 +132,29 @@ class LocalExecutor(Executor):
 
     def close(self) -> None:
         for slot in self._slots.values():
-            assert slot.process.stdin is not None
             if slot.task is not None:
                 slot.process.kill()
+        self._end(list(self._slots.values()))
+        self._machine.close()
+
+    def _end(self, slots: list[_Slot]) -> None:
+        """Let workers go that have nothing to do, or are dead."""
+        for slot in slots:
+            assert slot.process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 slot.process.stdin.close()
-        for slot in self._slots.values():
+        for slot in slots:
             try:
                 slot.process.wait(_PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 slot.process.kill()
                 slot.process.wait()
             slot.replies.close()
-        self._slots.clear()
+            del self._slots[slot.number]
+
+    def _end_surplus(self) -> None:
+        """A worker whose slot has been taken away must not keep its part of the GPU's memory."""
+        self._end([slot for slot in self._slots.values() if slot.number >= self._allowed and slot.task is None])
 
     def _read(self, slot: _Slot) -> Reply:
         """The reply of a slot, or that its worker has died (then it is replaced with the next task)."""
@@ -137,7 +162,7 @@ class LocalExecutor(Executor):
         task, slot.task = slot.task, None
         line = slot.replies.readline()
         if line.endswith("\n"):
-            return Reply.from_json(line)
+            return self._explained(Reply.from_json(line), task)
         slot.process.kill()
         code = slot.process.wait()
         slot.replies.close()
@@ -145,17 +170,24 @@ class LocalExecutor(Executor):
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         return Reply(task.number, "died", f"its worker {how}; see {self.logs / f'worker-{slot.number}.log'}")
 
+    def _explained(self, reply: Reply, task: Task) -> Reply:
+        """The reply, which says of a full GPU that it was shared."""
+        if reply.outcome != "out_of_memory" or task.gpu_memory_bytes is None:
+            return reply
+        had = f"it may use {task.gpu_memory_bytes / GIB:.1f} GiB of a GPU that it shares"
+        return replace(reply, message=f"{reply.message}; {had}: lower {_asked_by(self.params)} to give each trial more")
+
     def _spawn(self, number: int) -> _Slot:
         reader, writer = os.pipe()
         log = self.logs / f"worker-{number}.log"
-        command = [sys.executable, "-P", "-m", "jepa_lab.sweeps.worker", str(writer), str(self._threads)]
+        command = [sys.executable, "-P", "-m", "jepa_lab.sweeps.worker", str(writer), str(self._machine.threads)]
         with explained_writes(log), open(log, "ab") as output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                pass_fds=[writer],
+                pass_fds=[writer, *self._machine.inherited(number)],
                 env=self._environment(number),
                 start_new_session=True,  # Ctrl-C in the terminal is for the parent, which passes it on
             )
@@ -164,26 +196,10 @@ class LocalExecutor(Executor):
 
     def _environment(self, number: int) -> dict[str, str]:
         paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
-        found = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-            "OMP_NUM_THREADS": str(self._threads),
-        }
-        if self._gpus:
-            found["CUDA_VISIBLE_DEVICES"] = self._gpus[number % len(self._gpus)]
-        return found
+        return self._machine.environment(number) | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
-def num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _visible_gpus() -> list[str]:
-    """Names of the GPUs for CUDA_VISIBLE_DEVICES."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name.strip()]
-    import torch
-
-    return [str(index) for index in range(torch.cuda.device_count())]
+def _asked_by(params: ComponentParams) -> str:
+    """The option that says how many slots there are."""
+    assert isinstance(params, LocalExecutor.Params)
+    return f"--slots {params.slots}" if params.slots is not None else f"--slots-per-gpu {params.slots_per_gpu}"

@@ -27,7 +27,7 @@ class ScriptedExecutor(Executor):
     """Ends its tasks as scripted, trial by trial; a trial without a script finishes with its number as value."""
 
     def __init__(self, folder: SweepFolder, script: dict[int, list[Outcome]], slots: int = 2) -> None:
-        super().__init__(ComponentParams(), folder.path)
+        super().__init__(ComponentParams(), folder.path, on_gpu=False)
         self.script, self.slots = script, slots
         self.started: list[int] = []
         self.ready: deque[tuple[Task, Outcome]] = deque()
@@ -36,6 +36,10 @@ class ScriptedExecutor(Executor):
     @staticmethod
     def planned_slots(params: ComponentParams) -> int:
         return 2
+
+    @classmethod
+    def check_machine(cls, params: ComponentParams, on_gpu: bool) -> None:
+        """Anything may be meant."""
 
     @property
     def num_slots(self) -> int:

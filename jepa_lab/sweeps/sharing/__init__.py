@@ -1,0 +1,1 @@
+"""How several trials share a machine: its CPU threads, its GPUs, their memory."""

@@ -175,6 +175,15 @@ def test_out_of_memory_takes_a_slot_away_and_fails_only_the_last_one(
     assert not alone.reduce_slots()
 
 
+def test_trials_that_ran_out_of_memory_together_take_one_slot_away(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    executor = ScriptedExecutor(folder, {number: ["out_of_memory"] for number in range(3)}, slots=3)
+    perform(tmp_path, folder, study, executor, retries=0)
+    assert executor.slots == 2
+    assert states(study) == [TrialState.COMPLETE] * 4
+
+
 def test_out_of_memory_on_the_only_slot_is_a_failure(tmp_path: Path, folder: SweepFolder, study: TableStudy) -> None:
     perform(tmp_path, folder, study, ScriptedExecutor(folder, {0: ["out_of_memory"]}, slots=1), retries=0)
     assert states(study)[0] == TrialState.FAIL

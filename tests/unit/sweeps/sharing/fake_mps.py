@@ -31,7 +31,7 @@ case $1 in
 esac
 read -r command
 echo "$command" >>"JOURNAL"
-[ -e "$pid" ] && kill -0 "$(cat "$pid")" 2>/dev/null || { echo "Cannot find MPS control daemon process"; exit 1; }
+[ -e "$pid" ] && readlink "/proc/$(cat "$pid")/exe" >/dev/null || exit 1
 if [ "$command" = quit ]; then
     rm "$pipes/control"
     while [ -e "$pid" ]; do sleep 0.02; done

@@ -101,6 +101,8 @@ if [ -n "$short" ]; then
     stage tests 300 "$python" -m pytest -q -m gpu -p no:cacheprovider tests/unit
     step step-digits 300 pipelines/digits.yaml masker=multi_block training.batch_size=16
     stage masks 60 "$python" -m benchmarks.masks --device cpu --batch 16 --blocks 1 --out "$out/masks.md"
+    stage packing 120 "$python" -m benchmarks.packing pipelines/digits.yaml training.batch_size=16 --device cpu \
+        --trials 1,2 --seconds 1 --out "$out/packing.md"
     train train-digits 300 pipelines/digits.yaml --preset smoke
 else
     small='{name: custom, embed_dim: 384, depth: 12, num_heads: 6}'
@@ -111,6 +113,7 @@ else
     step step-cifar10 240 pipelines/cifar10.yaml
     step second-start 120 pipelines/cifar10.yaml --baseline none --blocks 1  # its "first step" compiles nothing
     [ -z "$data" ] || train train-cifar10 900 pipelines/cifar10.yaml "data.root=$data"
+    stage packing 360 "$python" -m benchmarks.packing pipelines/cifar10.yaml --seconds 8 --out "$out/packing.md"
     step step-cifar10_best 240 pipelines/cifar10_best.yaml
     [ -z "$data" ] || train train-cifar10_best 900 pipelines/cifar10_best.yaml "data.root=$data"
     step step-vit_b16 300 pipelines/cifar10_best.yaml "${photographs[@]}" "encoder.size=$base"

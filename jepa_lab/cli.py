@@ -350,7 +350,11 @@ def attention(
     type=click.IntRange(min=1),
     help="Number of trials to run in parallel (default: one per GPU, or one per CPU core).",
 )
-@click.option("--slots-per-gpu", type=click.IntRange(min=1), help="Trials on each GPU, instead of --slots (default 1).")
+@click.option(
+    "--slots-per-gpu",
+    type=click.IntRange(min=1),
+    help="Trials that share each GPU and its memory, instead of --slots (default: 1).",
+)
 @click.option("--storage", help="Optuna storage URL (default: a journal in the sweep's folder).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its time, and stop.")
 def sweep(

@@ -10,6 +10,7 @@ sweeps/<name>-<plan digest>/
   report/           tables, figures, page
   run.json  metrics.jsonl  result.json  mirror.json    the record of the sweep itself, mirrored like that of a run
   sweep.lock  log.txt  worker-<slot>.log
+  mps-<gpu>/        logs of NVIDIA MPS, where the sweep started it
 ```
 """
 

@@ -54,7 +54,10 @@ class LocalExecutor(Executor):
             None, ge=1, strict=True, description="Trials to run in parallel; null: one per GPU or CPU core."
         )
         slots_per_gpu: int | None = Field(
-            None, ge=1, strict=True, description="Trials that share a GPU, instead of slots; null is one."
+            None,
+            ge=1,
+            strict=True,
+            description="Trials that share each GPU and its memory, instead of slots; null: one.",
         )
 
     params: Params

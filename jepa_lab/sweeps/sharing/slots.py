@@ -9,6 +9,7 @@ from pathlib import Path
 from jepa_lab.sweeps.sharing.memory import free_memory, refuse_small_shares, share_of
 from jepa_lab.sweeps.sharing.mps import MpsDaemon, given_pipes, is_at_work, start_daemon
 from jepa_lab.sweeps.sharing.mps_keeper import PIPES
+from jepa_lab.waiting_threads import spin_briefly
 
 _WITHOUT_MPS = "trials that share a GPU take turns on it; with NVIDIA MPS they would run on it at once"
 
@@ -20,35 +21,36 @@ class Slots:
         number: how many slots there are at first.
         gpus: names for CUDA_VISIBLE_DEVICES; none where nothing trains on a GPU.
         folder: for the logs of MPS daemons.
-        mps: whether MPS may be started where slots share a GPU.
+        mps: whether slots that share a GPU use MPS where they can; a benchmark measures what it brings.
 
     Attributes:
         threads: CPU threads of each slot.
         sentences: how slots share a GPU, in words.
+        uses_mps: whether they do so by MPS.
     """
 
     def __init__(self, number: int, gpus: list[str], folder: Path, mps: bool = True) -> None:
         self.number, self.gpus = number, gpus
         self.threads = max(1, num_cores() // number)
         self.sentences: list[str] = []
+        self.uses_mps = False
+        self._nowhere = None if mps else folder / "no-mps"
         self._free = free_memory(tuple(gpus)) if self._share_gpus() else None
         self._daemons: dict[int, MpsDaemon] = {}
         if self._free is not None:
-            self._arrange_mps(folder, mps)
-
-    @property
-    def uses_mps(self) -> bool:
-        """Whether slots are clients of a daemon of ours."""
-        return bool(self._daemons)
+            self._arrange_mps(folder)
 
     def environment(self, slot: int) -> dict[str, str]:
         """The environment of a process in a slot."""
         found = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        spin_briefly(found)
         if self.gpus:
             index = slot % len(self.gpus)
             found["CUDA_VISIBLE_DEVICES"] = self.gpus[index]
             if index in self._daemons:
                 found |= self._daemons[index].environment()
+        if self._nowhere is not None:
+            found[PIPES] = str(self._nowhere)  # CUDA looks for a daemon there, and does without
         return found
 
     def inherited(self, slot: int) -> list[int]:
@@ -76,12 +78,13 @@ class Slots:
         """How many of the first `number` slots have the GPU of a slot."""
         return max(1, len(range(slot % len(self.gpus), number, len(self.gpus))))
 
-    def _arrange_mps(self, folder: Path, mps: bool) -> None:
+    def _arrange_mps(self, folder: Path) -> None:
         """Find out how the slots share their GPUs, and start MPS where nobody has decided otherwise."""
         pipes = given_pipes()
-        if not mps:
+        if self._nowhere is not None:
             self.sentences.append(_WITHOUT_MPS)
         elif pipes is not None and is_at_work(pipes):
+            self.uses_mps = True
             self.sentences.append(f"trials that share a GPU run on it at once, by the MPS daemon of {pipes}")
         elif PIPES in os.environ:  # set to a place without a daemon: NVIDIA's own way to do without
             self.sentences.append(f"{_WITHOUT_MPS}: {PIPES} is set, and no daemon is there; unset it to have one here")
@@ -97,6 +100,7 @@ class Slots:
                 self.sentences.append(f"{_WITHOUT_MPS} ({daemon})")
                 return
             self._daemons[index] = daemon
+        self.uses_mps = True
         self.sentences.append("trials that share a GPU run on it at once, by NVIDIA MPS")
 
 

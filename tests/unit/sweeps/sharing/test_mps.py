@@ -73,7 +73,7 @@ def test_a_daemon_of_others_is_used_and_left_alone(fake: FakeMps, tmp_path: Path
     daemon = daemon_pid(fake.pipes)
     slots = Slots(2, ["1"], tmp_path / "sweep")
     assert slots.sentences == [f"trials that share a GPU run on it at once, by the MPS daemon of {fake.pipes}"]
-    assert not slots.uses_mps
+    assert slots.uses_mps
     assert slots.environment(0)["CUDA_VISIBLE_DEVICES"] == "1"
     assert PIPES not in slots.environment(0)
     slots.close()

@@ -125,7 +125,8 @@ def test_packed_trials_are_compared_with_one_of_each_kind() -> None:
     ]
     assert conclusions(rows, cores=16).splitlines() == [
         "- 8 uncaptured trials: 4.00 times one uncaptured trial; limited by the CPU, 16.0 of whose 16 cores were busy.",
-        "- 8 captured trials: 1.20 times one captured trial; limited by the GPU, on which a kernel ran 99% of the time.",
+        "- 8 captured trials: 1.20 times one captured trial; "
+        "limited by the GPU, on which a kernel ran 99% of the time.",
     ]
 
 

@@ -38,12 +38,15 @@ from jepa_lab.downsampling.base import DOWNSAMPLINGS
 from jepa_lab.errors import ConfigError, Key, keys_within
 from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
+from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.models.drop_path import DropPath
 from jepa_lab.models.hierarchy import Hierarchy, Pyramid, level_grids
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.ladder import build_ladder, needed_rows
 from jepa_lab.models.packing import pad
 from jepa_lab.models.predictor import Predictor
+from jepa_lab.models.sequences import has_kernel_for_variable_lengths
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
@@ -57,9 +60,10 @@ from jepa_lab.training.compiling import compiled
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.ema.base import EMA_SCHEDULES
 from jepa_lab.training.finite import FiniteGate, StepSums
+from jepa_lab.training.mask_source import DrawnAhead, DrawnNow, MaskSource
 from jepa_lab.training.optimizer import build_optimizer
 from jepa_lab.training.schedules import Schedules
-from jepa_lab.training.step import TrainingStep
+from jepa_lab.training.step import TrainingStep, part_slices
 from jepa_lab.training.step_numbers import StepNumbers
 from jepa_lab.training.team import Alone, Team
 from jepa_lab.training.timetable import Timetable
@@ -270,27 +274,57 @@ def surveys_of(data: PreparedData, probe_data: PreparedData) -> dict[str, Survey
 
 
 def build_batch_maker(
-    pipeline: Pipeline, images: Batches, mean: Tensor, std: Tensor, compute: Compute, team: Team
+    pipeline: Pipeline,
+    images: Batches,
+    masks: MaskSource,
+    mean: Tensor,
+    std: Tensor,
+    compute: Compute,
+    team: Team,
 ) -> BatchMaker:
     """What makes the batches of a run out of its images, with the generators that its seed gives.
 
     Args:
-        images: of `build_batches`.
+        images: of `build_batches`. masks: of `build_mask_source`.
         mean: [C] of pixels in [0, 1]. std: [C].
     """
     device, seed, batch_size = compute.device, pipeline.seed, pipeline.training.batch_size
     return BatchMaker(
         order=images,
         augmentation=build_augmentation(pipeline),
-        sampler=build_sampler(pipeline),
+        masks=masks,
         drop_path=build_drop_path(pipeline, device),
         mean=mean.to(device),
         std=std.to(device),
         augmentation_generator=build_generator(seed, "augmentation", device),
-        mask_generator=build_generator(seed, "masks", device),
         batch_size=batch_size,
         rows=team.rows(batch_size),
-        fixed_shapes=compute.fixed_shapes,
+    )
+
+
+def build_mask_source(pipeline: Pipeline, model: IJepa, compute: Compute, team: Team) -> MaskSource:
+    """What gives a run its masks, and lays their tokens out as suits the device.
+
+    On a CPU nothing is padded; where the host must not wait for a device, buffers have fixed sizes.
+    """
+    sampler, batch_size, device = build_sampler(pipeline), pipeline.training.batch_size, compute.device
+    generator, fixed = build_generator(pipeline.seed, "masks", device), compute.fixed_shapes or compute.draws_ahead
+
+    def sample(generator: torch.Generator) -> Masks:
+        return sampler.sample(batch_size, generator, compiled=fixed)
+
+    if not compute.draws_ahead:
+        return DrawnNow(sample, generator, pad if fixed else model.packer_for(device))
+    rows = team.rows(batch_size)
+    levels, parts = model.hierarchy.masks, part_slices(batch_size // team.size, pipeline.training.accumulation_steps)
+    geometry = pipeline_geometry(pipeline)
+    head_dims = [size.embed_dim // size.num_heads for size in (geometry.encoder, geometry.predictor)]
+    return DrawnAhead(
+        sample,
+        generator,
+        lambda masks: needed_rows(masks[rows], levels, parts),
+        build_ladder(lambda own: sample(own)[rows], levels, parts),
+        has_kernel_for_variable_lengths(device, compute.precision, head_dims),
     )
 
 
@@ -474,7 +508,6 @@ def build_step(
         compute=compute,
         parts=pipeline.training.accumulation_steps,
         clip_norm=pipeline.training.gradient_clip_norm,
-        packer=pad if compute.fixed_shapes else model.packer_for(compute.device),
         team=team,
     )
 
@@ -494,8 +527,9 @@ def build_whole_step(
         images: of `build_batches`. mean, std: as for `build_batch_maker`. team: as for `build_step`.
     """
     team = Alone() if team is None else team
+    masks = build_mask_source(pipeline, model, compute, team)
     step = build_step(pipeline, model, compute, images.steps_per_epoch, team)
-    batches = build_batch_maker(pipeline, images, mean, std, compute, team)
+    batches = build_batch_maker(pipeline, images, masks, mean, std, compute, team)
     sums = StepSums(compute.device)
     if not compute.capture:
         return WholeStep(batches, step, sums)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from jepa_lab.training.whole_step import StepOutcome
+
+Result = TypeVar("Result")
 
 
 class RecordedGraph(TorchDispatchMode):
@@ -50,20 +52,22 @@ class Recorder:
     def __init__(self) -> None:
         self.warm_ups = self.captures = self.replays = 0
 
-    def warm_up(self, work: Callable[[], StepOutcome]) -> None:
+    def warm_up(self, work: Callable[[], object]) -> None:
         self.warm_ups += 1
         work()
 
     def capture(
-        self, work: Callable[[], StepOutcome], generators: list[torch.Generator]
-    ) -> tuple[StepOutcome, Callable[[], None]]:
-        self.captures += 1
+        self, work: Callable[[], Result], generators: list[torch.Generator]
+    ) -> tuple[Result, Callable[[], None]]:
         graph = RecordedGraph()
         with graph:
-            outcome = work()
+            result = work()
+        if not isinstance(result, StepOutcome):  # the drawing of masks
+            return result, graph.replay
+        self.captures += 1
 
         def replay() -> None:
             self.replays += 1
             graph.replay()
 
-        return outcome, replay
+        return result, replay

@@ -10,7 +10,6 @@ from torch import Tensor
 from jepa_lab.build import build_model, build_whole_step
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
-from jepa_lab.models.packing import pad
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.capture import CapturedStep
 from jepa_lab.training.devices import Compute
@@ -33,7 +32,7 @@ def whole_step(
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mean, std = torch.full((1,), 0.5), torch.full((1,), 0.25)
     model = build_model(pipeline, 1)
-    compute = Compute(device, precision, compile=compiled, capture=capture)
+    compute = Compute(device, precision, compile=compiled, capture=True)
 
     def some(count: int) -> Iterator[Tensor]:
         yield normalize(to_float(images[:count]), mean, std)
@@ -41,8 +40,7 @@ def whole_step(
     model.target.fit(some)
     order = ResidentBatches(images, pipeline.training.batch_size, build_generator(0, "order"), device)
     step = build_whole_step(pipeline, model.to(device), order, mean, std, compute)
-    step.batches.fixed_shapes, step.step.packer = True, pad
-    return step
+    return step if capture else WholeStep(step.batches, step.step, step.sums)
 
 
 def captured(step: WholeStep, *, required: bool = False) -> tuple[CapturedStep, Recorder]:

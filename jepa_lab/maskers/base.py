@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from jepa_lab.contracts import require, require_tensor
 from jepa_lab.grid import Grid
@@ -27,6 +28,19 @@ class Masks:
 
     context: Patches
     target: Patches
+
+    def clone(self) -> Masks:
+        """A copy with memory of its own."""
+        return Masks(self.context.clone(), self.target.clone())
+
+    def copy_(self, other: Masks) -> None:
+        """Take over other masks of the same shape, in place."""
+        for mine, its in zip(self.tensors(), other.tensors(), strict=True):
+            mine.copy_(its)
+
+    def tensors(self) -> list[Tensor]:
+        """Indices, and validity where there is padding."""
+        return [*self.context.tensors(), *self.target.tensors()]
 
     def __len__(self) -> int:
         return len(self.context)

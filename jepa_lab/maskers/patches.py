@@ -44,6 +44,14 @@ class Patches:
         """The same patches on another device."""
         return self._both(lambda tensor: tensor.to(device))
 
+    def clone(self) -> Patches:
+        """A copy with memory of its own."""
+        return self._both(Tensor.clone)
+
+    def tensors(self) -> list[Tensor]:
+        """Indices, and validity where there is padding."""
+        return [self.indices] if self.valid is None else [self.indices, self.valid]
+
     def sequences(self) -> Patches:
         """Each view of each image by itself, [B * E, K]."""
         return self._both(lambda tensor: tensor.flatten(0, 1))

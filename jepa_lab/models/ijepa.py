@@ -122,7 +122,7 @@ class IJepa(nn.Module):
     def pack(self, masks: Masks, packer: Packer) -> list[Packing]:
         """The tokens of every level, as the packer lays them out."""
         num_patches = self.context_encoder.grid.num_patches  # coarser levels take no patches of images
-        return [packer(of_level, num_patches) for of_level in self.hierarchy.masks(masks)]
+        return [packer(of_level, num_patches, at) for at, of_level in enumerate(self.hierarchy.masks(masks))]
 
     def count_targets(self, masks: Masks) -> Tensor:
         """Pairs of a context view and a valid target patch at every level, at least 1 each, [levels] int64."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -117,8 +118,16 @@ class PackedSizes:
         return context.sum(), context.sum() * blocks + targets, targets
 
 
-Packer = Callable[[Masks, int], Packing]
-"""Masks, and the number N of patches of their grid -> the tokens."""
+class Packer(Protocol):
+    """Lays the tokens of a batch out."""
+
+    def __call__(self, masks: Masks, num_patches: int, level: int = 0) -> Packing:
+        """The tokens of masks.
+
+        Args:
+            num_patches: N of the images' grid. level: of a hierarchy, to which the masks belong; 0 is the finest.
+        """
+
 
 CONTEXT, PAIRS, TARGETS = range(3)
 """The buffers of a packing: tokens of the context views, of the pairs, and mask tokens."""
@@ -127,7 +136,7 @@ _Compact = Callable[[Tensor, int], tuple[Compaction, Sequences]]
 """Entries [S, L] bool that are no padding, and which buffer it is for -> rows, and the sequences that they make."""
 
 
-def pad(masks: Masks, num_patches: int) -> Packing:
+def pad(masks: Masks, num_patches: int, level: int = 0) -> Packing:
     """Tokens for padding too, where the masks have some."""
 
     def compact(valid: Tensor, buffer: int) -> tuple[Compaction, Sequences]:
@@ -150,8 +159,8 @@ class WithoutPadding:
     encoder_dim: int
     predictor_dim: int
 
-    def __call__(self, masks: Masks, num_patches: int) -> Packing:
-        """The tokens of these masks."""
+    def __call__(self, masks: Masks, num_patches: int, level: int = 0) -> Packing:
+        """See `Packer`."""
         widths = (self.encoder_dim, self.predictor_dim)
 
         def compact(valid: Tensor, buffer: int) -> tuple[Compaction, Sequences]:
@@ -174,7 +183,7 @@ padding; with 32 images of at most 56 tokens of 192, a step without groups took 
 """
 
 
-def pack_exactly(masks: Masks, num_patches: int) -> Packing:
+def pack_exactly(masks: Masks, num_patches: int, level: int = 0) -> Packing:
     """Tokens without padding, sequences of one length always together."""
 
     def compact(valid: Tensor, buffer: int) -> tuple[Compaction, Sequences]:
@@ -204,6 +213,23 @@ def pack_into(masks: Masks, num_patches: int, sizes: PackedSizes, *, has_kernel:
         return compaction, VariableLengths.filling(valid.sum(dim=1), rows[buffer], valid.shape[1])
 
     return _pack(masks, num_patches, compact, TargetRows.of_fixed_size)
+
+
+@dataclass(frozen=True)
+class FixedSizes:
+    """Packs into buffers of fixed sizes, which must hold all tokens.
+
+    Attributes:
+        of_levels: the sizes of every level.
+        has_kernel: whether the attention is one for variable lengths; otherwise it pads.
+    """
+
+    of_levels: tuple[PackedSizes, ...]
+    has_kernel: bool
+
+    def __call__(self, masks: Masks, num_patches: int, level: int = 0) -> Packing:
+        """See `Packer`."""
+        return pack_into(masks, num_patches, self.of_levels[level], has_kernel=self.has_kernel)
 
 
 def _pack(masks: Masks, num_patches: int, compact: _Compact, rows_of: Callable[[Patches, int], TargetRows]) -> Packing:

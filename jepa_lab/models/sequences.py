@@ -6,7 +6,9 @@ Everything else in a transformer works on single tokens, so it sees a buffer [n,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +96,18 @@ class PaddedForAttention(Sequences):
         attended = None if valid is None else valid[:, None, None, :]
         out = _attend_padded(query, key, value, (shape[0], shape[1]), attended)
         return self.compaction.drop().of(out)
+
+
+def has_kernel_for_variable_lengths(device: torch.device, precision: str, head_dims: Iterable[int]) -> bool:
+    """Whether `VariableLengths` can be computed.
+
+    Args:
+        precision: of the products: fp32, bf16 or fp16.
+    """
+    if device.type != "cuda" or precision == "fp32" or any(each % 8 or each > 256 for each in head_dims):
+        return False
+    # In torch 2.10 and later, for GPUs with the tensor cores that FlashAttention is written for.
+    return find_spec("torch.nn.attention.varlen") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a step trains on: images in their order, augmented, with masks and drop path; all of its randomness."""
+"""What a step trains on: images in their order, augmented, masks and drop path; all of its randomness."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ from jepa_lab.contracts import is_first
 from jepa_lab.data.augmentations.base import Augmentation, require_augmented, require_draws
 from jepa_lab.data.order import Batch, Batches, BatchPosition
 from jepa_lab.data.resident import normalize, to_float
-from jepa_lab.maskers.base import Masks
-from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.models.drop_path import DropPath
+from jepa_lab.training.mask_source import MaskSource
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What one step takes.
+    """What one step takes beside masks.
 
     Attributes:
         images: this process's rows, [B / processes, C, H, W] float, augmented, channel-normalised.
-        masks: of all B images.
         drop_path: [B, depth, 2] of all B images, or None where nothing is dropped.
     """
 
     images: Tensor
-    masks: Masks
     drop_path: Tensor | None
 
 
@@ -40,24 +37,22 @@ class BatchMaker:
 
     Attributes:
         order: gives this process's images.
+        masks: gives the masks of all B images.
         mean, std: [C] of pixels in [0, 1], on the device.
-        augmentation_generator, mask_generator: on the device; the data order has its own, in `order`.
+        augmentation_generator: on the device; the data order and the masks have their own.
         drop_path: decides for the whole batch, on the device; None where nothing is dropped.
         batch_size: B, of all processes together. rows: those of this process.
-        fixed_shapes: masks keep their largest shape, because a compiled or captured step takes them.
     """
 
     order: Batches
     augmentation: Augmentation
-    sampler: MaskSampler
+    masks: MaskSource
     drop_path: DropPath | None
     mean: Tensor
     std: Tensor
     augmentation_generator: torch.Generator
-    mask_generator: torch.Generator
     batch_size: int
     rows: slice
-    fixed_shapes: bool
 
     def next_images(self) -> Batch:
         """The next images in the order, as they are stored; may wait for files.
@@ -68,10 +63,9 @@ class BatchMaker:
         return self.order.next()
 
     def make(self, batch: Batch) -> TrainingBatch:
-        """Augment and normalise images, and draw their masks: what the generators say next."""
-        masks = self.sampler.sample(self.batch_size, self.mask_generator, compiled=self.fixed_shapes)
+        """Augment and normalise images, and decide what is dropped: what the generators say next."""
         images = normalize(self._augmented(batch), self.mean, self.std)
-        return TrainingBatch(images, masks, None if self.drop_path is None else self.drop_path.draw(self.batch_size))
+        return TrainingBatch(images, None if self.drop_path is None else self.drop_path.draw(self.batch_size))
 
     def _augmented(self, batch: Batch) -> Tensor:
         """This process's images, changed as they would be among the whole batch."""
@@ -88,7 +82,7 @@ class BatchMaker:
     def generators(self) -> list[torch.Generator]:
         """Those on the device, which `make` draws from."""
         dropping = [] if self.drop_path is None else [self.drop_path.generator]
-        return [self.augmentation_generator, self.mask_generator, *dropping]
+        return [self.augmentation_generator, *dropping]
 
     def position(self) -> BatchPosition:
         """Where the order stands: after the images that were given out."""
@@ -104,14 +98,14 @@ class BatchMaker:
         return {
             "order_generator": position.generator_state,
             "augmentation_generator": self.augmentation_generator.get_state(),
-            "mask_generator": self.mask_generator.get_state(),
+            "mask_generator": self.masks.state(),
             **dropping,
         }
 
     def restore(self, epoch: int, batch: int, state: dict[str, Tensor]) -> None:
         """Make the batches that followed a checkpoint; see `state` and `BatchPosition`."""
         self.augmentation_generator.set_state(state["augmentation_generator"])
-        self.mask_generator.set_state(state["mask_generator"])
+        self.masks.restore(state["mask_generator"])
         if self.drop_path is not None:
             self.drop_path.generator.set_state(state["drop_path_generator"])
         self.order.restore(BatchPosition(epoch, batch, state["order_generator"]))

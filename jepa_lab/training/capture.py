@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from jepa_lab.data.order import Batch
 from jepa_lab.errors import DeviceError, Key
 from jepa_lab.training.checkpoint import optimizer_tensors
+from jepa_lab.training.mask_source import DrawnAhead, DrawnMasks
 from jepa_lab.training.optimizer import allow_capture
 from jepa_lab.training.step_watch import objections_to_capture
 from jepa_lab.training.whole_step import StepOutcome, WholeStep
@@ -26,54 +27,66 @@ logger = logging.getLogger(__name__)
 
 _WARM_UPS = 3
 
-Work = Callable[[], StepOutcome]
+Result = TypeVar("Result")
+Work = Callable[[], Result]
 
 
 class Capturer(Protocol):
     """Turns work on a device into a graph that can be replayed."""
 
-    def warm_up(self, work: Work) -> None:
+    def warm_up(self, work: Work[object]) -> None:
         """Run the work until everything is there that it makes only once: workspaces, compiled kernels."""
 
-    def capture(self, work: Work, generators: list[torch.Generator]) -> tuple[StepOutcome, Callable[[], None]]:
+    def capture(self, work: Work[Result], generators: list[torch.Generator]) -> tuple[Result, Callable[[], None]]:
         """Record the work without executing it.
 
         Args:
             generators: which every replay must advance.
         Returns:
-            The tensors that each replay writes to, and what replays.
+            What the work returned, the tensors that each replay writes to; and what replays.
         """
 
 
 @dataclass(frozen=True)
+class _Graph:
+    """A captured step: what it leaves for the log, always in the same memory, and what replays it."""
+
+    outcome: StepOutcome
+    replay: Callable[[], None]
+
+
 class CudaGraphs:
-    """Captures CUDA graphs; the memory of a graph is its own."""
+    """Captures CUDA graphs. Their memory is their own, and they share it: only one of them runs at a time."""
 
-    device: torch.device
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._pool: Any = None
 
-    def warm_up(self, work: Work) -> None:
+    def warm_up(self, work: Work[object]) -> None:
         stream, current = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
                 work()
         current.wait_stream(stream)
+        torch.cuda.synchronize(self.device)
 
-    def capture(self, work: Work, generators: list[torch.Generator]) -> tuple[StepOutcome, Callable[[], None]]:
+    def capture(self, work: Work[Result], generators: list[torch.Generator]) -> tuple[Result, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
         # Other threads may go on copying images meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            outcome = work()
-        return outcome, graph.replay
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = work()
+        self._pool = graph.pool()
+        return result, graph.replay
 
 
 @dataclass
 class CapturedStep(WholeStep):
     """A step that is captured when it is first taken, and replayed from then on.
 
-    What cannot be captured is told once and runs as it is.
+    There is a graph for each shape that masks come in. What cannot be captured is told once and runs as it is.
 
     Attributes:
         required: whether it is an error if the step cannot be captured.
@@ -83,49 +96,75 @@ class CapturedStep(WholeStep):
     required: bool
 
     def __post_init__(self) -> None:
-        self._take: Callable[[Batch], StepOutcome] | None = None
-        self._captured = False
+        self._graphs: dict[int, _Graph] = {}
+        self._buffer: Batch | None = None
+        self._captures = True
 
     @property
     def captured(self) -> bool:
-        return self._captured
+        return bool(self._graphs)
 
     def __call__(self, batch: Batch, number: int) -> StepOutcome:
-        self.step.numbers.set(number)
-        if self._take is None:
-            self._take = self._prepare(batch)
-        return self._take(batch)
+        drawn = self.prepared(number)
+        if self._buffer is None:
+            self._buffer = batch.clone()
+            self._captures = self._begin(drawn)
+        if not self._captures:
+            return self.on_device(batch, drawn)
+        self._buffer.copy_(batch)
+        if drawn.shape not in self._graphs:
+            self._graphs[drawn.shape] = self._captured(drawn)
+        graph = self._graphs[drawn.shape]
+        graph.replay()
+        return graph.outcome
 
-    def _prepare(self, batch: Batch) -> Callable[[Batch], StepOutcome]:
-        """Rehearse the step and capture it; nothing of the run has changed afterwards.
+    def _begin(self, drawn: DrawnMasks) -> bool:
+        """Rehearse a step, and capture the drawing of masks; whether steps can be captured.
 
         Raises:
-            DeviceError: it cannot be captured, and must be.
+            DeviceError: they cannot, and must be.
         """
-        buffer = batch.clone()
+        masks = self._masks()
 
-        def work() -> StepOutcome:
-            return self.on_device(buffer)
+        def rehearse() -> None:
+            masks.draw_ahead()
+            self.step_in_place(drawn)
 
         with self._undone(), self.step.uncompiled():
-            objections = objections_to_capture(work)
+            objections = objections_to_capture(rehearse)
         if objections:
             self._object(objections)
-            return self.on_device
+            return False
+        with self._undone():
+            self.capturer.warm_up(masks.draw_ahead)
+        with self._undone():
+            _, replay = self.capturer.capture(masks.draw_ahead, [masks.generator])
+        masks.replace_drawing(replay)
+        return True
+
+    def _captured(self, drawn: DrawnMasks) -> _Graph:
+        """Capture a step; nothing of the run has changed afterwards."""
+
+        def work() -> StepOutcome:
+            return self.step_in_place(drawn)
+
         with self._undone():
             self.capturer.warm_up(work)
         allow_capture(self.step.optimizer)
         with self._undone():
-            outcome, replay = self.capturer.capture(work, self.batches.generators())
-        self._captured = True
-        logger.info("the whole step is captured as one graph")
+            graph = _Graph(*self.capturer.capture(work, self.batches.generators()))
+        logger.info("the whole step is captured as one graph%s", "" if not self._graphs else " for one more shape")
+        return graph
 
-        def take(batch: Batch) -> StepOutcome:
-            buffer.copy_(batch)
-            replay()
-            return outcome
+    def step_in_place(self, drawn: DrawnMasks) -> StepOutcome:
+        """A step on the images of the buffer."""
+        assert self._buffer is not None, "made at the first step"
+        return self.on_device(self._buffer, drawn)
 
-        return take
+    def _masks(self) -> DrawnAhead:
+        masks = self.batches.masks
+        assert isinstance(masks, DrawnAhead), "whose masks are always in the same memory"
+        return masks
 
     def _object(self, objections: list[str]) -> None:
         reasons = "; ".join(objections)
@@ -140,9 +179,14 @@ class CapturedStep(WholeStep):
     @contextmanager
     def _undone(self) -> Iterator[None]:
         """Whatever happens within, the state of the run is then as it was before."""
+        drawn = [(tensor, tensor.clone()) for tensor in self._masks().tensors()]
         tensors = {name: tensor.clone() for name, tensor in self._tensors().items()}
-        generators = [(generator, generator.get_state()) for generator in self.batches.generators()]
+        drawing = [*self.batches.generators(), self._masks().generator]
+        generators = [(generator, generator.get_state()) for generator in drawing]
         yield
+        self.step.compute.synchronize()  # what was asked of the device must not come after this
+        for tensor, before in drawn:
+            tensor.copy_(before)
         for name, tensor in self._tensors().items():
             if name in tensors:
                 tensor.copy_(tensors[name])

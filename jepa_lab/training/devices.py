@@ -39,6 +39,11 @@ class Compute:
         return self.compile or self.capture
 
     @property
+    def draws_ahead(self) -> bool:
+        """Whether masks are drawn a step ahead, so that the host knows their extent without waiting."""
+        return self.capture or self.device.type == "cuda"
+
+    @property
     def preparation(self) -> str:
         """What the first step does beside computing, in words."""
         done = " and ".join(word for word, does in (("compiling", self.compile), ("capturing", self.capture)) if does)

@@ -45,7 +45,6 @@ class TrainingStep:
         numbers: of the step that comes next; whoever calls sets them before.
         parts: micro-batches that a batch is computed in; the result is that of the whole batch.
         clip_norm: largest norm of all gradients together, or None.
-        packer: lays out the tokens of the images that are computed together.
         team: the processes that compute a batch together; the result is that of one.
     """
 
@@ -57,26 +56,26 @@ class TrainingStep:
     compute: Compute
     parts: int
     clip_norm: float | None
-    packer: Packer
     team: Team = field(default_factory=Alone)
 
-    def __call__(self, images: Tensor, masks: Masks, drop_path: Tensor | None = None) -> StepStatistics:
+    def __call__(self, images: Tensor, masks: Masks, packer: Packer, drop_path: Tensor | None = None) -> StepStatistics:
         """Train on a batch, with what `numbers` says.
 
         Args:
             images: this process's rows of the batch, [B / processes, C, H, W] float, channel-normalised, augmented.
             masks: of all B images.
+            packer: lays out the tokens of the images that are computed together.
             drop_path: [B, depth, 2] of all B images, see `IJepa.forward`.
         """
         num_valid = self.model.count_targets(masks)
         rows = self.team.rows(len(masks))
         masks, drop_path = masks[rows], None if drop_path is None else drop_path[rows]
         measured: dict[str, Tensor] = {}
-        parts = _slices(len(masks), self.parts)
+        parts = part_slices(len(masks), self.parts)
         for part in parts:
             with nullcontext() if part == parts[-1] else self.team.without_sum():
                 factors = None if drop_path is None else drop_path[part]
-                packings = self.model.pack(masks[part], self.packer)
+                packings = self.model.pack(masks[part], packer)
                 with self.compute.autocast():
                     prediction = self.forward(images[part], masks[part], num_valid, factors, packings)
                 (prediction.loss * self.gate.loss_scale).backward()
@@ -121,6 +120,7 @@ def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-def _slices(count: int, parts: int) -> list[slice]:
+def part_slices(count: int, parts: int) -> list[slice]:
+    """Which images of a batch are computed together."""
     size = count // parts
     return [slice(start, start + size) for start in range(0, count, size)]

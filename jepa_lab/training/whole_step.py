@@ -8,6 +8,7 @@ from jepa_lab.data.order import Batch
 from jepa_lab.maskers.base import Masks
 from jepa_lab.training.batch_maker import BatchMaker
 from jepa_lab.training.finite import StepSums
+from jepa_lab.training.mask_source import DrawnMasks
 from jepa_lab.training.step import StepStatistics, TrainingStep
 
 
@@ -43,15 +44,20 @@ class WholeStep:
             batch: of `BatchMaker.next_images`.
             number: of the step, from 1.
         """
-        self.step.numbers.set(number)
-        return self.on_device(batch)
+        return self.on_device(batch, self.prepared(number))
 
-    def on_device(self, batch: Batch) -> StepOutcome:
+    def prepared(self, number: int) -> DrawnMasks:
+        """Set the numbers of a step, and get its masks."""
+        self.step.numbers.set(number)
+        with self.step.team.reporting():
+            return self.batches.masks.next()
+
+    def on_device(self, batch: Batch, drawn: DrawnMasks) -> StepOutcome:
         """The step whose numbers were set: it reads and changes tensors alone, always the same ones."""
         team = self.step.team
         with team.reporting():
             made = self.batches.make(batch)
         with team.computing():
-            statistics = self.step(made.images, made.masks, made.drop_path)
+            statistics = self.step(made.images, drawn.masks, drawn.packer, made.drop_path)
         self.sums.add(statistics.loss, statistics.refused)
-        return StepOutcome(statistics, made.masks)
+        return StepOutcome(statistics, drawn.masks)

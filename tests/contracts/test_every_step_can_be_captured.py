@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jepa_lab.losses.l2 import L2Loss
 from jepa_lab.registry import FAMILIES
+from jepa_lab.training.mask_source import DrawnAhead
 from jepa_lab.training.step_watch import objections_to_capture
 from tests.integration.pipelines import load_tiny
 from tests.whole_steps import whole_step
@@ -21,9 +22,15 @@ from tests.whole_steps import whole_step
 def objections(folder: Path, *overrides: str) -> list[str]:
     """Why the step of a tiny pipeline cannot be captured."""
     step = whole_step(load_tiny(folder, "data.image_size=16", *overrides).pipeline)
-    batch = step.batches.next_images()
-    step.step.numbers.set(1)
-    return objections_to_capture(lambda: step.on_device(batch))
+    batch, masks = step.batches.next_images(), step.batches.masks
+    drawn = step.prepared(1)
+
+    def take() -> None:
+        assert isinstance(masks, DrawnAhead)
+        masks.draw_ahead()
+        step.on_device(batch, drawn)
+
+    return objections_to_capture(take)
 
 
 IN_THE_STEP = {

@@ -126,7 +126,6 @@ def build_reference_step(model: IJepa, **changes: object) -> TrainingStep:
         compute=compute,
         parts=1,
         clip_norm=None,
-        packer=pack_exactly,
     )
 
 
@@ -135,4 +134,4 @@ def take(
 ) -> StepStatistics:
     """Take the step of a number."""
     step.numbers.set(number)
-    return step(images, masks, drop_path)
+    return step(images, masks, pack_exactly, drop_path)

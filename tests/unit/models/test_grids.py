@@ -14,6 +14,7 @@ from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS
 from jepa_lab.maskers.patches import Patches
+from jepa_lab.models.packing import pack_exactly
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.positions.sincos import sincos_2d
 from jepa_lab.training.devices import Compute
@@ -97,7 +98,7 @@ def test_a_step_trains_every_weight_on_the_grid(sides: Sides, position: str, tmp
     images = torch.randn(2, 1, sides.image, sides.image, generator=generator)
     step = build_step(pipeline, model, Compute(torch.device("cpu"), "fp32", False), steps_per_epoch=1)
     step.numbers.set(1)
-    statistics = step(images, masks)
+    statistics = step(images, masks, pack_exactly)
     assert statistics.refused == 0
     assert statistics.loss > 0
     unchanged = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}

@@ -28,7 +28,7 @@ def state(step: WholeStep) -> dict[str, Tensor]:
     tensors = dict(model.named_parameters()) | dict(model.named_buffers()) | step.step.gate.state() | step.sums.state()
     for name, parameter in model.named_parameters():
         tensors |= {f"{name}/{key}": value for key, value in moments.get(parameter, {}).items()}
-    for number, generator in enumerate(step.batches.generators()):
+    for number, generator in enumerate([*step.batches.generators(), step.batches.masks.generator]):
         tensors[f"generator {number}"] = generator.get_state()
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
@@ -71,7 +71,8 @@ def test_a_captured_step_takes_the_very_steps_of_an_uncaptured_one(
     replayed, recorder = captured(whole_step(pipeline, precision))
     assert take(replayed, range(1, 8)) == take(plain, range(1, 8))
     assert_same(state(replayed), state(plain))
-    assert (recorder.captures, recorder.replays) == (1, 7)
+    assert recorder.replays == 7
+    assert 1 <= recorder.captures < 7, "one graph for each size of the buffers that occurred"
 
 
 def test_the_gate_of_a_captured_step_shuts_and_stays_shut(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_the_body_of_a_compiled_step_is_watched_as_it_is_written(
     assert step.step.forward is not step.step.model
     replayed, recorder = captured(step)
     assert take(replayed, range(1, 4)) == take(whole_step(pipeline), range(1, 4))
-    assert recorder.captures == 1
+    assert recorder.captures >= 1
     change_loss(monkeypatch, counts)
     step, recorder = captured(whole_step(pipeline, compiled=True))
     take(step, range(1, 3))

@@ -1,9 +1,9 @@
 """Sizes of the buffers of tokens on a device whose host must not wait: a few fixed ones, of which the last holds any.
 
-How many tokens a batch has is random. Where images are drawn independently their sum hardly varies, and one size a
-little above its mean holds practically every batch. Where all images of a batch share their counts (as under `prefix`)
-the sum varies much, and sizes in steps of `STEP` share the batches out. Nothing is ever dropped: a batch that is larger
-than a size takes the next one, and the last size has room for all that the masker can draw.
+How many tokens a batch has is random. Where images are drawn independently their sum hardly varies, and a size a little
+above its mean holds practically every batch. Where all images of a batch share their counts (as under `prefix`) the sum
+varies much, and sizes in steps of `STEP` share the batches out. Nothing is ever dropped: a batch that is larger than a
+size takes the next one, and the last size has room for all that the masker can draw.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from jepa_lab.models.packing import PackedSizes
 
 STEP = 1.12
 """Ratio of two sizes that follow each other, where several share the batches out."""
-_SPREAD = 8.0
-"""Standard deviations between the mean of a sum and the size that holds it; a normal sum exceeds it once in 1e15."""
+_SPREADS = (4.5, 8.0)
+"""Standard deviations between the mean of a sum and the sizes that hold it: a normal sum exceeds the first once in
+300,000 batches, and the second once in 1e15."""
 _ROWS = 64
 """Sizes are multiples of this many rows, as products of matrices are computed in tiles."""
-_SAMPLED_BATCHES = 48
+_SAMPLED_BATCHES = 24
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,6 @@ class Ladder:
     """
 
     rungs: tuple[tuple[PackedSizes, ...], ...]
-
-    @property
-    def varies(self) -> bool:
-        """Whether different batches take different rungs as a matter of course."""
-        return len(self.rungs) > 2
 
     def rung(self, needed: Sequence[int]) -> int:
         """The lowest rung whose buffers hold what is needed.
@@ -82,10 +78,10 @@ def build_ladder(draw: Callable[[torch.Generator], Masks], levels: Levels, parts
     sample = torch.stack([needed_rows(masks, levels, parts) for masks in drawn]).double()  # [batches, levels * 3]
     full = [size for level in levels(drawn[0][parts[0]]) for size in _largest(level)]
     mean, deviation = sample.mean(dim=0), sample.std(dim=0)
-    typical = (mean + _SPREAD * deviation).tolist()
     patches = slice(0, 3)  # coarser levels have few cells: how much their numbers vary costs little
-    if max((mean[patches] + _SPREAD * deviation[patches]) / mean[patches].clamp(min=1)) <= STEP:
-        rungs = [typical]
+    holding = [mean + spread * deviation for spread in _SPREADS]
+    if max(holding[0][patches] / mean[patches].clamp(min=1)) <= STEP:
+        rungs = [sizes.tolist() for sizes in holding]
     else:
         least = sample.amin(dim=0).clamp(min=1).tolist()
         ranges = list(zip(least, full, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jepa_lab.build import build_drop_path, build_model, build_sampler
 from jepa_lab.maskers.base import Masks
-from jepa_lab.models.packing import PackedSizes, Packing, WithoutPadding, pack_exactly, pack_into, pad
+from jepa_lab.models.packing import PackedSizes, Packer, Packing, WithoutPadding, pack_exactly, pack_into, pad
 from jepa_lab.registry import FAMILIES
 from tests.integration.pipelines import load_tiny
 from tests.unit.models.test_packing import kernel_for_variable_lengths
@@ -21,12 +21,12 @@ CPU = torch.device("cpu")
 SIDE, BATCH = 16, 6
 
 
-def with_room(masks: Masks, num_patches: int, *, has_kernel: bool) -> Packing:
+def with_room(masks: Masks, num_patches: int, level: int = 0, *, has_kernel: bool) -> Packing:
     sizes = PackedSizes(*(int(size) + 17 for size in PackedSizes.of(masks)))
     return pack_into(masks, num_patches, sizes, has_kernel=has_kernel)
 
 
-WAYS: dict[str, Callable[[Masks, int], Packing]] = {
+WAYS: dict[str, Packer] = {
     "exact": pack_exactly,
     "exact, padded for attention": WithoutPadding(1, 1),
     "exact, as it pays": WithoutPadding(10**6, 1),

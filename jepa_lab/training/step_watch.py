@@ -74,7 +74,8 @@ class StepWatch(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         self.calls.append(Call(str(func), tuple(map(self._argument, leaves)), tuple(map(self._number, leaves)), place))
         out = func(*args, **kwargs)
-        if len({each.device.type for each in tree_leaves((args, kwargs, out)) if _holds_many(each)}) > 1:
+        places = {each.device.type for each in tree_leaves((args, kwargs, out)) if _holds_many(each)}
+        if len(places) > 1 and not _leaves_a_note(name, args, kwargs):
             self.host_reads.append(f"{name} between host and device at {place}")
         self._made.update(each.untyped_storage().data_ptr() for each in tree_leaves(out) if isinstance(each, Tensor))
         return out
@@ -97,6 +98,12 @@ class StepWatch(TorchDispatchMode):
         """The value of a Python number that PyTorch has wrapped for the operator in a tensor of its own."""
         wrapped = isinstance(leaf, Tensor) and leaf.ndim == 0 and leaf.device.type == "cpu" and not self._is_made(leaf)
         return repr(leaf.item()) if wrapped else None
+
+
+def _leaves_a_note(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether the device writes into memory of the host that stays where it is, and nobody waits for it."""
+    non_blocking = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
+    return name == "copy_" and non_blocking and args[0].device.type == "cpu" and args[0].is_pinned()
 
 
 def _holds_many(leaf: Any) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from jepa_lab.training import step_watch
 from jepa_lab.training.step_watch import objections_to_capture
 
 ONES = torch.ones(3)
@@ -75,3 +76,14 @@ def test_what_a_graph_would_get_wrong_is_named_with_its_place(step: Callable[[],
     (found,) = objections_to_capture(step)
     assert operator in found
     assert f"at {__file__}:" in found
+
+
+@pytest.mark.parametrize(("pinned", "non_blocking"), [(True, True), (True, False), (False, True)])
+def test_a_note_to_pinned_memory_that_nobody_waits_for_is_no_objection(
+    monkeypatch: pytest.MonkeyPatch, pinned: bool, non_blocking: bool
+) -> None:
+    arguments = (torch.zeros(3), torch.empty(3, device="meta"), non_blocking)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: pinned)
+    assert step_watch._leaves_a_note("copy_", arguments, {}) == (pinned and non_blocking)
+    assert not step_watch._leaves_a_note("copy_", (arguments[1], arguments[0], True), {})
+    assert not step_watch._leaves_a_note("_to_copy", arguments, {})

@@ -21,10 +21,10 @@ import click
 
 from benchmarks.step import OurStep, num_channels
 from benchmarks.timing import markdown_table, report, seconds_per_call
+from jepa_lab.arithmetic import useful_flops_per_image
 from jepa_lab.config.checks import check_pipeline, pipeline_geometry
 from jepa_lab.config.loading import LoadedPipeline, load_pipeline
 from jepa_lab.errors import JepaLabError
-from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.training.devices import Compute, resolve_compute
 
 
@@ -81,7 +81,7 @@ def measure_axis(
         pipeline = loaded.pipeline
         values.append(value)
         steps.append(OurStep(pipeline, compute))
-        per_image = flops_per_image(pipeline, num_channels(pipeline), sample_statistics(pipeline))
+        per_image = useful_flops_per_image(pipeline, num_channels(pipeline))
         flops.append(per_image * pipeline.training.batch_size)
     times: list[list[float]] = [[] for _ in steps]
     for step in steps:

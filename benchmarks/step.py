@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baseline import Baseline, BaselineSettings
 from benchmarks.timing import BLOCK, DTYPES, markdown_table, matrix_rate, report, seconds_per_call
+from jepa_lab.arithmetic import useful_flops_per_image
 from jepa_lab.build import build_dataset, build_model, build_whole_step
 from jepa_lab.config.checks import check_pipeline, pipeline_geometry
 from jepa_lab.config.loading import load_pipeline
@@ -35,7 +36,6 @@ from jepa_lab.data.augmentations.base import AUGMENTATIONS
 from jepa_lab.data.augmentations.minimal import Minimal
 from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.errors import JepaLabError
-from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.maskers.multi_block import MultiBlock
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.compiling import missing_for_compiling
@@ -292,9 +292,7 @@ def main(
         compiled = compute.device.type == "cuda" and missing_for_compiling(compute.device) is None
     rows = start_all(pipeline, compute, warmup, compiled, baselines)
     measure(rows, compute, blocks)
-    useful = pipeline.training.batch_size * flops_per_image(
-        pipeline, num_channels(pipeline), sample_statistics(pipeline)
-    )
+    useful = pipeline.training.batch_size * useful_flops_per_image(pipeline, num_channels(pipeline))
     rate = matrix_rate(compute)
     body = as_markdown(rows, pipeline.training.batch_size, useful, rate, compute)
     notes = (

@@ -221,7 +221,7 @@ def check(file: Path, overrides: tuple[str, ...], preset: str | None) -> None:
     from jepa_lab.run import build_tracker
 
     loaded = load_pipeline(file, overrides, preset)
-    geometry = check_pipeline(loaded)
+    geometry = check_pipeline(loaded, elsewhere=True)
     tracker = build_tracker(loaded.pipeline, None)
     click.echo(dump_pipeline(loaded.pipeline))
     print_inspection(inspect_pipeline(loaded), geometry)

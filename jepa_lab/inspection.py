@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from rich.console import Console
 
+from jepa_lab.arithmetic import Arithmetic, Layout, count_arithmetic, layout_of
 from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules, division_plan
-from jepa_lab.config.checks import Geometry, pipeline_geometry
+from jepa_lab.config.checks import Geometry
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.memory import check_images_fit, in_words
 from jepa_lab.config.pipeline import Pipeline
@@ -18,16 +19,9 @@ from jepa_lab.data.loading import check_cache
 from jepa_lab.data.required import require_counts
 from jepa_lab.data.stored_side import stored_side
 from jepa_lab.errors import Key, keys_within, printable
-from jepa_lab.maskers.sampling import MaskSampler
-from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics
-from jepa_lab.models.flops import predictor_flops, step_flops
-from jepa_lab.models.levels import Levels
+from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics, sampled_batches
 from jepa_lab.tables.terminal import print_listing
-from jepa_lab.training.devices import memory_errors
-
-_SAMPLED_BATCHES = 8
-_SAMPLED_IMAGES = 1 << 14
-"""Large batches need fewer to say as much; `subset` and `prefix` depend on the size of a batch, so it stays."""
+from jepa_lab.training.devices import memory_errors, only_elsewhere
 
 
 @dataclass(frozen=True)
@@ -35,15 +29,16 @@ class Inspection:
     """Numbers that follow from a pipeline.
 
     Attributes:
-        flops_per_image: of a training step, at the average number of patches.
+        arithmetic: operations of a training step, for the layout of tokens on the run's device.
         images: of each split.
-        notes: what is to be known about folders and splits.
+        notes: what is to be known about folders and splits, and about a device that is not here.
         stored_side: height and width in pixels that pictures are stored at. stored_bytes: of the training images.
     """
 
     encoder_parameters: int
     predictor_parameters: int
-    flops_per_image: float
+    arithmetic: Arithmetic
+    layout: Layout
     images: SplitCounts
     notes: tuple[str, ...]
     stored_side: int
@@ -79,19 +74,27 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
         model = build_model(pipeline, dataset.num_channels)
     masks = sample_statistics(pipeline)
     schedules = build_schedules(pipeline, steps_per_epoch)
+    total_steps = pipeline.training.epochs * steps_per_epoch
+    layout = layout_of(pipeline, model, total_steps)
     return Inspection(
         encoder_parameters=sum(p.numel() for p in model.encoder_parameters()),
         predictor_parameters=sum(p.numel() for p in model.predictor_parameters()),
-        flops_per_image=flops_per_image(pipeline, dataset.num_channels, masks),
+        arithmetic=count_arithmetic(pipeline, model, layout),
+        layout=layout,
         images=images,
-        notes=notes,
+        notes=(*notes, *_notes_on_device(pipeline)),
         stored_side=side,
         stored_bytes=images.training * dataset.num_channels * side**2,
         steps_per_epoch=steps_per_epoch,
-        total_steps=pipeline.training.epochs * steps_per_epoch,
+        total_steps=total_steps,
         warmup_steps=schedules.warmup_steps,
         masks=masks,
     )
+
+
+def _notes_on_device(pipeline: Pipeline) -> list[str]:
+    missing = only_elsewhere(pipeline.training)
+    return [] if missing is None else [f"{missing}; operations are counted as they would be there"]
 
 
 def sample_statistics(pipeline: Pipeline) -> MaskStatistics:
@@ -101,47 +104,9 @@ def sample_statistics(pipeline: Pipeline) -> MaskStatistics:
         sampler.masker,
         sampler.batching,
         batch_size=batch_size,
-        num_batches=max(1, min(_SAMPLED_BATCHES, _SAMPLED_IMAGES // batch_size)),
+        num_batches=sampled_batches(batch_size),
         seed=pipeline.seed,
     )
-
-
-def flops_per_image(pipeline: Pipeline, num_channels: int, masks: MaskStatistics) -> float:
-    """Operations of a training step for one image, at the average number of patches, without padding."""
-    geometry, sampler = pipeline_geometry(pipeline), build_sampler(pipeline)
-    joint = sampler.joint_targets
-    num_blocks = 1 if joint else sampler.masker.num_target_blocks
-    block_patches = masks.target_union_mean if joint else masks.target.mean
-    with torch.device("meta"):
-        model = build_model(pipeline, num_channels)
-    target = model.target
-    at_patches = step_flops(
-        geometry.encoder,
-        geometry.predictor,
-        num_channels * pipeline.encoder.patch_size**2,
-        geometry.grid.num_patches,
-        masks.context.mean,
-        block_patches,
-        sampler.masker.num_context_views,
-        num_blocks,
-        target.encoder_sequences(geometry.grid.num_patches, num_blocks, block_patches),
-        target.num_features,
-    )
-    return at_patches + _flops_above(model.hierarchy, sampler, pipeline)
-
-
-def _flops_above(levels: Levels, sampler: MaskSampler, pipeline: Pipeline) -> float:
-    """Operations of a step for one image at the levels above the patches, at the average number of cells."""
-    geometry = pipeline_geometry(pipeline)
-    width = geometry.encoder.embed_dim
-    drawn = sampler.sample(pipeline.training.batch_size, torch.Generator().manual_seed(pipeline.seed))
-    total = 0.0
-    for masks, cells in zip(levels.masks(drawn)[1:], levels.flops_above(), strict=True):
-        views, blocks = masks.context.shape[1], masks.target.shape[1]
-        context, target = (float(counts.float().mean()) for counts in (masks.context.counts(), masks.target.counts()))
-        forward = predictor_flops(geometry.predictor, width, width, context, target, views, blocks)
-        total += cells + 3 * (forward + views * cells)  # the target side goes forward alone
-    return total
 
 
 def _images(pipeline: Pipeline, dataset: ImageDataset) -> tuple[SplitCounts, tuple[str, ...]]:
@@ -190,7 +155,9 @@ def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
         "patch grid": f"{geometry.grid} = {geometry.grid.num_patches} patches",
         "encoder": f"{geometry.encoder} (width x depth x heads), {inspection.encoder_parameters:,} parameters",
         "predictor": f"{geometry.predictor}, {inspection.predictor_parameters:,} parameters",
-        "FLOPs per image": f"{inspection.flops_per_image / 1e9:.3f} GFLOP (a training step, without padding)",
+        "FLOPs per image": f"{inspection.arithmetic.useful / 1e9:.3f} GFLOP (a training step, without padding)",
+        "computed / useful FLOPs": f"{inspection.arithmetic.ratio:.2f} ({inspection.layout.words}, unread ones "
+        "dropped)",
         "images": inspection.images.sentence(),
         "stored images": f"{inspection.stored_side} x {inspection.stored_side} pixels (data.resize), "
         f"{in_words(inspection.stored_bytes)} for training",

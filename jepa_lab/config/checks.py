@@ -29,7 +29,7 @@ from jepa_lab.registry import ComponentParams, Registry
 from jepa_lab.regularizers.base import REGULARIZERS, ImagesAtOnce
 from jepa_lab.targets.base import TARGETS, TargetInputs, require_num_features
 from jepa_lab.tracking.base import TRACKERS
-from jepa_lab.training.devices import resolve_compute
+from jepa_lab.training.devices import only_elsewhere, resolve_compute
 from jepa_lab.training.ema.base import EMA_SCHEDULES, require_momentum
 
 _DRAWN_FOR_LEVELS = 64
@@ -44,9 +44,11 @@ class Geometry:
     predictor: ModelSize
 
 
-def check_pipeline(loaded: LoadedPipeline) -> Geometry:
+def check_pipeline(loaded: LoadedPipeline, *, elsewhere: bool = False) -> Geometry:
     """Check image and patch size, heads, positions, channels, warm-up, device, memory and masks.
 
+    Args:
+        elsewhere: whether it may be meant for a machine with another device, whose memory is then not checked.
     Raises:
         ConfigError: naming place, values, rule and remedy.
         DeviceError: the device, precision or compiler that is asked for is not on this machine.
@@ -81,8 +83,10 @@ def check_pipeline(loaded: LoadedPipeline) -> Geometry:
     _check_probe_size(loaded)
     _check_patches(loaded, geometry.grid)
     with loaded.located("training"):
-        compute = resolve_compute(pipeline.training)
-    _check_memory(loaded, geometry, compute.device)
+        missing = only_elsewhere(pipeline.training) if elsewhere else None
+        device = None if missing else resolve_compute(pipeline.training).device
+    if device is not None:
+        _check_memory(loaded, geometry, device)
     grid_keys = ("data.image_size", "encoder.patch_size")
     check_component(loaded, "masker", MASKERS, pipeline.masker, geometry.grid, *grid_keys)
     with loaded.located("masker", *grid_keys):

@@ -43,6 +43,16 @@ class MaskStatistics:
     target_frequency: Tensor
 
 
+_SAMPLED_BATCHES = 8
+_SAMPLED_IMAGES = 1 << 14
+"""Large batches need fewer to say as much; `subset` and `prefix` depend on the size of a batch, so it stays."""
+
+
+def sampled_batches(batch_size: int) -> int:
+    """How many batches say enough about the masks of a pipeline."""
+    return max(1, min(_SAMPLED_BATCHES, _SAMPLED_IMAGES // batch_size))
+
+
 def mask_statistics(
     masker: Masker, batching: ContextBatching, batch_size: int, num_batches: int, seed: int
 ) -> MaskStatistics:

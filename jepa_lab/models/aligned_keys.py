@@ -17,6 +17,13 @@ took 1.5 times as long as to 16, and to 31 keys 1.3 times as long as to 32; to 2
 _WORTH_FILLING_ALONE = 8
 
 
+def aligned(num_keys: int) -> int:
+    """How many keys attention takes instead, so that it takes less time on a CPU."""
+    left_over = num_keys % VECTOR
+    pays = left_over >= (_WORTH_FILLING if num_keys > VECTOR else _WORTH_FILLING_ALONE)
+    return num_keys - left_over + VECTOR if pays else num_keys
+
+
 def align_keys(key: Tensor, value: Tensor, attend: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Keys, values and mask for the same attention, to rounding, in less time on a CPU; as they are elsewhere.
 
@@ -26,11 +33,9 @@ def align_keys(key: Tensor, value: Tensor, attend: Tensor | None) -> tuple[Tenso
         The same three with K' keys instead of K.
     """
     num_keys = key.shape[1]
-    left_over = num_keys % VECTOR
-    pays = left_over >= (_WORTH_FILLING if num_keys > VECTOR else _WORTH_FILLING_ALONE)
-    if not pays or key.device.type != "cpu" or torch.compiler.is_compiling():
+    more = aligned(num_keys) - num_keys
+    if not more or key.device.type != "cpu" or torch.compiler.is_compiling():
         return key, value, attend
     if attend is None:
         attend = torch.ones(1, 1, 1, num_keys, dtype=torch.bool)
-    more = VECTOR - left_over
     return F.pad(key, (0, 0, 0, 0, 0, more)), F.pad(value, (0, 0, 0, 0, 0, more)), F.pad(attend, (0, more))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_lab.models.aligned_keys import align_keys
+from jepa_lab.models.aligned_keys import align_keys, aligned
 from jepa_lab.models.compaction import Compaction
 
 
@@ -29,6 +29,14 @@ class Sequences(ABC):
             query, key, value: [n, H, head_dim].
         Returns:
             [n, H, head_dim]; finite numbers without meaning at rows that are in no sequence.
+        """
+
+    @abstractmethod
+    def scores(self, aligned_keys: bool) -> int:
+        """Pairs of a query and a key that attention computes, padding included; the host reads what it must.
+
+        Args:
+            aligned_keys: whether keys fill the vectors of a CPU, see `align_keys`.
         """
 
 
@@ -61,6 +69,9 @@ class EqualLengths(Sequences):
         parts = zip(query.split(sizes), key.split(sizes), value.split(sizes), self.groups, strict=True)
         return torch.cat([_attend_padded(q, k, v, shape, None) for q, k, v, shape in parts])
 
+    def scores(self, aligned_keys: bool) -> int:
+        return sum(_scores(shape, aligned_keys) for shape in self.groups)
+
 
 @dataclass(frozen=True)
 class PaddedSequences(Sequences):
@@ -81,6 +92,9 @@ class PaddedSequences(Sequences):
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return _attend_padded(query, key, value, self.shape, self.attended)
 
+    def scores(self, aligned_keys: bool) -> int:
+        return _scores(self.shape, aligned_keys)
+
 
 @dataclass(frozen=True)
 class PaddedForAttention(Sequences):
@@ -96,6 +110,9 @@ class PaddedForAttention(Sequences):
         attended = None if valid is None else valid[:, None, None, :]
         out = _attend_padded(query, key, value, (shape[0], shape[1]), attended)
         return self.compaction.drop().of(out)
+
+    def scores(self, aligned_keys: bool) -> int:
+        return _scores(tuple(self.compaction.slots.shape), aligned_keys)
 
 
 def has_kernel_for_variable_lengths(device: torch.device, precision: str, head_dims: Iterable[int]) -> bool:
@@ -141,6 +158,15 @@ class VariableLengths(Sequences):
         out = varlen_attn(query, key, value, starts, starts, longest, longest)
         assert isinstance(out, Tensor), "nothing else was asked for"
         return out
+
+    def scores(self, aligned_keys: bool) -> int:
+        return int(self.starts.diff().long().square().sum())
+
+
+def _scores(shape: tuple[int, ...], aligned_keys: bool) -> int:
+    """Of S sequences of L tokens."""
+    number, length = shape
+    return number * length * (aligned(length) if aligned_keys else length)
 
 
 def _attend_padded(

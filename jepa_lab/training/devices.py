@@ -105,6 +105,18 @@ def resolve_compute(settings: TrainingSettings) -> Compute:
     )
 
 
+def only_elsewhere(settings: TrainingSettings) -> str | None:
+    """Why this machine cannot do what another one can: it lacks the device; None where it has it.
+
+    Raises:
+        DeviceError: no machine can.
+    """
+    missing = _missing(settings.device)
+    if missing is not None:
+        _resolve_capture(settings.capture, torch.device(device_type(settings.device)))
+    return missing
+
+
 def resume_compute(settings: TrainingSettings, device: str, precision: str, compiled: bool | None) -> Compute:
     """The device and precision that a run goes on with: those that it began on.
 
@@ -151,24 +163,38 @@ def memory_errors(settings: TrainingSettings) -> Iterator[None]:
         ) from error
 
 
-def _resolve_device(name: str) -> torch.device:
+def device_type(name: str) -> str:
+    """The kind of device that `training.device` names, whether one is here or not; `auto` is the best one here.
+
+    Raises:
+        DeviceError: it names none.
+    """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        return torch.device(name).type
     except RuntimeError:
         raise DeviceError(
             f"training.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}; use training.device=auto",
             keys=[_DEVICE],
         ) from None
-    if (device.index or 0) >= _device_counts().get(device.type, 0):
-        raise DeviceError(
-            f"training.device={name!r} is not on this machine, which has {_devices_here()}; use training.device=auto",
-            keys=[_DEVICE],
-        )
-    return device
+
+
+def _resolve_device(name: str) -> torch.device:
+    missing = _missing(name)
+    if missing is not None:
+        raise DeviceError(f"{missing}; use training.device=auto", keys=[_DEVICE])
+    return torch.device(device_type(name) if name == "auto" else name)
+
+
+def _missing(name: str) -> str | None:
+    """What is wrong with a device that exists elsewhere alone."""
+    kind, index = device_type(name), 0 if name == "auto" else torch.device(name).index or 0
+    if index < _device_counts().get(kind, 0):
+        return None
+    return f"training.device={name!r} is not on this machine, which has {_devices_here()}"
 
 
 def _device_counts() -> dict[str, int]:

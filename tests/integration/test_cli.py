@@ -143,9 +143,31 @@ def test_running_out_of_memory_while_loading_is_exit_code_3(
 def test_check_prints_the_resolved_yaml_and_the_numbers_that_follow(tmp_path: Path) -> None:
     result = invoke("check", write_tiny(tmp_path), "training.epochs=4")
     assert result.exit_code == 0, result.output
-    for text in ("epochs: 4", "name: multi_block", "4x4 = 16 patches", "parameters", "GFLOP", "20 (5 per epoch)",
-                 "context patches", "patches never used"):  # fmt: skip
+    for text in ("epochs: 4", "name: multi_block", "4x4 = 16 patches", "parameters", "GFLOP", "computed / useful FLOPs",
+                 "20 (5 per epoch)", "context patches", "patches never used"):  # fmt: skip
         assert text in result.output
+
+
+def test_check_counts_the_operations_of_a_device_that_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    file = write_tiny(tmp_path)
+
+    def row(*overrides: str) -> str:
+        result = invoke("check", file, *overrides)
+        assert result.exit_code == 0, result.output
+        (line,) = (line for line in result.output.splitlines() if line.startswith("computed / useful FLOPs"))
+        found = "'cuda' is not on this machine, which has cpu (1)" in " ".join(result.output.split())
+        assert found == ("training.device=cuda" in overrides)
+        return line.removeprefix("computed / useful FLOPs").strip()
+
+    here, there = row("training.device=cpu"), row("training.device=cuda")
+    assert "on cpu: tokens not padded, unread ones dropped" in here
+    assert "on cuda: tokens " in there
+    assert float(here.split()[0]) < float(there.split()[0])
+    message = refused("check", file, "training.device=mps", "training.capture=on")
+    assert "training.capture=on captures CUDA graphs" in message
 
 
 def test_list_shows_every_family_and_its_json_the_fields() -> None:
@@ -270,7 +292,7 @@ def test_paths_with_spaces_and_other_letters_work(tmp_path: Path) -> None:
 def test_a_mistake_of_ours_outside_a_run_is_one_sentence_and_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
         raise ZeroDivisionError("http://ann:secret@host")
 
     monkeypatch.setattr("jepa_lab.config.checks.check_pipeline", fail)

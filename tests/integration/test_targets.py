@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from jepa_lab.arithmetic import useful_flops_per_image
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.errors import ConfigError, DataError
-from jepa_lab.inspection import flops_per_image, sample_statistics
 from jepa_lab.resume import resume_run
 from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
@@ -90,6 +90,6 @@ def test_too_few_patches_for_the_principal_components_are_refused(tmp_path: Path
 def test_operations_are_fewer_without_a_target_encoder(tmp_path: Path) -> None:
     def flops(*overrides: str) -> float:
         pipeline = load_tiny(tmp_path, *overrides).pipeline
-        return flops_per_image(pipeline, 1, sample_statistics(pipeline))
+        return useful_flops_per_image(pipeline, 1)
 
     assert flops("target=pixels") < flops("target.encode=target_patches_only") < flops()

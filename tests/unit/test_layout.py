@@ -24,6 +24,7 @@ LAYERS = [
     {"training"},
     {"config"},
     {"build"},
+    {"arithmetic"},
     {"inspection", "evaluation", "mask_picture", "catalogue", "data_record"},
     {"run", "reprobe", "summary", "interop"},
     {"resume", "attention_picture"},

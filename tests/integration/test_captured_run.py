@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from jepa_lab.errors import DeviceError
 from jepa_lab.resume import resume_run
 from jepa_lab.run import RunOutcome, start_run
+from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.training import devices
 from tests.integration.pipelines import load_tiny
 from tests.integration.runs import assert_same_run, killed_run, timeless_rows
@@ -75,3 +77,33 @@ def test_capturing_without_cuda_is_refused_before_anything_is_written(tmp_path: 
     with pytest.raises(DeviceError, match=r"training.capture=on captures CUDA graphs, and the device is cpu"):
         run(tmp_path, "training.capture=on")
     assert not (tmp_path / "runs").exists()
+
+
+ON_GPU = ("training.device=cuda", "training.compile=off")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("batching", ["pad", "prefix"])
+def test_on_a_gpu_a_captured_run_that_was_killed_and_resumed_is_bitwise_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batching: str
+) -> None:
+    overrides = (*ON_GPU, f"context_batching={batching}", "training.capture=on")
+    (tmp_path / "whole").mkdir()
+    whole = run(tmp_path / "whole", *overrides)
+    assert whole.result["step"] == {"compiled": False, "captured": True}
+    killed = killed_run(tmp_path, monkeypatch, 6, *VARIED, *overrides)
+    resume_run(killed, None, [])
+    assert_same_run(killed, whole.folder)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_captured_and_uncaptured_runs_end_with_nearly_the_same_loss(tmp_path: Path) -> None:
+    ends = []
+    for capture in ("on", "off"):
+        (tmp_path / capture).mkdir()
+        outcome = run(tmp_path / capture, *ON_GPU, f"training.capture={capture}")
+        assert outcome.result["step"]["captured"] == (capture == "on")
+        ends.append(read_metrics(outcome.folder.metrics)[-1].metrics["validation/loss"])
+    assert ends[0] == pytest.approx(ends[1], rel=0.01)

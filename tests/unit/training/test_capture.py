@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from jepa_lab.errors import DeviceError
 from jepa_lab.losses.l2 import L2Loss
-from jepa_lab.training.capture import CapturedStep
+from jepa_lab.training.capture import CapturedStep, CudaGraphs
 from jepa_lab.training.checkpoint import optimizer_tensors, restore_optimizer
 from jepa_lab.training.whole_step import WholeStep
 from tests.integration.pipelines import load_tiny
@@ -243,3 +244,62 @@ def test_on_a_gpu_a_captured_step_agrees_with_an_uncaptured_one(
         assert other == pytest.approx(one, rel=1e-3, abs=1e-5)
     for name, tensor in state(plain).items():
         assert torch.allclose(tensor.double(), state(replayed)[name].double(), rtol=1e-2, atol=1e-3), name
+
+
+class FakeCuda:
+    """What `CudaGraphs` asks of PyTorch, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.cuda = self
+        self.graphs = 0
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def note(*arguments: Any, **more: Any) -> FakeCuda:
+            shown = [str(each) for each in (*arguments, *more.values()) if isinstance(each, str | torch.Generator)]
+            self.asked.append(" ".join([name, *(["generator"] if "Generator" in str(shown) else shown)]))
+            return self
+
+        return note
+
+    def graph(self, graph: FakeCuda, pool: str | None, capture_error_mode: str) -> FakeCuda:
+        self.asked.append(f"graph in pool {pool}, errors {capture_error_mode}")
+        return self
+
+    def pool(self) -> str:
+        self.graphs += 1
+        return f"of graph {self.graphs}"
+
+    def __enter__(self) -> None:
+        self.asked.append("begin")
+
+    def __exit__(self, *error: object) -> None:
+        self.asked.append("end")
+
+
+def test_a_capture_registers_generators_first_and_shares_the_memory_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeCuda()
+    monkeypatch.setattr("jepa_lab.training.capture.torch", fake)
+    graphs = CudaGraphs(CPU)
+    for _ in range(2):
+        graphs.capture(lambda: fake.asked.append("work"), [torch.Generator()])
+    once = ["CUDAGraph", "register_generator_state generator"]
+    within = ["begin", "work", "end"]
+    assert fake.asked == [
+        *(*once, "graph in pool None, errors thread_local", *within),
+        *(*once, "graph in pool of graph 1, errors thread_local", *within),
+    ]
+
+
+def test_warming_up_happens_on_a_stream_of_its_own_that_waits_and_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeCuda()
+    monkeypatch.setattr("jepa_lab.training.capture.torch", fake)
+    CudaGraphs(CPU).warm_up(lambda: fake.asked.append("work"))
+    assert fake.asked == [
+        *("Stream", "current_stream", "wait_stream", "stream", "begin", "work", "work", "work", "end"),
+        *("wait_stream", "synchronize"),
+    ]

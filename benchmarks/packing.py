@@ -30,6 +30,7 @@ from benchmarks.timing import markdown_table, report
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.errors import JepaLabError
+from jepa_lab.interruption import leaving_on_signals
 from jepa_lab.sweeps.sharing.memory import free_memory
 from jepa_lab.sweeps.sharing.slots import Slots, num_cores, refuse_too_many, visible_gpus
 from jepa_lab.training.devices import resolve_compute
@@ -134,19 +135,19 @@ def _start(
             pass_fds=slots.inherited(number),
             text=True,
         )
-    stack.callback(_end, trial)
+    stack.push(lambda kind, error, trace: _end(trial, at_once=kind is not None))
     return trial, log
 
 
-def _end(trial: subprocess.Popen[str]) -> None:
-    """Let a trial go; one that has not answered is killed."""
-    assert trial.stdin is not None
-    assert trial.stdout is not None
+def _end(trial: subprocess.Popen[str], at_once: bool) -> None:
+    """Let a trial go that has answered; after an error, or a signal, nobody waits for it."""
+    if at_once:
+        trial.kill()
     try:
         trial.communicate(timeout=20.0)
-    except (subprocess.TimeoutExpired, BrokenPipeError):
+    except subprocess.TimeoutExpired:
         trial.kill()
-        trial.wait()
+        trial.communicate()
 
 
 def _line(trial: subprocess.Popen[str]) -> str:
@@ -271,7 +272,7 @@ def main(
     free = free_memory(tuple(gpus)) if on_gpu else None
     free_before = None if free is None else free[0]
     rows: list[Packed] = []
-    with tempfile.TemporaryDirectory(prefix="jepa-lab-packing-") as folder:
+    with leaving_on_signals(), tempfile.TemporaryDirectory(prefix="jepa-lab-packing-") as folder:
         for variant in variants(trials, on_gpu):
             rows.append(measure(file, changes, variant, seconds, gpus, Path(folder)))
             click.echo(as_markdown(rows, free_before).splitlines()[-1], err=True)  # for who cuts it short

@@ -379,7 +379,7 @@ def sweep(
     plan = load_plan(file, overrides, preset)
     local = EXECUTORS.get("local")
     executor = local.config_type.model_validate({"slots": slots, "slots_per_gpu": slots_per_gpu})
-    local.component.planned_slots(executor)  # refuses what cannot be meant, before anything is written
+    local.component.planned_slots(executor, plan.on_gpu)  # refuses what cannot be meant, before anything is written
     if dry_run:
         print_plan(plan, executor)
         _refuse_lost_output()

@@ -39,14 +39,16 @@ def print_plan(plan: Plan, executor: ComponentParams) -> None:
     console = Console(highlight=False)
     print_plan_table(plan, console)
     console.print()
-    slots = EXECUTORS.entry_of(executor).component.planned_slots(executor)
+    local = EXECUTORS.entry_of(executor).component
+    slots = local.planned_slots(executor, plan.on_gpu)
     seconds = _seconds_by_arm(plan, console)
     if plan.search is None:
         trials, total = plan.num_trials, len(plan.seeds) * sum(seconds.values())
     else:
         trials = most_trials(plan, plan.search, slots, seconds[plan.baseline])
         total = trials * seconds[plan.baseline]
-    at_once = "" if slots == 1 else f", {duration(total / slots)} on {slots} slots"
+    at_best = "at best " if local.shares_gpus(executor, plan.on_gpu) else ""
+    at_once = "" if slots == 1 else f", {at_best}{duration(total / slots)} on {slots} slots"
     print_wrapped(
         f"estimated training time: {duration(total)} for {trials} trials in sequence{at_once} "
         f"(from {_TIMED_STEPS} timed steps per arm); loading and probing come on top",

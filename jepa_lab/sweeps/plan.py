@@ -86,6 +86,11 @@ class Plan:
         return len(self.arms) * len(self.seeds)
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether trials may use a GPU."""
+        return any(loaded.pipeline.training.device != "cpu" for loaded in self.pipelines.values())
+
+    @property
     def digest(self) -> str:
         """Hexadecimal digest of all that can change a result, or which trials there are.
 

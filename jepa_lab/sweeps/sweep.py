@@ -81,11 +81,6 @@ def baseline_pipeline(plan: Plan) -> Pipeline:
     return plan.pipeline(plan.arm(plan.baseline), plan.seeds[0]).pipeline
 
 
-def on_gpu(plan: Plan) -> bool:
-    """Whether trials of a plan use a GPU where there is one."""
-    return baseline_pipeline(plan).training.device != "cpu"
-
-
 def sweep_folder(plan: Plan, ablation: str, root: Path) -> SweepFolder:
     """The folder of a plan's sweep, made if it is not there.
 
@@ -170,7 +165,7 @@ class Sweep:
     @contextmanager
     def _executor(self) -> Iterator[Executor]:
         params = self.settings.executor
-        executor = EXECUTORS.entry_of(params).component(params, self.folder.path, on_gpu(self.plan))
+        executor = EXECUTORS.entry_of(params).component(params, self.folder.path, self.plan.on_gpu)
         try:
             yield executor
         finally:
@@ -229,7 +224,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         RunInterrupted, RunTerminated: a second Ctrl-C; what the trials had saved stays.
     """
     build_tracker(baseline_pipeline(plan), RunFolder(settings.root / folder_name(plan)))  # refuses a wrong store
-    EXECUTORS.entry_of(settings.executor).component.check_machine(settings.executor, on_gpu(plan))
+    EXECUTORS.entry_of(settings.executor).component.check_machine(settings.executor, plan.on_gpu)
     folder = sweep_folder(plan, ablation, settings.root)
     with unfailing_output(), stoppable(StopSignals()) as stop, folder.lock() as lock:
         lock.acquire(_LOCK_SECONDS)

@@ -31,12 +31,14 @@ from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.studies import Studies, open_studies
 from jepa_lab.sweeps.study import open_storage
 from jepa_lab.sweeps.sweep import Sweep, SweepOutcome, SweepSettings, run_sweep
+from jepa_lab.sweeps.workshop import Workshop
 from jepa_lab.tracking.base import TRACKERS, MirrorState, Tracker
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import write_tiny
 from tests.unit.data.files import write_image
+from tests.unit.sweeps.sharing.fake_mps import FakeMps
 
 ABLATION = """\
 name: loss_test
@@ -256,6 +258,17 @@ def test_a_second_ctrl_c_waits_for_no_tracker(tmp_path: Path, monkeypatch: pytes
     assert waits == [0.0]
 
 
+def test_how_trials_share_a_gpu_is_said_once_and_its_daemon_ends_with_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeMps(tmp_path, monkeypatch)
+    monkeypatch.setattr("jepa_lab.sweeps.executors.local.visible_gpus", lambda: ["0"])
+    monkeypatch.setattr(Workshop, "perform_table", lambda *arguments: True)
+    sweep(write_ablation(tmp_path, f"{ABLATION}overrides: {{training.device: auto}}\n"), tmp_path / "sweeps")
+    assert capsys.readouterr().out.count("trials that share a GPU run on it at once, by NVIDIA MPS") == 1
+    assert fake.said("start", "quit") == ["start 0", "quit"]
+
+
 @pytest.mark.slow
 def test_forty_eight_trials_on_eight_slots_run_each_exactly_once_and_lose_no_metric(tmp_path: Path) -> None:
     rates = ", ".join(f"{1e-4 * (number + 1):.1e}" for number in range(12))
@@ -298,7 +311,11 @@ def test_images_without_labels_are_refused_before_a_trial_trains_where_a_probe_d
     ("options", "message"),
     [
         (["--slots", "2", "--slots-per-gpu", "2"], "--slots and --slots-per-gpu both say"),
-        (["--slots-per-gpu", "2"], "--slots-per-gpu 2 needs a GPU, and this machine shows none; use --slots"),
+        (["--slots-per-gpu", "2"], "--slots-per-gpu 2 needs a GPU, and training.device=cpu uses none; use --slots"),
+        (
+            ["--slots-per-gpu", "2", "training.device=auto"],
+            "--slots-per-gpu 2 needs a GPU, and this machine shows none; use --slots",
+        ),
     ],
 )
 def test_slots_that_cannot_be_meant_are_refused(

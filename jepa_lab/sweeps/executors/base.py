@@ -88,8 +88,17 @@ class Executor(Component[None], ABC):
 
     @staticmethod
     @abstractmethod
-    def planned_slots(params: ComponentParams) -> int:
-        """How many tasks would run at once, without starting anything."""
+    def planned_slots(params: ComponentParams, on_gpu: bool) -> int:
+        """How many tasks would run at once, without starting anything.
+
+        Raises:
+            ConfigError: the parameters contradict each other or the machine.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def shares_gpus(params: ComponentParams, on_gpu: bool) -> bool:
+        """Whether tasks that run at once would slow each other down on a GPU."""
 
     @classmethod
     @abstractmethod

@@ -64,26 +64,31 @@ class LocalExecutor(Executor):
 
     def __init__(self, params: ComponentParams, logs: Path, on_gpu: bool) -> None:
         super().__init__(params, logs, on_gpu)
-        self._allowed = self.planned_slots(params)
+        self._allowed = self.planned_slots(params, on_gpu)
         self._machine = Slots(self._allowed, visible_gpus() if on_gpu else [], logs)
         self._slots: dict[int, _Slot] = {}
 
     @staticmethod
-    def planned_slots(params: ComponentParams) -> int:
+    def planned_slots(params: ComponentParams, on_gpu: bool) -> int:
         assert isinstance(params, LocalExecutor.Params)
-        gpus = len(visible_gpus())
+        gpus = len(visible_gpus()) if on_gpu else 0
         if params.slots is not None and params.slots_per_gpu is not None:
             raise ConfigError("--slots and --slots-per-gpu both say how many trials run at once; give one of them")
         if params.slots_per_gpu is not None and not gpus:
+            missing = "this machine shows none" if on_gpu else "training.device=cpu uses none"
             raise ConfigError(
-                f"--slots-per-gpu {params.slots_per_gpu} needs a GPU, and this machine shows none; use --slots, which "
-                f"without a number is one a CPU core ({num_cores()})"
+                f"--slots-per-gpu {params.slots_per_gpu} needs a GPU, and {missing}; use --slots, whose default is one "
+                f"per CPU core ({num_cores()})"
             )
         return params.slots or (gpus * (params.slots_per_gpu or 1) if gpus else num_cores())
 
+    @staticmethod
+    def shares_gpus(params: ComponentParams, on_gpu: bool) -> bool:
+        return on_gpu and 0 < len(visible_gpus()) < LocalExecutor.planned_slots(params, on_gpu)
+
     @classmethod
     def check_machine(cls, params: ComponentParams, on_gpu: bool) -> None:
-        slots = cls.planned_slots(params)
+        slots = cls.planned_slots(params, on_gpu)
         if on_gpu:
             refuse_too_many(slots, visible_gpus(), _asked_by(params))
 

@@ -26,6 +26,8 @@ from jepa_lab.tracking.atomic import explained_writes
 _DEFAULT_PIPES = Path("/tmp/nvidia-mps")
 _ROOT = Path("/tmp")  # sockets must be on a local disk, and their paths be shorter than 108 bytes
 _CLOSE_SECONDS = 60.0
+MOST_CLIENTS = 48
+"""Of a daemon on one GPU, by NVIDIA's documentation for Volta and later; one client more could not use CUDA at all."""
 
 
 @dataclass

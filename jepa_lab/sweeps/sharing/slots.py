@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from jepa_lab.sweeps.sharing.memory import free_memory, refuse_small_shares, share_of
-from jepa_lab.sweeps.sharing.mps import MpsDaemon, given_pipes, is_at_work, start_daemon
+from jepa_lab.sweeps.sharing.mps import MOST_CLIENTS, MpsDaemon, given_pipes, is_at_work, start_daemon
 from jepa_lab.sweeps.sharing.mps_keeper import PIPES
 from jepa_lab.waiting_threads import spin_briefly
 
@@ -94,7 +94,12 @@ class Slots:
     def _start_mps(self, folder: Path) -> None:
         shared = [index for index in range(len(self.gpus)) if self._sharing(index, self.number) > 1]
         for index in shared:
-            daemon = start_daemon(self.gpus[index], folder)
+            clients = self._sharing(index, self.number)
+            daemon = (
+                start_daemon(self.gpus[index], folder)
+                if clients <= MOST_CLIENTS
+                else f"which serves at most {MOST_CLIENTS} on a GPU, and {clients} share GPU {self.gpus[index]}"
+            )
             if isinstance(daemon, str):
                 self.close()
                 self.sentences.append(f"{_WITHOUT_MPS} ({daemon})")

@@ -13,7 +13,7 @@ from rich.status import Status
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.sweeps import estimate
 from jepa_lab.sweeps.estimate import print_plan
-from jepa_lab.sweeps.executors import EXECUTORS
+from jepa_lab.sweeps.executors import EXECUTORS, local
 from tests.unit.sweeps.ablations import plan_of
 
 ARMS = "arms: {a: {}, b: {masker: random}}\nbaseline: a\n"
@@ -36,6 +36,15 @@ def test_the_estimate_of_a_table_rests_on_measured_steps_of_every_arm(
     assert "masker=random" in text
     assert re.search(r"estimated training time: \d+ s for 6 trials in sequence, \d+ s on 2 slots", text), text
     assert "(from 4 timed steps per arm)" in text
+
+
+def test_trials_that_share_a_gpu_are_promised_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0"])
+    monkeypatch.setattr(estimate, "training_seconds", lambda loaded: 60.0)
+    text = printed(tmp_path, ARMS + "overrides: {training.device: auto}\n", capsys, slots=4)
+    assert "in sequence, at best 2 min 30 s on 4 slots" in text, text
 
 
 def test_the_estimate_for_one_slot_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

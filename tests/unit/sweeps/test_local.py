@@ -40,7 +40,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMps:
     fake = FakeMps(tmp_path, monkeypatch)
     monkeypatch.setattr(local, "visible_gpus", lambda: ["5"])
     monkeypatch.setattr(local, "sys", SimpleNamespace(executable=str(python)))
-    monkeypatch.setattr(slots, "num_cores", lambda: 16)
+    for module in (slots, local):
+        monkeypatch.setattr(module, "num_cores", lambda: 16)
     return fake
 
 
@@ -102,6 +103,14 @@ def test_trials_on_a_cpu_leave_the_gpu_alone(fake: FakeMps, tmp_path: Path) -> N
     executor = LocalExecutor(LocalExecutor.Params(slots=4, slots_per_gpu=None), tmp_path, on_gpu=False)
     assert (list(executor.sentences), fake.said("start")) == ([], [])
     executor.close()
+
+
+def test_trials_on_a_cpu_have_a_slot_per_core_whatever_gpus_there_are(fake: FakeMps) -> None:
+    params = LocalExecutor.Params(slots=None, slots_per_gpu=None)
+    assert LocalExecutor.planned_slots(params, on_gpu=True) == 1
+    assert LocalExecutor.planned_slots(params, on_gpu=False) == 16
+    with pytest.raises(ConfigError, match=r"training\.device=cpu uses none; use --slots, whose default is one per CPU"):
+        LocalExecutor.planned_slots(LocalExecutor.Params(slots=None, slots_per_gpu=2), on_gpu=False)
 
 
 def test_more_than_fit_are_refused_by_the_option_that_asked_for_them(fake: FakeMps) -> None:

@@ -34,8 +34,12 @@ class ScriptedExecutor(Executor):
         self.most_at_once = 0
 
     @staticmethod
-    def planned_slots(params: ComponentParams) -> int:
+    def planned_slots(params: ComponentParams, on_gpu: bool) -> int:
         return 2
+
+    @staticmethod
+    def shares_gpus(params: ComponentParams, on_gpu: bool) -> bool:
+        return False
 
     @classmethod
     def check_machine(cls, params: ComponentParams, on_gpu: bool) -> None:

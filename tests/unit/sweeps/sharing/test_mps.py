@@ -120,6 +120,12 @@ def test_a_daemon_that_does_not_start_costs_no_trial(fake: FakeMps, tmp_path: Pa
     assert PIPES not in slots.environment(0)
 
 
+def test_more_trials_than_a_daemon_serves_take_turns(fake: FakeMps, tmp_path: Path) -> None:
+    slots = Slots(49, ["0"], tmp_path / "sweep")
+    assert slots.sentences == [f"{_TURNS} (which serves at most 48 on a GPU, and 49 share GPU 0)"]
+    assert fake.said("start") == []
+
+
 def test_a_program_that_cannot_be_run_is_no_daemon(fake: FakeMps, tmp_path: Path) -> None:
     fake.tool.write_bytes(b"\x7fELF of another machine")
     slots = Slots(2, ["0"], tmp_path / "sweep")

@@ -21,6 +21,7 @@ from benchmarks.scaling import exponent
 from benchmarks.step import count_flops, count_launches
 from benchmarks.timing import markdown_table
 from jepa_lab.training.devices import Compute
+from tests.unit.sweeps.sharing.fake_mps import FakeMps
 
 ROOT = Path(__file__).parents[2]
 CPU = Compute(torch.device("cpu"), "fp32", compile=False)
@@ -151,6 +152,22 @@ def test_what_packing_cannot_measure_is_refused(arguments: list[str], message: s
 def test_a_trial_that_fails_is_told_with_what_it_said(tmp_path: Path) -> None:
     with pytest.raises(click.ClickException, match=r"Variant\(trials=1, .*failed: .*nothing\.yaml"):
         measure(tmp_path / "nothing.yaml", [], Variant(1, False), 0.1, [], tmp_path)
+
+
+def test_trials_on_a_gpu_are_clients_of_a_daemon_as_those_of_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMps(tmp_path, monkeypatch)
+    smi = fake.tool.with_name("nvidia-smi")
+    smi.write_text("#!/bin/sh\necho 97\n")
+    smi.chmod(0o755)
+    overrides = ["training.batch_size=16", "training.device=cpu"]
+    row = measure(ROOT / "pipelines" / "digits.yaml", overrides, Variant(2, False), 1.5, ["0"], tmp_path)
+    assert row.by_mps
+    assert row.busy == 0.97
+    assert len(row.speeds) == 2
+    assert all(speed.images_per_second > 0 for speed in row.speeds)
+    assert fake.said("start", "quit") == ["start 0", "quit"]
 
 
 def test_the_columns_of_a_table_are_aligned() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,7 +21,8 @@ from jepa_lab.sweeps.sharing.memory import (
     refuse_small_shares,
     share_of,
 )
-from jepa_lab.sweeps.sharing.slots import Slots, refuse_too_many
+from jepa_lab.sweeps.sharing.mps_keeper import TOOL
+from jepa_lab.sweeps.sharing.slots import Slots, refuse_too_many, visible_gpus
 from tests.unit.sweeps.sharing.fake_mps import FakeMps
 
 
@@ -82,3 +86,60 @@ def test_a_bound_is_a_fraction_of_the_whole_gpu(
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", told.append)
     bound_gpu_memory(num_bytes)
     assert told == [fraction]
+
+
+_BEYOND_THE_BOUND = """
+import torch
+from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
+bound_gpu_memory(256 * 2**20)
+def ask():
+    return torch.empty(512 * 2**20, dtype=torch.uint8, device="cuda")
+try:
+    ask()
+except torch.OutOfMemoryError:
+    print("tensors")
+try:
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        ask()
+except torch.OutOfMemoryError:
+    print("graphs")
+bound_gpu_memory(None)
+ask()
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_bound_holds_for_tensors_and_for_the_memory_of_captured_graphs() -> None:
+    done = subprocess.run([sys.executable, "-c", _BEYOND_THE_BOUND], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["tensors", "graphs"]), done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_process_in_a_shared_slot_computes_and_reaches_the_daemon(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    if shutil.which(TOOL) is None:
+        pytest.skip(f"needs {TOOL} in PATH")
+    slots = Slots(2, visible_gpus()[:1], tmp_path_factory.mktemp("sweep"))
+    if not slots.uses_mps:
+        pytest.skip(slots.sentences[0])
+    code = "import torch; print(torch.ones(8, 8, device='cuda').sum().item()); input()"
+    computing = [sys.executable, "-c", code]
+    process = subprocess.Popen(
+        computing,
+        env=slots.environment(1),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=slots.inherited(1),
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "64.0"
+    asked = subprocess.run(
+        [TOOL], input="get_server_list\n", env=slots.environment(1), capture_output=True, text=True, check=True
+    )
+    process.communicate("\n")
+    slots.close()
+    assert asked.stdout.strip(), "a daemon starts its server for its first client"

@@ -317,15 +317,19 @@ def build_mask_source(pipeline: Pipeline, model: IJepa, compute: Compute, team: 
         return DrawnNow(sample, generator, pad if fixed else model.packer_for(device))
     rows = team.rows(batch_size)
     levels, parts = model.hierarchy.masks, part_slices(batch_size // team.size, pipeline.training.accumulation_steps)
-    geometry = pipeline_geometry(pipeline)
-    head_dims = [size.embed_dim // size.num_heads for size in (geometry.encoder, geometry.predictor)]
     return DrawnAhead(
         sample,
         generator,
         lambda masks: needed_rows(masks[rows], levels, parts),
         build_ladder(lambda own: sample(own)[rows], levels, parts),
-        has_kernel_for_variable_lengths(device, compute.precision, head_dims),
+        has_kernel_for_variable_lengths(device, compute.precision, head_dims(pipeline)),
     )
+
+
+def head_dims(pipeline: Pipeline) -> list[int]:
+    """Features of an attention head of the encoder and of the predictor."""
+    geometry = pipeline_geometry(pipeline)
+    return [size.embed_dim // size.num_heads for size in (geometry.encoder, geometry.predictor)]
 
 
 def build_timetable(pipeline: Pipeline, steps_per_epoch: int) -> Timetable:

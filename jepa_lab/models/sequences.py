@@ -121,10 +121,19 @@ def has_kernel_for_variable_lengths(device: torch.device, precision: str, head_d
     Args:
         precision: of the products: fp32, bf16 or fp16.
     """
-    if device.type != "cuda" or precision == "fp32" or any(each % 8 or each > 256 for each in head_dims):
+    if device.type != "cuda" or precision == "fp32" or not kernel_fits(head_dims):
         return False
-    # In torch 2.10 and later, for GPUs with the tensor cores that FlashAttention is written for.
-    return find_spec("torch.nn.attention.varlen") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cuda.get_device_capability(device) >= (8, 0)  # with the tensor cores that it is written for
+
+
+def kernel_fits(head_dims: Iterable[int]) -> bool:
+    """Whether this PyTorch has an attention for variable lengths (2.10 and later), for heads of these widths."""
+    return find_spec("torch.nn.attention.varlen") is not None and max(head_dims) <= _WIDEST_HEAD
+
+
+_KERNEL_WIDTHS = 8
+"""The kernel takes heads whose width is a multiple of this."""
+_WIDEST_HEAD = 256
 
 
 @dataclass(frozen=True)
@@ -154,10 +163,14 @@ class VariableLengths(Sequences):
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         from torch.nn.attention.varlen import varlen_attn
 
-        starts, longest = self.starts, self.longest
+        starts, longest, width = self.starts, self.longest, query.shape[-1]
+        more = -width % _KERNEL_WIDTHS
+        if more:  # zeros change no score but the scale that the kernel divides by
+            query = query * ((width + more) / width) ** 0.5
+            query, key, value = (F.pad(each, (0, more)) for each in (query, key, value))
         out = varlen_attn(query, key, value, starts, starts, longest, longest)
         assert isinstance(out, Tensor), "nothing else was asked for"
-        return out
+        return out[..., :width]
 
     def scores(self, aligned_keys: bool) -> int:
         return int(self.starts.diff().long().square().sum())

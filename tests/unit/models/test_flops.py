@@ -23,7 +23,7 @@ from tests.integration.pipelines import load_tiny
 BATCH = 6
 
 
-def with_room(masks: Masks, num_patches: int) -> Packing:
+def with_room(masks: Masks, num_patches: int, level: int = 0) -> Packing:
     sizes = PackedSizes(*(int(size) + 17 for size in PackedSizes.of(masks)))
     return pack_into(masks, num_patches, sizes, has_kernel=False)
 

@@ -18,8 +18,9 @@ from jepa_lab.reports.content import (
     table_trials,
     test_split_metric_of,
 )
+from jepa_lab.reports.detection import POWER, detectable_effect
 from jepa_lab.reports.numbers import Scale
-from jepa_lab.reports.statistics import ALPHA, MAX_EXACT_FLIPS, POWER, ArmSummary, minimum_detectable_effect
+from jepa_lab.reports.statistics import ALPHA, MAX_EXACT_FLIPS, ArmSummary
 
 _MOST_NAMES = 12
 
@@ -109,7 +110,32 @@ def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[st
             f"n is the number of seeds with a result of the {planned} planned; fewer: "
             f"{_at_most(incomplete, _MOST_NAMES, 'arms')}. Differences use the seeds that both arms have."
         )
-    return notes
+    return [*notes, *_survival(content, summaries)]
+
+
+def _survival(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[str]:
+    """Which differences leave out seeds that were lost; seeds that are still to come are not lost."""
+    trials = table_trials(content)
+    lost = {arm: _lost_seeds(trials[trials["arm"] == arm], content.metric) for arm in content.arms}
+    conditional = [
+        f"{each.arm} ({each.comparison.difference.n} of {len(content.seeds)} seeds)"
+        for each in summaries
+        if each.comparison and each.comparison.difference.n and (lost[each.arm] or lost[content.baseline])
+    ]
+    if not conditional:
+        return []
+    return [
+        f"Conditional on survival: the differences of {_at_most(conditional, _MOST_NAMES, 'arms')}. They leave out the "
+        "seeds whose trial gave no result in the arm or the baseline; if what ended those trials is related to the "
+        "arm, the differences are biased, and no interval shows it."
+    ]
+
+
+def _lost_seeds(trials: pd.DataFrame, metric: str) -> set[int]:
+    """Seeds whose trials of an arm have all ended, none of them with the metric."""
+    has_number = trials["status"].isin(HAS_RESULT) & trials[metric].notna()
+    is_open = trials["status"].isin(UNFINISHED)
+    return set(trials["seed"]) - set(trials.loc[has_number | is_open, "seed"])
 
 
 def _without_spread(arms: Sequence[str]) -> list[str]:
@@ -129,13 +155,18 @@ def _tests(summaries: Sequence[ArmSummary]) -> list[str]:
     notes = _without_spread([arm for arm, each in pairs_of.items() if math.isnan(each.difference.low)])
     if any(each.is_best_or_tied for each in summaries):
         notes.append(
-            "Bold: the best arm by the metric, and every arm whose paired t test against it has a p (Holm) above "
-            f"{ALPHA}. Controls and arms with fewer than two seeds are never bold."
+            "Bold: the best arm by the metric, and every arm that may be as good. An arm is not bold where another one "
+            f"is better in a one-sided paired t test, with a p of at most {ALPHA} after correction for all pairs of "
+            f"the {len(summaries)} planned arms (comparison with the best: Bonferroni over the others, Holm over the "
+            "arms). An arm that is truly the best, alone or with others, loses its bold in at most 5% of tables; where "
+            "a pair has no p, nothing is told apart. Controls and arms with fewer than two seeds are never bold."
         )
     if not compared:
         return notes
+    planned = len(summaries) - 1
+    rest = f"; the {planned - len(compared)} without a p count as well" if planned > len(compared) else ""
     notes.append(
-        f"p: two-sided paired t test against the baseline, adjusted by Holm over {_counted(len(compared), 'arm')}."
+        f"p: two-sided paired t test against the baseline, adjusted by Holm over {_counted(planned, 'arm')}{rest}."
     )
     pairs = {each.difference.n for each in compared.values()}
     floors = ", ".join(f"{min(1.0, 2.0 ** (1 - n)):.3g} with {n} seeds" for n in sorted(pairs) if n <= MAX_EXACT_FLIPS)
@@ -157,12 +188,15 @@ def _power(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
         return ["The paired differences have no spread, so that no minimum detectable effect can be given."]
     sd = float(np.median([each.sd for each in spread]))
     pairs = int(np.median([each.difference.n for each in spread]))
-    effect = minimum_detectable_effect(sd, pairs, len(compared))
+    planned = len(summaries) - 1
+    found = detectable_effect(sd, pairs, planned)
     unit = f" {scale.difference_unit}" if scale.difference_unit else ""
     return [
-        f"Minimum detectable effect: a true difference of {scale.value(effect)}{unit} is found with a power of {POWER} "
-        f"({pairs} seeds, the median paired standard deviation of {scale.value(sd)}{unit}, Holm over "
-        f"{_counted(len(compared), 'arm')}). Smaller differences can be real and go unnoticed here."
+        f"Minimum detectable effect: {scale.value(found.effect)}{unit}, but anything from {scale.value(found.low)} to "
+        f"{scale.value(found.high)}{unit} fits these data. It is the true difference that is found with a power of "
+        f"{POWER} ({pairs} seeds, Holm over {_counted(planned, 'arm')}) at the median paired standard deviation, "
+        f"{scale.value(sd)}{unit}; the range is that of this standard deviation's 95% interval (chi-square), which "
+        "a few seeds leave wide. Smaller differences can be real and go unnoticed here."
     ]
 
 

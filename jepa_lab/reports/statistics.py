@@ -3,23 +3,23 @@
 Paired by seed against one declared baseline: t intervals, paired t tests, Holm over the arms. With a handful of seeds
 a percentile bootstrap covers 75 to 85% instead of 95%, so there is none here. Intervals are per comparison.
 
-Source: Holm 1979, A simple sequentially rejective multiple test procedure; Student's paired t; Fisher's sign flips.
+Source: Student's paired t; Fisher's sign flips; Holm, and the comparison with the best, in `multiplicity`.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
+
+from jepa_lab.reports.multiplicity import holm, p_of_being_best
 
 CONFIDENCE = 0.95
 ALPHA = 0.05
-POWER = 0.8
 MAX_EXACT_FLIPS = 40  # two halves of 2^20 sums; a table has a handful of seeds
 
 
@@ -145,49 +145,6 @@ def _signed_sums(values: np.ndarray) -> np.ndarray:
     return sums
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p of each comparison; NaN stays NaN and is not counted."""
-    known = sorted((name for name in p_values if not math.isnan(p_values[name])), key=lambda name: p_values[name])
-    adjusted, running = {}, 0.0
-    for index, name in enumerate(known):
-        running = max(running, min(1.0, (len(known) - index) * p_values[name]))
-        adjusted[name] = running
-    return {name: adjusted.get(name, math.nan) for name in p_values}
-
-
-def detection_power(effect: float, sd: float, n: int, comparisons: int) -> float:
-    """Power to find a mean difference at Holm's first and strictest step, alpha / comparisons.
-
-    Args:
-        effect: true mean difference. sd: of the paired differences. n: pairs.
-    """
-    degrees, shift = n - 1, effect / sd * math.sqrt(n)
-    critical = stats.t.ppf(1 - ALPHA / comparisons / 2, degrees)
-    # The noncentral t as a mean over the spread that the seeds happen to show; scipy.stats.nct gives NaN in its tail.
-    shares, weights = _quadrature()
-    spread = np.sqrt(stats.chi2.ppf((shares + 1) / 2, degrees) / degrees)
-    found = stats.norm.sf(critical * spread - shift) + stats.norm.cdf(-critical * spread - shift)
-    return float(np.sum(weights * found) / 2)
-
-
-@functools.cache
-def _quadrature() -> tuple[np.ndarray, np.ndarray]:
-    """Gauss and Legendre's nodes in (-1, 1) and their weights."""
-    return np.polynomial.legendre.leggauss(256)
-
-
-def minimum_detectable_effect(sd: float, n: int, comparisons: int, power: float = POWER) -> float:
-    """The smallest true difference that is found with this power; NaN where n < 2 or the spread is not known."""
-    if n < 2 or math.isnan(sd) or comparisons < 1:
-        return math.nan
-    if sd == 0:
-        return 0.0
-    high = sd
-    while detection_power(high, sd, n, comparisons) < power:
-        high *= 2
-    return float(optimize.brentq(lambda effect: detection_power(effect, sd, n, comparisons) - power, 0.0, high))
-
-
 def values_by_seed(trials: pd.DataFrame, arm: str, metric: str) -> dict[int, float]:
     """The arm's values of a metric by seed; trials without one are left out.
 
@@ -205,8 +162,8 @@ class ArmSummary:
     Attributes:
         mean: of the metric over the arm's seeds.
         comparison: with the baseline; None for the baseline itself.
-        holm_p: p adjusted over all arms; NaN where there is none.
-        is_best_or_tied: the best arm, or one that its paired t test (Holm) does not tell apart from it.
+        holm_p: p adjusted over all planned arms; NaN where there is none.
+        is_best_or_tied: the best arm, or one that may be as good (`multiplicity.p_of_being_best`).
     """
 
     arm: str
@@ -228,21 +185,21 @@ def summarise_arms(
     values = {arm: values_by_seed(trials, arm, metric) for arm in arms}
     comparisons = {arm: paired_comparison(values[arm], values[baseline]) for arm in arms if arm != baseline}
     adjusted = holm({arm: comparison.p for arm, comparison in comparisons.items()})
-    tied = _best_and_tied(values, baseline, higher_is_better)
+    bold = _bold_arms(values, baseline, higher_is_better)
     return [
         ArmSummary(
             arm,
             mean_interval(list(values[arm].values())),
             comparisons.get(arm),
             adjusted.get(arm, math.nan),
-            arm in tied,
+            arm in bold,
         )
         for arm in arms
     ]
 
 
-def _best_and_tied(values: Mapping[str, Mapping[int, float]], baseline: str, higher_is_better: bool) -> set[str]:
-    """The best arm, and every arm that a paired t test against it (Holm) does not find to be worse.
+def _bold_arms(values: Mapping[str, Mapping[int, float]], baseline: str, higher_is_better: bool) -> set[str]:
+    """The best arm, and every arm that may be as good as the best.
 
     Arms with fewer than two seeds are not judged: one lucky seed would be "the best" and nothing could be tied
     with it. Where seeds failed, arms are ranked by the difference from the baseline over the seeds that both have,
@@ -261,9 +218,8 @@ def _best_and_tied(values: Mapping[str, Mapping[int, float]], baseline: str, hig
         return sign * float(np.mean(differences))
 
     best = max(judged, key=score)
-    against_best = {arm: paired_comparison(judged[arm], judged[best]) for arm in judged if arm != best}
-    adjusted = holm({arm: comparison.p for arm, comparison in against_best.items()})
-    return {best} | {arm for arm, p in adjusted.items() if p > ALPHA or sign * against_best[arm].difference.mean > 0}
+    p_of = p_of_being_best(values, higher_is_better)
+    return {best} | {arm for arm in judged if p_of[arm] > ALPHA}
 
 
 def rank_correlations(trials: pd.DataFrame, monitors: Sequence[str], metric: str) -> pd.DataFrame:

@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from jepa_lab.reports.detection import detectable_effect, detection_power, minimum_detectable_effect
+from jepa_lab.reports.multiplicity import holm, p_of_being_best
 from jepa_lab.reports.statistics import (
-    detection_power,
-    holm,
     mean_interval,
-    minimum_detectable_effect,
     paired_comparison,
     paired_t_p,
     rank_correlations,
@@ -106,9 +105,15 @@ def test_sign_flips_agree_with_scipy_s_permutation_test() -> None:
 def test_holm_steps_down_and_never_decreases() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({"a": 0.6, "b": 0.7}) == pytest.approx({"a": 1.0, "b": 1.0})
-    found = holm({"a": 0.01, "failed": math.nan, "b": 0.02})
-    assert found["a"] == pytest.approx(0.02)
+
+
+def test_a_planned_comparison_without_a_p_still_counts() -> None:
+    found = holm({"a": 0.03, "failed": math.nan})
+    assert found["a"] == pytest.approx(0.06)
     assert math.isnan(found["failed"])
+    assert holm({"a": 0.01, "failed": math.nan, "b": 0.02}) == pytest.approx(
+        {"a": 0.03, "failed": math.nan, "b": 0.04}, nan_ok=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,6 +136,26 @@ def test_a_minimum_detectable_effect_exists_for_every_size_of_table(seeds: int, 
     # scipy's noncentral t gives NaN for many of these, which once ended the report.
     effect = minimum_detectable_effect(0.4, seeds, arms)
     assert detection_power(effect, 0.4, seeds, arms) == pytest.approx(0.8, abs=1e-6)
+
+
+@pytest.mark.parametrize(("effect", "seeds", "low", "high"), [(1.05, 5, 0.63, 3.02), (2.9, 3, 1.5, 18.2)])
+def test_the_detectable_effect_is_a_range_because_a_few_seeds_hardly_know_their_spread(
+    effect: float, seeds: int, low: float, high: float
+) -> None:
+    sd = effect / minimum_detectable_effect(1.0, seeds, 5)
+    found = detectable_effect(sd, seeds, 5)
+    assert found.effect == pytest.approx(effect, rel=1e-6)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=0.01)
+    assert all(math.isnan(each) for each in vars(detectable_effect(0.4, 1, 5)).values())
+
+
+def test_the_range_of_the_detectable_effect_covers_the_true_one_in_95_percent_of_tables() -> None:
+    random, seeds, tables = np.random.default_rng(3), 5, 4000
+    truth = minimum_detectable_effect(0.4, seeds, 3)
+    of_one = detectable_effect(1.0, seeds, 3)
+    observed = random.normal(0, 0.4, (tables, seeds)).std(axis=1, ddof=1)
+    covered = (observed * of_one.low <= truth) & (truth <= observed * of_one.high)
+    assert 0.94 <= covered.mean() <= 0.96
 
 
 def test_power_agrees_with_the_noncentral_t_where_scipy_can_compute_it() -> None:
@@ -162,6 +187,95 @@ def test_holm_keeps_the_family_wise_error_where_no_arm_has_an_effect(seeds: int)
     assert wrong / tables <= 0.06
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(
+    ("means", "spreads"),
+    [
+        ((0.0,) * 5, (1.0,) * 5),
+        ((0.0,) * 5, (0.2, 1.0, 1.0, 3.0, 0.5)),
+        ((0.0, 0.0), (1.0, 2.0)),
+        ((0.0, 0.0, 0.0, -4.0, -9.0), (1.0,) * 5),
+    ],
+    ids=[
+        "five identical arms",
+        "five equally good arms that spread differently",
+        "two equally good arms",
+        "three of five",
+    ],
+)
+def test_arms_that_are_truly_the_best_lose_their_bold_in_at_most_5_percent_of_tables(
+    seeds: int, means: tuple[float, ...], spreads: tuple[float, ...]
+) -> None:
+    random, tables = np.random.default_rng(20 + seeds), 2000
+    noise = random.normal(0, 1, (tables, len(means), seeds)) * np.array(spreads)[:, None]
+    of_seed = random.normal(0, 2, (tables, 1, seeds))
+    best = [arm for arm, mean in enumerate(means) if mean == 0]
+    wrong = 0
+    for table in np.array(means)[:, None] + noise + of_seed:
+        found = p_of_being_best({str(arm): dict(enumerate(row)) for arm, row in enumerate(table)})
+        wrong += min(found[str(arm)] for arm in best) <= 0.05
+    assert wrong / tables <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / tables)  # of a rate at the limit
+
+
+def test_arms_that_are_clearly_worse_lose_their_bold() -> None:
+    random, tables, found = np.random.default_rng(5), 500, np.zeros(5)
+    means = np.array([0.0, 0.0, -5.0, -8.0, -12.0])
+    for _ in range(tables):
+        table = means[:, None] + random.normal(0, 1, (5, 5)) + random.normal(0, 2, 5)
+        p_of = p_of_being_best({str(arm): dict(enumerate(row)) for arm, row in enumerate(table)})
+        found += [p <= 0.05 for p in p_of.values()]
+    assert (found / tables)[3:].min() > 0.9
+
+
+def test_the_p_of_being_best_is_that_of_paired_t_tests_corrected_for_all_pairs() -> None:
+    values = {"a": [1.0, 2.2, 3.1, 4.3], "b": [2.1, 3.0, 4.4, 5.1], "c": [4.0, 5.2, 6.3, 7.0]}
+    found = p_of_being_best({arm: dict(enumerate(each)) for arm, each in values.items()})
+
+    def one_sided(worse: str, better: str) -> float:
+        return float(stats.ttest_rel(values[better], values[worse], alternative="greater").pvalue)
+
+    of_a, of_b = min(one_sided("a", "b"), one_sided("a", "c")), one_sided("b", "c")
+    assert of_a < of_b
+    assert found == pytest.approx({"a": 3 * 2 * of_a, "b": max(3 * 2 * of_a, 2 * 2 * of_b), "c": 1.0})
+    lowest = p_of_being_best(
+        {arm: {seed: -each for seed, each in enumerate(row)} for arm, row in values.items()}, False
+    )
+    assert lowest == pytest.approx(found)
+
+
+def test_of_two_arms_the_worse_loses_its_bold_exactly_where_the_two_sided_paired_test_finds_it() -> None:
+    values = {"base": {0: 1.0, 1: 2.0, 2: 3.5}, "arm": {0: 1.9, 1: 3.2, 2: 4.4}}
+    assert p_of_being_best(values)["base"] == pytest.approx(paired_comparison(values["arm"], values["base"]).p)
+
+
+def test_an_arm_that_has_no_p_against_the_best_is_not_told_apart_and_stays_bold() -> None:
+    # The second is lower by the same with every seed; with a hair of spread it is told apart.
+    alike = trials_of({"base": [1.0, 2.0, 3.0], "arm": [1.5, 2.5, 3.5]})
+    assert [line.is_best_or_tied for line in summarise_arms(alike, ["base", "arm"], "base", "accuracy")] == [True, True]
+    spread = trials_of({"base": [1.0, 2.0, 3.0], "arm": [1.5, 2.51, 3.5]})
+    assert [line.is_best_or_tied for line in summarise_arms(spread, ["base", "arm"], "base", "accuracy")] == [
+        False,
+        True,
+    ]
+    # No seed in common: nothing to pair.
+    apart = pd.DataFrame(
+        [("base", seed, 1.0 + seed / 10) for seed in (0, 1, 2)]
+        + [("arm", seed, 9.0 + seed / 10) for seed in (3, 4, 5)],
+        columns=["arm", "seed", "accuracy"],
+    )
+    assert [line.is_best_or_tied for line in summarise_arms(apart, ["base", "arm"], "base", "accuracy")] == [True, True]
+
+
+def test_an_arm_that_failed_makes_no_other_arm_significant_or_lose_its_bold() -> None:
+    values = {"base": [1.0, 2.0, 3.0, 4.0], "arm": [1.9, 3.2, 3.4, 5.4]}
+    whole = summarise_arms(trials_of(values), ["base", "arm"], "base", "accuracy")
+    planned = summarise_arms(trials_of(values), ["base", "arm", "failed", "lost"], "base", "accuracy")
+    assert whole[1].holm_p < 0.05 < planned[1].holm_p
+    assert planned[1].holm_p == pytest.approx(3 * whole[1].holm_p)
+    assert [line.is_best_or_tied for line in whole] == [False, True]
+    assert [line.is_best_or_tied for line in planned] == [True, True, False, False]
+
+
 def test_the_table_holds_baseline_differences_and_corrected_p() -> None:
     trials = trials_of({"base": [1.0, 2.0, 3.0], "up": [2.1, 3.0, 3.9], "same": [1.0, 2.2, 2.9]})
     base, up, same = summarise_arms(trials, ["base", "up", "same"], "base", "accuracy")
@@ -181,7 +295,7 @@ def test_arms_that_cannot_be_told_apart_from_the_best_are_marked_with_it() -> No
         True
     ] * 2
     lower = summarise_arms(
-        trials_of({"base": [1.0, 1.1, 0.9], "high": [5.0, 5.1, 4.9]}), ["base", "high"], "base", "accuracy", False
+        trials_of({"base": [1.0, 1.1, 0.9], "high": [5.0, 5.2, 4.9]}), ["base", "high"], "base", "accuracy", False
     )
     assert [line.is_best_or_tied for line in lower] == [True, False]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from scipy import stats
 
 from jepa_lab.reports.content import ReportInput, cleaned
+from jepa_lab.reports.detection import minimum_detectable_effect
 from jepa_lab.reports.numbers import count, duration, p_value, scale_for
 from jepa_lab.reports.statistics import Interval, mean_interval
 from jepa_lab.reports.table import Table, build_table
@@ -143,7 +145,7 @@ def test_an_arm_without_any_result_keeps_its_line() -> None:
     line = texts(table_of(content))[3]
     assert line[2:] == ["0/5", "–", "–", "–", "–", "–", "–", "–"]
     assert "5 trials failed: wide (seeds 0, 1, 2, 3, 4)." in footnotes(content)
-    assert "over 1 arm." in footnotes(content)  # the other arm
+    assert "adjusted by Holm over 2 arms; the 1 without a p count as well." in footnotes(content)
 
 
 def test_without_the_baseline_s_results_nothing_is_compared_and_the_table_says_so() -> None:
@@ -209,8 +211,39 @@ def test_the_detectable_effect_is_judged_by_the_arms_whose_differences_spread() 
     for arm in ("same", "equal"):
         trials.loc[trials["arm"] == arm, METRIC] = of_base.to_numpy()
     notes = footnotes(dataclasses.replace(content, trials=trials))
-    assert "Minimum detectable effect: a true difference of" in notes
+    assert re.search(r"Minimum detectable effect: [\d.]+ points, but anything from [\d.]+ to [\d.]+ points", notes)
     assert "the same with every seed for same, equal" in notes
+
+
+def test_the_detectable_effect_and_its_range_are_those_of_the_planned_family() -> None:
+    content = make_content(("base", "wide", "failed"), 5)
+    for seed in range(5):
+        content = set_trial(content, "failed", seed, status="FAILED")
+    base, wide = (content.trials[content.trials["arm"] == arm][METRIC].to_numpy() for arm in ("base", "wide"))
+    sd = 100 * (wide - base).std(ddof=1)
+    effect = minimum_detectable_effect(sd, 5, 2)
+    low, high = (effect * math.sqrt(4 / stats.chi2.ppf(share, 4)) for share in (0.975, 0.025))
+    note = next(each for each in table_of(content).footnotes if each.startswith("Minimum"))
+    assert f": {effect:.2f} points, but anything from {low:.2f} to {high:.2f} points" in note
+    assert "Holm over 2 arms" in note
+
+
+def test_a_difference_over_surviving_seeds_says_that_it_is_conditional_on_survival() -> None:
+    content = set_trial(make_content(), "wide", 1, status="FAILED")
+    assert "Conditional on survival: the differences of wide (4 of 5 seeds)." in footnotes(content)
+    of_baseline = set_trial(content, "base", 2, status="KILLED")
+    assert "differences of wide (3 of 5 seeds), random masks (4 of 5 seeds)." in footnotes(of_baseline)
+    unmeasured = set_trial(make_content(), "wide", 1, **{METRIC: math.nan})
+    assert "differences of wide (4 of 5 seeds)." in footnotes(unmeasured)
+
+
+def test_a_seed_that_is_still_to_come_or_was_retried_with_success_is_not_lost() -> None:
+    assert "survival" not in footnotes(make_content())
+    assert "survival" not in footnotes(set_trial(make_content(), "wide", 1, status="WAITING"))
+    retried = set_trial(make_content(), "wide", 1, status="FAILED")
+    again = make_content().trials.query("arm == 'wide' and seed == 1").assign(number=99)
+    retried = dataclasses.replace(retried, trials=pd.concat([retried.trials, again], ignore_index=True))
+    assert "survival" not in footnotes(retried)
 
 
 def test_a_difference_without_spread_is_pointed_out() -> None:
@@ -228,6 +261,8 @@ def test_the_footnotes_say_what_the_brackets_the_bold_and_the_p_are() -> None:
     assert "adjusted by Holm over 2 arms" in notes
     assert "not adjusted, by arm: wide: 0.0625; random masks: 0.0625. It cannot be lower than 0.0625 with 5" in notes
     assert "is found with a power of 0.8 (5 seeds" in notes
+    assert "loses its bold in at most 5% of tables" in notes
+    assert "all pairs of the 3 planned arms" in notes
     assert "the best epoch by the online probe is not used" in notes
     assert "cannot be lower than 0.25 with 3 seeds" in footnotes(make_content(num_seeds=3))
 

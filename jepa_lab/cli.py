@@ -289,9 +289,12 @@ def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 @click.option("--step", type=int, help="Checkpoint to probe (default: the last one).")
+@click.option(
+    "--score-test", is_flag=True, help="Score the test split, too, once per probe; the looks at it are counted."
+)
 @_runs_option
-def probe(run: Path, overrides: tuple[str, ...], step: int | None, runs: Path) -> None:
-    """Probe a run's encoder again, with the same or other settings or data.
+def probe(run: Path, overrides: tuple[str, ...], step: int | None, score_test: bool, runs: Path) -> None:
+    """Probe a run's encoder again, with the same or other settings or data, on the validation split.
 
     RUN is the name of a run under --runs, or the path of its folder.
     """
@@ -300,8 +303,10 @@ def probe(run: Path, overrides: tuple[str, ...], step: int | None, runs: Path) -
     from jepa_lab.tracking.folder_names import find_folder
     from jepa_lab.tracking.run_folder import RunFolder
 
-    file, result = probe_again(RunFolder.open(find_folder(run, [runs])), overrides, step)
+    file, result = probe_again(RunFolder.open(find_folder(run, [runs])), overrides, step, score_test=score_test)
     print_probe(result)
+    if result["test_split"] is not None:
+        click.echo(result["test_split"]["in_words"])
     click.echo(f"wrote {file}")
 
 

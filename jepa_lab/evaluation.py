@@ -1,4 +1,4 @@
-"""Measuring a model: at probe epochs (validation split, fixed images and masks), and at the end (test split, once)."""
+"""Measuring a model: at probe epochs (validation, fixed images and masks), and at the end (test, once per probe)."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def final_evaluation(
     announce: Callable[[str], None] | None = None,
     timed: Callable[[str], AbstractContextManager[None]] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Probe the trained encoder and the controls; the test split is scored once each, or not at all.
+    """Probe the trained encoder and the controls; the test split is scored once per probe, or not at all.
 
     Args:
         folder: where the figures go; files that are too large for memory pass through it.

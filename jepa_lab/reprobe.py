@@ -11,12 +11,14 @@ import torch
 
 from jepa_lab.build import build_model, prepare_data, prepare_probe_data
 from jepa_lab.config.checks import check_pipeline
+from jepa_lab.config.documents import parse_override
 from jepa_lab.config.loading import LoadedPipeline, changed_keys, load_pipeline, load_resolved
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.survey import Survey, load_surveys
 from jepa_lab.data_record import data_record
 from jepa_lab.errors import ConfigError, RunFolderError, printable
 from jepa_lab.evaluation import check_probes, final_evaluation, probe_splits
+from jepa_lab.looks import KIND, VERSION, Looks, count_looks, probe_files
 from jepa_lab.tracking.atomic import explained_writes
 from jepa_lab.tracking.records import write_record
 from jepa_lab.tracking.run_folder import RunFolder
@@ -31,24 +33,28 @@ _ALLOWED = (
     "data.num_workers",
     "data.cache",
 )
-VERSION = 1
 
 
-def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -> tuple[Path, dict[str, Any]]:
+def probe_again(
+    folder: RunFolder, overrides: Sequence[str], step: int | None, *, score_test: bool = False
+) -> tuple[Path, dict[str, Any]]:
     """Probe a checkpoint and write `probes/<number>.json` beside the run's own result, which stays.
 
     Args:
         overrides: of the `probe` section, of the device and its threads.
         step: of the checkpoint; None for the last one.
+        score_test: whether the test split is scored, whatever the run's `probe.score_test` says; the file counts how
+            often it has been.
     Returns:
         The file, and its content.
     Raises:
-        ConfigError: an override of anything that the encoder was trained with.
+        ConfigError: an override of anything that the encoder was trained with; no test split to score.
         RunFolderError: no such checkpoint, or the images have changed. RunStopped: out of memory.
     """
+    _refuse_score_test(overrides)
     stored = divided_as_trained(load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config)), folder)
     loaded = load_pipeline(folder.config, overrides)
-    loaded = replace(loaded, pipeline=divided_as_trained(loaded.pipeline, folder))
+    loaded = replace(loaded, pipeline=_scoring_test(divided_as_trained(loaded.pipeline, folder), score_test))
     pipeline = loaded.pipeline
     foreign = [key for key in changed_keys(stored, pipeline) if not key.startswith(_ALLOWED)]
     if foreign:
@@ -58,25 +64,32 @@ def probe_again(folder: RunFolder, overrides: Sequence[str], step: int | None) -
             "data.cache alone"
         )
     check_pipeline(loaded)
+    looks = count_looks(folder, stored, pipeline)
     checkpoint = CheckpointStore(folder.checkpoints).load(step)
     file = _next_file(folder)
     with memory_errors(pipeline.training):
         known, note = load_surveys(folder.path / "data.json")
         if note is not None:
             print(f"note: {note}", flush=True)
-        summary, details = _probe(folder, loaded, checkpoint, known, file.with_name(f"{file.stem}-figures"))
+        figures = file.with_name(f"{file.stem}-figures")
+        summary, details = _probe(folder, loaded, checkpoint, known, looks, figures)
     content = {
         "step": checkpoint.run.step,
         "settings": pipeline.probe.model_dump(mode="json"),
         "metrics": summary,
         **details,
     }
-    write_record(file, "probe", VERSION, content)
+    write_record(file, KIND, VERSION, content)
     return file, content
 
 
 def _probe(
-    folder: RunFolder, loaded: LoadedPipeline, checkpoint: Checkpoint, known: Mapping[str, Survey], figures: Path
+    folder: RunFolder,
+    loaded: LoadedPipeline,
+    checkpoint: Checkpoint,
+    known: Mapping[str, Survey],
+    looks: Looks,
+    figures: Path,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Load what is needed and probe; see `final_evaluation`."""
     pipeline = loaded.pipeline
@@ -91,6 +104,9 @@ def _probe(
     with loaded.located(section):
         probe_data = prepare_probe_data(pipeline, data, compute.device, known.get("probe.data"))
         splits = probe_splits(probe_data)
+    has_test = splits is not None and splits.test is not None
+    if looks.scored and not has_test:
+        raise ConfigError(f"--score-test needs a labelled test split, and {section} has none; leave it out")
     if splits is not None:
         check_probes(loaded, splits)
     if pipeline.probe.data is not None:
@@ -101,7 +117,28 @@ def _probe(
     summary, details = final_evaluation(
         pipeline, model.to(compute.device), probe_data, compute, figures, announce=lambda text: print(text, flush=True)
     )
-    return summary, details | data_record(data, probe_data)
+    return summary, {"test_split": looks.to_dict() if has_test else None, **details, **data_record(data, probe_data)}
+
+
+def _refuse_score_test(overrides: Sequence[str]) -> None:
+    """The test split is scored by an option alone, so that nobody looks at it by a setting that was stored.
+
+    Raises:
+        ConfigError: an override sets it, too.
+    """
+    for text in overrides:
+        path, value = parse_override(text)
+        if path == ("probe", "score_test") or (
+            path == ("probe",) and isinstance(value, dict) and "score_test" in value
+        ):
+            raise ConfigError(
+                f"override {text!r}: `jepa-lab probe` does not read probe.score_test; pass --score-test to score the "
+                "test split, or leave both out"
+            )
+
+
+def _scoring_test(pipeline: Pipeline, score_test: bool) -> Pipeline:
+    return pipeline.model_copy(update={"probe": pipeline.probe.model_copy(update={"score_test": score_test})})
 
 
 def divided_as_trained(pipeline: Pipeline, folder: RunFolder) -> Pipeline:
@@ -140,5 +177,5 @@ def _next_file(folder: RunFolder) -> Path:
     target = folder.path / "probes"
     with explained_writes(target):
         target.mkdir(exist_ok=True)
-    numbers = [int(file.stem) for file in target.glob("*.json") if file.stem.isdecimal()]
+    numbers = [int(file.stem) for file in probe_files(folder)]
     return target / f"{max(numbers, default=0) + 1}.json"

@@ -44,7 +44,10 @@ class ProbeSettings(ComponentParams):
         10_000, ge=1, strict=True, description="Most training images of the cheap probe (a fixed stratified subset)."
     )
     score_test: bool = Field(
-        True, strict=True, description="Score the test split at the end; a search does so for its winner alone."
+        True,
+        strict=True,
+        description="Score the test split at the end of the run; a search does so for its winner alone, and "
+        "`jepa-lab probe` with --score-test alone.",
     )
     batch_size: int | None = Field(
         None,

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click.testing
 import jsonschema
@@ -214,7 +215,7 @@ def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
 
 def test_a_finished_run_is_probed_by_more_probes_and_at_another_resolution(finished: Path) -> None:
     few = "{name: finetune, epochs: 1}, {name: low_shot, shots: [1, all], draws: 2, c_grid: [0.1]}"
-    result = invoke("probe", finished, f"probe.additional=[{few}]", "probe.image_size=12")
+    result = invoke("probe", finished, f"probe.additional=[{few}]", "probe.image_size=12", "--score-test")
     assert result.exit_code == 0, result.output
     for text in ("finetune", "low_shot, 1 label a class", "low_shot, all labels", "random encoder"):
         assert text in result.output
@@ -235,10 +236,46 @@ def test_a_finished_run_is_probed_by_more_probes_and_at_another_resolution(finis
 
 
 def test_the_probe_of_the_same_settings_gives_the_run_s_own_numbers(finished: Path) -> None:
-    assert invoke("probe", finished).exit_code == 0
+    assert invoke("probe", finished, "--score-test").exit_code == 0
     newest = max((finished / "probes").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
     own = json.loads((finished / "result.json").read_text())["metrics"]["probe/test_accuracy"]
     assert json.loads(newest.read_text())["metrics"]["probe/test_accuracy"] == own
+
+
+def looks_of(folder: Path, *arguments: str) -> tuple[dict[str, Any], list[str]]:
+    """Probe a run: what the new file says about the test split, and the test accuracies in it."""
+    result = invoke("probe", folder, *arguments)
+    assert result.exit_code == 0, result.output
+    content = json.loads(max((folder / "probes").glob("*.json"), key=lambda file: int(file.stem)).read_text())
+    found = [name for name, value in content["metrics"].items() if name.endswith("test_accuracy") and value is not None]
+    assert content["test_split"]["in_words"] in " ".join(result.output.split())
+    assert content["settings"]["score_test"] == ("--score-test" in arguments) == bool(found)
+    return content["test_split"], found
+
+
+def test_a_probe_looks_at_the_test_split_only_when_asked_and_counts_every_look(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("probes"))
+    assert "score_test: true" in (folder / "config.yaml").read_text()
+    count, found = looks_of(folder)
+    assert (count["scored"], count["looks"], found) == (False, 1, [])  # the run's own look
+    count, found = looks_of(folder, "--score-test")
+    assert (count["scored"], count["looks"]) == (True, 2)
+    assert "probe/test_accuracy" in found
+    assert "look 2 " in count["in_words"]
+    assert looks_of(folder, "probe.encoder=context", "--score-test")[0]["looks"] == 3
+    (folder / "probes" / "2.json").unlink()
+    assert looks_of(folder)[0]["looks"] == 3
+    (folder / "probes" / "3.json").write_text("damaged: it may have been a look")
+    assert looks_of(folder, "probe.data={dataset: digits, max_images: 200}", "--score-test")[0]["looks"] == 4
+
+
+def test_a_stored_or_given_setting_does_not_score_the_test_split(finished: Path) -> None:
+    before = len(list((finished / "probes").glob("*.json"))) if (finished / "probes").exists() else 0
+    for value in ("true", "false"):
+        assert "pass --score-test" in refused("probe", finished, f"probe.score_test={value}")
+    assert "pass --score-test" in refused("probe", finished, "probe={score_test: true}")
+    assert len(list((finished / "probes").glob("*.json"))) == before
 
 
 def test_a_probe_never_overwrites_an_earlier_one(finished: Path, tmp_path: Path) -> None:

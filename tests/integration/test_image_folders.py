@@ -246,7 +246,10 @@ def test_images_that_an_older_run_was_trained_on_do_not_become_its_test_split(al
     record = read_record(folder.description, description.KIND, description.VERSION)
     del record["params"]["data.test_fraction"]
     write_record(folder.description, description.KIND, description.VERSION, record)
+    with pytest.raises(ConfigError, match="--score-test needs a labelled test split, and data has none; leave it out"):
+        probe_again(folder, [], None, score_test=True)
     _, again = probe_again(folder, [], None)
+    assert again["test_split"] is None
     assert again["images"]["in_words"] == outcome.result["images"]["in_words"]
     assert again["metrics"] == {name: outcome.result["metrics"][name] for name in again["metrics"]}
 

@@ -112,7 +112,9 @@ def test_the_probe_sees_the_part_of_the_pictures_that_it_asks_for(photos: Path, 
 def test_a_run_can_be_probed_again_on_another_part_and_at_another_size(resident: RunOutcome, tmp_path: Path) -> None:
     folder = copy_of(resident, tmp_path)
     finetune = "probe.additional=[{name: finetune, epochs: 1}]"
-    _, content = probe_again(folder, ["probe.crop_fraction=0.875", "probe.image_size=12", finetune], None)
+    _, content = probe_again(
+        folder, ["probe.crop_fraction=0.875", "probe.image_size=12", finetune], None, score_test=True
+    )
     assert content["settings"]["crop_fraction"] == 0.875
     assert content["metrics"]["probe/finetune_test_accuracy"] is not None
     assert content["metrics"] != resident.result["metrics"]

@@ -396,7 +396,7 @@ def test_target_and_context_encoder_are_told_apart_by_the_probe(tmp_path: Path) 
     assert spreads[0][-1] != spreads[1][-1]
     accuracies = [run.result["probe"]["trained"]["logistic"]["validation_accuracy_by_c"] for run in runs]
     assert accuracies[0] != accuracies[1]
-    file, _ = probe_again(runs[0].folder, ["probe.encoder=context"], None)
+    file, _ = probe_again(runs[0].folder, ["probe.encoder=context"], None, score_test=True)
     assert json.loads(file.read_text())["probe"]["trained"] == runs[1].result["probe"]["trained"]
     assert "other_encoder" not in runs[0].result["probe"]
 
@@ -408,7 +408,7 @@ def test_a_result_holds_both_encoders_where_both_are_asked_for(
     overrides = ["optimizer.learning_rate=1e-2", f"probe.encoder={chosen}", "probe.both_encoders=true"]
     run = start_run(load_tiny(tmp_path, *overrides), tmp_path, ["both"])
     rows, other = run.result["probe"], {"target": "context", "context": "target"}[chosen]
-    file, _ = probe_again(run.folder, [f"probe.encoder={other}", "probe.both_encoders=false"], None)
+    file, _ = probe_again(run.folder, [f"probe.encoder={other}", "probe.both_encoders=false"], None, score_test=True)
     assert rows["other_encoder"] == json.loads(file.read_text())["probe"]["trained"]
     assert rows["other_encoder"] != rows["trained"]
     accuracy = run.result["metrics"]["other_encoder/validation_accuracy"]

@@ -150,7 +150,8 @@ def test_a_streaming_run_never_holds_all_images(
 def test_a_run_is_probed_again_in_either_residency(streamed: RunOutcome, tmp_path: Path) -> None:
     shutil.copytree(streamed.folder.path, tmp_path / "copy")
     folder = RunFolder.open(tmp_path / "copy")
-    found = [probe_again(folder, [f"data.residency={name}"], None)[1] for name in ("resident", "streaming")]
+    residencies = ("resident", "streaming")
+    found = [probe_again(folder, [f"data.residency={name}"], None, score_test=True)[1] for name in residencies]
     assert found[0]["probe"] == found[1]["probe"]
     expected = streamed.result["metrics"]
     assert found[0]["metrics"] == {name: expected[name] for name in found[0]["metrics"]}

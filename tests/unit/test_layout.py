@@ -25,7 +25,7 @@ LAYERS = [
     {"config"},
     {"build"},
     {"arithmetic"},
-    {"inspection", "evaluation", "mask_picture", "catalogue", "data_record"},
+    {"inspection", "evaluation", "mask_picture", "catalogue", "data_record", "looks"},
     {"run", "reprobe", "summary", "interop"},
     {"resume", "attention_picture"},
     {"reports"},

@@ -43,6 +43,9 @@ def whole_step(
     return step if capture else WholeStep(step.batches, step.step, step.sums)
 
 
-def captured(step: WholeStep, *, required: bool = False) -> tuple[CapturedStep, Recorder]:
-    recorder = Recorder()
+def captured(
+    step: WholeStep, *, required: bool = False, recorder: Recorder | None = None
+) -> tuple[CapturedStep, Recorder]:
+    """The same step, captured by a stand-in for CUDA graphs."""
+    recorder = recorder or Recorder()
     return CapturedStep(step.batches, step.step, step.sums, recorder, required), recorder

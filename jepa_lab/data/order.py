@@ -142,6 +142,7 @@ class BatchOrder:
         self._batch = 0
         self._epoch_state = self.generator.get_state()
         order = torch.randperm(self.num_images, generator=self.generator)
-        if self.device.type == "cuda":
+        cuda = self.device.type == "cuda"
+        if cuda:
             order = order.pin_memory()  # or the copy would wait for the device
-        self._order = order.to(self.device, non_blocking=True)  # [n]
+        self._order = order.to(self.device, non_blocking=cuda)  # [n]; MPS would read memory that is no longer held

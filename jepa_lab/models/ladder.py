@@ -99,7 +99,7 @@ def _largest(masks: Masks) -> tuple[int, int, int]:
 
 
 def _rounded(size: float) -> int:
-    return math.ceil(size / _ROWS) * _ROWS
+    return max(1, math.ceil(size / _ROWS)) * _ROWS  # a level may have had no target at all in the sample
 
 
 def _flat(sizes: Sequence[PackedSizes]) -> list[int]:

@@ -19,7 +19,7 @@ from jepa_lab.data.order import Batch
 from jepa_lab.errors import DeviceError, Key
 from jepa_lab.training.checkpoint import optimizer_tensors
 from jepa_lab.training.mask_source import DrawnAhead, DrawnMasks
-from jepa_lab.training.optimizer import allow_capture
+from jepa_lab.training.optimizer import capturable
 from jepa_lab.training.step_watch import objections_to_capture
 from jepa_lab.training.whole_step import StepOutcome, WholeStep
 
@@ -75,8 +75,11 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
-        # Other threads may go on copying images meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        # A capture takes the stream of the current device. Other threads may go on copying images meanwhile.
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+        ):
             result = work()
         self._pool = graph.pool()
         return result, graph.replay
@@ -137,7 +140,7 @@ class CapturedStep(WholeStep):
             return False
         with self._undone():
             self.capturer.warm_up(masks.draw_ahead)
-        with self._undone():
+        with self._undone(), _capture_errors():
             _, replay = self.capturer.capture(masks.draw_ahead, [masks.generator])
         masks.replace_drawing(replay)
         return True
@@ -150,8 +153,7 @@ class CapturedStep(WholeStep):
 
         with self._undone():
             self.capturer.warm_up(work)
-        allow_capture(self.step.optimizer)
-        with self._undone():
+        with self._undone(), capturable(self.step.optimizer), _capture_errors():
             graph = _Graph(*self.capturer.capture(work, self.batches.generators()))
         logger.info("the whole step is captured as one graph%s", "" if not self._graphs else " for one more shape")
         return graph
@@ -206,3 +208,24 @@ class CapturedStep(WholeStep):
             "sums": self.sums.state(),
         }
         return {f"{part}/{name}": each.detach() for part, held in parts.items() for name, each in held.items()}
+
+
+@contextmanager
+def _capture_errors() -> Iterator[None]:
+    """Tell what CUDA refuses to capture, although the step has run before, from a bug in jepa-lab.
+
+    Raises:
+        DeviceError: instead of CUDA's error, whose traceback goes to the log. The run cannot go on without the graph:
+            a capture that failed leaves generators in the middle of it.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        logger.critical("capturing the step failed", exc_info=error)
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise DeviceError(
+            f"the step cannot be captured as a graph ({first}); the traceback is in the log. Use training.capture=off",
+            keys=[Key("capture", "training")],
+        ) from error

@@ -154,12 +154,13 @@ class Moment:
     """A moment in the work of a device that the host can wait for; on a CPU work is done when the call returns."""
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._event = torch.cuda.Event() if device.type == "cuda" else None
 
     def set(self) -> None:
         """What was asked of the device so far."""
         if self._event is not None:
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(self._device))  # it need not be the current device
 
     def wait(self) -> None:
         """Until that is done."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +63,16 @@ def gated_step(optimizer: torch.optim.Optimizer, refuse: Tensor, shrinkage: Tens
     optimizer.step()
 
 
-def allow_capture(optimizer: torch.optim.Optimizer) -> None:
-    """Tell the optimizer that its next step is captured as a graph, which it refuses otherwise."""
+@contextmanager
+def capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within, the optimizer's steps are captured as a graph, which it refuses otherwise; elsewhere it would warn."""
+    _mark_capturable(optimizer, True)
+    try:
+        yield
+    finally:
+        _mark_capturable(optimizer, False)
+
+
+def _mark_capturable(optimizer: torch.optim.Optimizer, can: bool) -> None:
     for group in optimizer.param_groups:
-        group["capturable"] = True
+        group["capturable"] = can

@@ -43,6 +43,7 @@ class StepNumbers:
         decays = [group.weight_decay(schedules, step) for group in self._groups]
         shrinkage = [rate * decay for rate, decay in zip(rates, decays, strict=True)]
         values = [*rates, *shrinkage, 1 - schedules.ema_momentum(step)]
-        # Not pinned: the driver takes a copy before the call returns, so that the memory may be used again.
-        self._values.copy_(torch.tensor(values, dtype=self._values.dtype), non_blocking=True)
+        # Not pinned: CUDA takes a copy before the call returns, so that the memory may be used again; MPS does not.
+        cuda = self._values.device.type == "cuda"
+        self._values.copy_(torch.tensor(values, dtype=self._values.dtype), non_blocking=cuda)
         self.step.fill_(step)

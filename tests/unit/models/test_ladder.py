@@ -82,3 +82,11 @@ def test_the_lowest_rung_that_holds_all_buffers_is_taken() -> None:
     assert [ladder.rung(needed) for needed in ([1, 1, 10], [1, 11, 1], [20, 20, 20], [1, 1, 30])] == [0, 1, 1, 2]
     with pytest.raises(AssertionError, match="holds any masks"):
         ladder.rung([1, 1, 31])
+
+
+def test_a_level_without_a_target_in_the_sample_still_has_buffers() -> None:
+    all_valid = torch.ones(4, 1, 8, dtype=torch.bool)
+    indices = torch.arange(8).expand(4, 1, 8)
+    masks = Masks(Patches(indices, all_valid), Patches(indices, ~all_valid))
+    ladder = build_ladder(lambda generator: masks, lambda own: [own], [slice(None)])
+    assert min(int(rows(sizes).min()) for sizes in ladder.rungs) >= 1

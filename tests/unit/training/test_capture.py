@@ -18,6 +18,7 @@ from jepa_lab.training.capture import CapturedStep, CudaGraphs
 from jepa_lab.training.checkpoint import optimizer_tensors, restore_optimizer
 from jepa_lab.training.whole_step import WholeStep
 from tests.integration.pipelines import load_tiny
+from tests.recorded_graph import Recorder
 from tests.whole_steps import captured, whole_step
 
 CPU = torch.device("cpu")
@@ -198,6 +199,55 @@ def test_without_the_watch_a_graph_would_repeat_a_python_number_for_ever(
     assert take(replayed, range(1, 6)) != plain
 
 
+class Refused(Recorder):
+    """A capture that fails although the step ran before."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__()
+        self.error = error
+
+    def capture(self, work: Callable[[], Any], generators: list[torch.Generator]) -> Any:
+        raise self.error
+
+
+def test_what_only_cuda_refuses_to_capture_is_told_with_the_remedy_and_no_bug_of_ours(tmp_path: Path) -> None:
+    pipeline = load_tiny(tmp_path, "data.image_size=16", "masker=random").pipeline
+    refused = Refused(RuntimeError("\nCUDA error: operation not permitted when stream is capturing\nCompile with"))
+    step, _ = captured(whole_step(pipeline), recorder=refused)
+    with pytest.raises(DeviceError, match=r"\(CUDA error: [a-z ]*\); the traceback .*training.capture=off") as caught:
+        take(step, range(1, 2))
+    assert caught.value.exit_code == 2
+
+
+def test_memory_that_runs_out_in_a_capture_stays_an_error_of_memory(tmp_path: Path) -> None:
+    pipeline = load_tiny(tmp_path, "data.image_size=16", "masker=random").pipeline
+    step, _ = captured(whole_step(pipeline), recorder=Refused(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(torch.OutOfMemoryError):
+        take(step, range(1, 2))
+
+
+def test_the_optimizer_is_told_of_captures_alone(tmp_path: Path) -> None:
+    """It refuses a capture that it was not told of, and warns of steps that are none."""
+    pipeline = load_tiny(tmp_path, "data.image_size=16", "masker=multi_block", "context_batching=prefix").pipeline
+    whole, told = whole_step(pipeline), dict[str, list[bool]](warm_up=[], capture=[])
+
+    class Watching(Recorder):
+        def warm_up(self, work: Callable[[], object]) -> None:
+            told["warm_up"] += [group["capturable"] for group in whole.step.optimizer.param_groups]
+            super().warm_up(work)
+
+        def capture(self, work: Callable[[], Any], generators: list[torch.Generator]) -> Any:
+            if self.warm_ups > 1:  # the first was that of drawing masks
+                told["capture"] += [group["capturable"] for group in whole.step.optimizer.param_groups]
+            return super().capture(work, generators)
+
+    step, recorder = captured(whole, recorder=Watching())
+    take(step, range(1, 8))
+    assert recorder.captures > 1
+    assert not any(told["warm_up"])
+    assert all(told["capture"])
+
+
 def test_masks_that_must_be_looked_at_while_they_are_drawn_are_an_objection(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -233,7 +283,7 @@ def test_the_body_of_a_compiled_step_is_watched_as_it_is_written(
 def test_on_a_gpu_a_captured_step_agrees_with_an_uncaptured_one(
     tmp_path: Path, overrides: tuple[str, ...], compiled: bool
 ) -> None:
-    device = torch.device("cuda")
+    device = torch.device("cuda", torch.cuda.device_count() - 1)  # not the current one, where there are several
     pipeline = load_tiny(tmp_path, "data.image_size=16", *overrides).pipeline
     plain = whole_step(pipeline, "bf16", compiled=compiled, device=device)
     replayed = whole_step(pipeline, "bf16", compiled=compiled, device=device, capture=True)

@@ -20,7 +20,7 @@ from jepa_lab.reports.content import (
 )
 from jepa_lab.reports.detection import POWER, detectable_effect
 from jepa_lab.reports.numbers import Scale
-from jepa_lab.reports.statistics import ALPHA, MAX_EXACT_FLIPS, ArmSummary
+from jepa_lab.reports.statistics import ALPHA, CONFIDENCE, MAX_EXACT_FLIPS, ArmSummary, equivalence_margin
 
 _MOST_NAMES = 12
 
@@ -31,6 +31,7 @@ def footnotes_of(content: ReportInput, summaries: Sequence[ArmSummary], scale: S
         *_fates(content),
         *_intervals(content, summaries),
         *_tests(summaries),
+        *_equivalence(summaries, scale),
         *_power(summaries, scale),
         *_measures(content),
     )
@@ -176,6 +177,27 @@ def _tests(summaries: Sequence[ArmSummary]) -> list[str]:
         )
         notes.append(f"Exact two-sided sign-flip p, not adjusted, by arm: {exact}. It cannot be lower than {floors}.")
     return notes
+
+
+def _equivalence(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
+    """Finding no difference is not finding that there is none: how large it may still be."""
+    margins = {
+        each.arm: equivalence_margin(each.comparison.difference)
+        for each in summaries
+        if each.comparison and each.holm_p > ALPHA and not math.isnan(each.comparison.difference.low)
+    }
+    if not margins:
+        return []
+    unit = f" {scale.difference_unit}" if scale.difference_unit else ""
+    named = [f"{arm} within {scale.value(margin)}{unit}" for arm, margin in list(margins.items())[:_MOST_NAMES]]
+    others = list(margins.values())[_MOST_NAMES:]
+    if others:
+        named.append(f"{_counted(len(others), 'more arm')} within {scale.value(max(others))}{unit}")
+    return [
+        f"No difference found (p above {ALPHA}), which does not mean that there is none. What is ruled out is a "
+        f"difference from the baseline beyond these margins: {', '.join(named)} (two one-sided t tests at "
+        f"{(1 - CONFIDENCE) / 2:.1%} each, the level of the {CONFIDENCE:.0%} interval, per comparison)."
+    ]
 
 
 def _power(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:

@@ -90,6 +90,19 @@ def paired_comparison(arm: Mapping[int, float], baseline: Mapping[int, float]) -
     return Comparison(mean_interval(differences), sd, paired_t_p(differences), flips, floor)
 
 
+def equivalence_margin(interval: Interval) -> float:
+    """The smallest margin within which a difference lies by two one-sided t tests at the interval's level.
+
+    The tests "below +margin" and "above -margin" both reject at 2.5% for every margin beyond the farther end of a 95%
+    interval: what the interval leaves out is ruled out.
+
+    Returns:
+        NaN where there is no interval.
+    Source: Schuirmann 1987, A comparison of the two one-sided tests procedure and the power approach.
+    """
+    return max(abs(interval.low), abs(interval.high))
+
+
 def has_spread(values: Sequence[float]) -> bool:
     """Whether there are two numbers or more that differ by more than their rounding errors."""
     if len(values) < 2:

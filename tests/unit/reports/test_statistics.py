@@ -12,6 +12,7 @@ from scipy import stats
 from jepa_lab.reports.detection import detectable_effect, detection_power, minimum_detectable_effect
 from jepa_lab.reports.multiplicity import holm, p_of_being_best
 from jepa_lab.reports.statistics import (
+    equivalence_margin,
     mean_interval,
     paired_comparison,
     paired_t_p,
@@ -60,6 +61,32 @@ def test_the_comparison_is_paired_by_seed_and_uses_the_seeds_that_both_have() ->
     assert found.p == pytest.approx(expected.pvalue, abs=1e-12)
     interval = expected.confidence_interval(0.95)
     assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high), abs=1e-12)
+
+
+def test_the_equivalence_margin_is_where_two_one_sided_t_tests_just_reject_at_the_level_of_the_interval() -> None:
+    differences = [0.4, -0.3, 0.9, 0.2, 0.5]
+    margin = equivalence_margin(mean_interval(differences))
+
+    def p(margin: float) -> float:
+        below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+        above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+        return max(float(below), float(above))
+
+    assert p(margin) == pytest.approx(0.025, abs=1e-9)
+    assert p(margin * 1.01) < 0.025 < p(margin * 0.99)
+    assert equivalence_margin(mean_interval([-each for each in differences])) == pytest.approx(margin)
+    assert math.isnan(equivalence_margin(mean_interval([0.5])))
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("truth", [0.0, 0.3, 2.0])
+def test_the_difference_that_is_ruled_out_is_the_true_one_in_at_most_2_5_percent_of_tables(
+    seeds: int, truth: float
+) -> None:
+    random, tables, wrong = np.random.default_rng(30 + seeds), 2000, 0
+    for differences in random.normal(truth, 0.4, (tables, seeds)):
+        wrong += equivalence_margin(mean_interval(differences)) < truth
+    assert wrong / tables <= 0.025 + 2 * math.sqrt(0.025 * 0.975 / tables)
 
 
 def test_differences_without_spread_give_no_interval_and_no_p_unless_they_are_zero() -> None:

@@ -246,6 +246,35 @@ def test_a_seed_that_is_still_to_come_or_was_retried_with_success_is_not_lost() 
     assert "survival" not in footnotes(retried)
 
 
+def test_beside_no_difference_found_stands_what_difference_is_ruled_out() -> None:
+    content = make_content(("base", "better", "same"), effects=(0.0, 0.05, 0.0))
+    base, same = (content.trials[content.trials["arm"] == arm][METRIC].to_numpy() for arm in ("base", "same"))
+    low, high = stats.ttest_rel(same, base).confidence_interval(0.95)
+    note = next(each for each in table_of(content).footnotes if each.startswith("No difference found"))
+    assert f"beyond these margins: same within {100 * max(-low, high):.2f} points (two one-sided t tests" in note
+    assert "at 2.5% each, the level of the 95% interval" in note
+    assert "better" not in note
+
+
+def test_nothing_is_ruled_out_where_there_is_no_interval_or_a_difference_was_found() -> None:
+    assert "No difference found" not in footnotes(make_content(num_seeds=1))
+    assert "No difference found" not in footnotes(make_content(("base", "better"), effects=(0.0, 0.05)))
+    equal = make_content()
+    assert "No difference found" not in footnotes(
+        dataclasses.replace(equal, trials=equal.trials.assign(**{METRIC: 0.5}))
+    )
+
+
+def test_of_many_arms_without_a_difference_all_are_covered_by_a_margin() -> None:
+    arms = ("base", *(f"arm {number}" for number in range(30)))
+    table = table_of(make_content(arms, effects=(0.0,) * 31))
+    note = next(each for each in table.footnotes if each.startswith("No difference found"))
+    ends = [
+        abs(end) for row in table.rows[15:] for end in (row.comparison.difference.low, row.comparison.difference.high)
+    ]
+    assert f"18 more arms within {100 * max(ends):.2f} points" in note
+
+
 def test_a_difference_without_spread_is_pointed_out() -> None:
     content = make_content()
     values = content.trials["arm"].map({"base": 0.5, "wide": 0.75, "random masks": 0.5})

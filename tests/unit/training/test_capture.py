@@ -327,7 +327,7 @@ class FakeCuda:
         self.asked.append("end")
 
 
-def test_a_capture_registers_generators_first_and_shares_the_memory_of_the_one_before(
+def test_a_capture_registers_generators_first_is_of_its_device_and_shares_the_memory_of_the_one_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake = FakeCuda()
@@ -335,8 +335,8 @@ def test_a_capture_registers_generators_first_and_shares_the_memory_of_the_one_b
     graphs = CudaGraphs(CPU)
     for _ in range(2):
         graphs.capture(lambda: fake.asked.append("work"), [torch.Generator()])
-    once = ["CUDAGraph", "register_generator_state generator"]
-    within = ["begin", "work", "end"]
+    once = ["CUDAGraph", "register_generator_state generator", "device", "begin"]
+    within = ["begin", "work", "end", "end"]
     assert fake.asked == [
         *(*once, "graph in pool None, errors thread_local", *within),
         *(*once, "graph in pool of graph 1, errors thread_local", *within),

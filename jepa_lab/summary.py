@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
         if others:
             console.print()
             print_text_table(_others_table(rows, others), (), console)
+    _print_choices(rows, titles, console)
     notes: dict[str, list[str]] = {}
     for key, outcomes in rows.items():
         for name, outcome in outcomes.items():
@@ -101,6 +102,19 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
                 notes.setdefault(note if name == method else f"{name}: {note}", []).append(_ROWS[key])
     for note, where in notes.items():
         print_wrapped(f"note on {', '.join(where)}: {note}", console)
+
+
+def _print_choices(rows: Mapping[str, Any], names: Iterable[str], console: Console) -> None:
+    """What the validation split chose for each row, one line per probe."""
+    for name in names:
+        where: dict[str, list[str]] = {}
+        for key, outcomes in rows.items():
+            choice = outcomes.get(name, {}).get("choice")  # an older result has none
+            if choice:
+                where.setdefault(choice, []).append(_ROWS[key])
+        if where:
+            told = "; ".join(f"{choice} ({', '.join(chosen)})" for choice, chosen in where.items())
+            print_wrapped(f"chosen on validation by {name}: {told}", console)
 
 
 def _method_table(rows: Mapping[str, Any], titles: Mapping[str, str], beside: Sequence[str]) -> TextTable:

@@ -53,11 +53,13 @@ class ProbeOutcome:
         scores: the main one first.
         details: more, as JSON values.
         notes: sentences about what a reader should know before trusting the accuracies; usually none.
+        choice: what the validation split chose, in a few words such as "20 neighbours"; empty where it chose nothing.
     """
 
     scores: tuple[Score, ...]
     details: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    choice: str = ""
 
     def metrics(self) -> dict[str, float | None]:
         """Every score as flat numbers."""
@@ -65,13 +67,14 @@ class ProbeOutcome:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {**self.details, "scores": [asdict(score) for score in self.scores], "notes": list(self.notes)}
+        scores = [asdict(score) for score in self.scores]
+        return {**self.details, "scores": scores, "notes": list(self.notes), "choice": self.choice}
 
 
 class Probe(Component[ProbeSplits], ABC):
     """Measures an encoder, or raw pixels by the same code.
 
-    The validation split makes every choice, the test split is scored once. The encoder is left as it was.
+    The validation split makes every choice, the test split is scored once per probe. The encoder is left as it was.
 
     Args:
         params: the probe's own `Params`; `check` gets the images.
@@ -135,6 +138,7 @@ def require_outcome(probe: Probe, outcome: object) -> None:
             value = getattr(score, name)
             share = value is None or (isinstance(value, int | float) and 0 <= value <= 1)
             require(probe, f"run ({name})", share, value, "a number in [0, 1] or None")
+    require(probe, "run (choice)", isinstance(outcome.choice, str), outcome.choice, "a text")
     try:
         json.dumps(outcome.to_dict(), allow_nan=False)
     except (TypeError, ValueError) as error:

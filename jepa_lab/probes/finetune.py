@@ -89,7 +89,8 @@ class Finetune(Probe):
             notes.append(f"the last epoch ({chosen}) is the best one; raise epochs")
         main = Score(accuracies[chosen], scores.test_accuracy, test_interval=scores.test_interval)
         details = {"epoch": chosen, "validation_accuracy_by_epoch": accuracies, **vars(scores)}
-        return ProbeOutcome((main,), details, tuple(notes))
+        choice = f"epoch {chosen}" if self.params.epoch == "best" else ""
+        return ProbeOutcome((main,), details, tuple(notes), choice)
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         accuracy = outcome.scores[0].test_accuracy

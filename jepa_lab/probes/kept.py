@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -32,7 +32,7 @@ from jepa_lab.tracking.records import read_record, record_as, write_record
 logger = logging.getLogger(__name__)
 
 KIND = "raw pixels"
-VERSION = 1
+VERSION = 2
 _PACKAGES = ("numpy", "scikit-learn", "scipy", "torch")
 
 
@@ -48,6 +48,7 @@ class _Record:
     scores: tuple[Score, ...]
     details: dict[str, Any]
     notes: tuple[str, ...]
+    choice: str
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _code() -> str:
 
 
 def _plain(outcome: ProbeOutcome) -> ProbeOutcome:
-    return ProbeOutcome(outcome.scores, json.loads(json.dumps(outcome.details)), outcome.notes)
+    return replace(outcome, details=json.loads(json.dumps(outcome.details)))
 
 
 @contextmanager
@@ -143,14 +144,14 @@ def _read(file: Path, key: Mapping[str, Any]) -> ProbeOutcome | None:
     if record.key != key:
         logger.warning("raw pixels are measured again: %s is about others", file)
         return None
-    return ProbeOutcome(record.scores, record.details, record.notes)
+    return ProbeOutcome(record.scores, record.details, record.notes, record.choice)
 
 
 def _write(file: Path, key: Mapping[str, Any], outcome: ProbeOutcome) -> None:
     scores = [asdict(score) for score in outcome.scores]
-    content = {"key": key, "scores": scores, "details": outcome.details, "notes": outcome.notes}
+    kept = {"scores": scores, "details": outcome.details, "notes": outcome.notes, "choice": outcome.choice}
     try:
-        write_record(file, KIND, VERSION, content)
+        write_record(file, KIND, VERSION, {"key": key, **kept})
     except (RunFolderError, RunStopped) as error:
         _tell_not_kept(error)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -12,13 +14,44 @@ from jepa_lab.errors import Key, Problem
 from jepa_lab.probes.arrays import CPU, double_device
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
+from jepa_lab.probes.neighbors import Neighbours, NeighbourSearch
 from jepa_lab.probes.scores import wilson_interval
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.subject import Subject
+from jepa_lab.randomness import build_generator
 from jepa_lab.registry import ComponentParams
 
-_DISTANCES_AT_ONCE = 1 << 26
-"""Distances that are in memory at a time: half a GiB of them."""
+NEIGHBORS = (10, 20, 100, 200)
+"""What the validation split chooses from; those of Caron et al. 2021."""
+
+_TIE = 1e-9
+"""Votes that differ by less of one image's vote are a tie."""
+
+
+class KnnParams(ComponentParams):
+    """How many neighbours vote, and how."""
+
+    neighbors: int | None = Field(
+        None,
+        ge=1,
+        strict=True,
+        description="Neighbours that vote. Null: the validation split chooses 10, 20, 100 or 200, as far as there are "
+        "so many training images.",
+    )
+    vote: Literal["similarity", "equal", "scikit_learn"] = Field(
+        "similarity",
+        description="A neighbour counts exp(cosine similarity / temperature), or all count the same (equal); a tie is "
+        "drawn. scikit_learn: all count the same, and the lowest label wins a tie, which favours low labels.",
+    )
+    temperature: float = Field(
+        0.07, gt=0, description="How fast a neighbour's vote falls with its distance; used by vote similarity alone."
+    )
+    standardize: bool = Field(
+        False,
+        strict=True,
+        description="Standardise each feature by the images that neighbours are searched among, before similarities "
+        "are computed.",
+    )
 
 
 @dataclass(frozen=True)
@@ -26,34 +59,36 @@ class KnnResult:
     """What the k-NN probe found.
 
     Attributes:
-        validation_accuracy: neighbours from the training split.
+        neighbors: given, or chosen on the validation split, where the smaller of two equally good numbers wins.
+        validation_accuracy: neighbours from the training split. Where it chose the number it flatters by a little.
+        validation_accuracy_by_neighbors: (number, accuracy) of every number that was tried, in increasing order.
         test_accuracy: neighbours from training + validation, the images that the logistic probe's last fit sees too;
             None without a test split.
     """
 
     neighbors: int
     validation_accuracy: float
+    validation_accuracy_by_neighbors: tuple[tuple[int, float], ...]
     test_accuracy: float | None
 
 
 @PROBES.register(
     "knn",
     summary="vote of the nearest training images by cosine similarity, nothing to fit",
-    source="Wu et al. 2018, arXiv:1805.01978, sec. 3.4; every neighbour counts the same here",
+    source="Wu et al. 2018, arXiv:1805.01978, sec. 3.4, with the numbers of neighbours of Caron et al. 2021, "
+    "arXiv:2104.14294, app. F, of which the validation split chooses one here",
 )
 class Knn(Probe):
     """Reads off the features themselves how well they tell classes apart."""
 
-    class Params(ComponentParams):
-        neighbors: int = Field(20, ge=1, strict=True, description="Neighbours that vote.")
-
+    Params = KnnParams
     title = "a vote of the nearest neighbours"
     uses_seed = False
-    params: Params
+    params: KnnParams
 
     @classmethod
-    def check(cls, params: Params, known: ProbeSplits) -> Problem | None:
-        if params.neighbors <= len(known.train):
+    def check(cls, params: KnnParams, known: ProbeSplits) -> Problem | None:
+        if params.neighbors is None or params.neighbors <= len(known.train):
             return None
         return Problem(
             Key("neighbors"),
@@ -62,51 +97,78 @@ class Knn(Probe):
         )
 
     def run(self, subject: Subject) -> ProbeOutcome:
-        splits = subject.features
-        device = double_device(subject.device)
-        result = knn_probe(splits.train, splits.validation, splits.test, self.params.neighbors, device)
+        num_classes = len(subject.splits.class_names)
+        with subject.bounded_features() as splits:
+            arguments = (splits.train, splits.validation, splits.test, self.params, num_classes)
+            result = knn_probe(*arguments, double_device(subject.device))
         interval = None
         if splits.test is not None and result.test_accuracy is not None:
             num_test = len(splits.test[1])
             interval = wilson_interval(round(result.test_accuracy * num_test), num_test)
         score = Score(result.validation_accuracy, result.test_accuracy, test_interval=interval)
-        return ProbeOutcome((score,), asdict(result))
+        choice = f"{result.neighbors} neighbours" if self.params.neighbors is None else ""
+        return ProbeOutcome((score,), asdict(result), choice=choice)
 
 
 def knn_probe(
-    train: Labelled, validation: Labelled, test: Labelled | None, neighbors: int, device: torch.device = CPU
+    train: Labelled,
+    validation: Labelled,
+    test: Labelled | None,
+    params: KnnParams,
+    num_classes: int,
+    device: torch.device = CPU,
 ) -> KnnResult:
     """Classify each image by the vote of its nearest neighbours.
 
     Args:
-        device: that the distances are computed on; it has double precision.
+        device: that the similarities are computed on; it has double precision.
     """
-    assert neighbors <= len(train[1]), "see Knn.check"
+    tried = candidates(params.neighbors, len(train[1]))
+    search = NeighbourSearch((train,), params.standardize, device)
+    accuracies = _accuracies(search, validation, tried, params, num_classes)
+    best = max(range(len(tried)), key=lambda index: (accuracies[index], -index))
     test_accuracy = None
     if test is not None:
-        both = (torch.cat((train[0], validation[0])), torch.cat((train[1], validation[1])))
-        test_accuracy = _accuracy(both, test, neighbors, device)
-    return KnnResult(neighbors, _accuracy(train, validation, neighbors, device), test_accuracy)
+        both = NeighbourSearch((train, validation), params.standardize, device)
+        (test_accuracy,) = _accuracies(both, test, tried[best : best + 1], params, num_classes)
+    by_neighbors = tuple(zip(tried, accuracies, strict=True))
+    return KnnResult(tried[best], accuracies[best], by_neighbors, test_accuracy)
 
 
-def _accuracy(bank: Labelled, queries: Labelled, neighbors: int, device: torch.device) -> float:
-    """Share of the queries whose neighbours' most frequent class, the lowest of several, is theirs."""
-    vectors, labels = _unit_vectors(bank[0].to(device)), bank[1].to(device)
-    num_classes, lengths = int(labels.max()) + 1, vectors.square().sum(dim=1)  # [n]
-    correct, part = 0, max(1, _DISTANCES_AT_ONCE // len(vectors))
-    for features, own in zip(queries[0].split(part), queries[1].split(part), strict=True):
-        # On unit vectors Euclidean distance orders as cosine does, and rounding of their lengths does not disturb it:
-        # features that differ by a thousandth of their size came out 10 points worse by cosines in single precision.
-        # |q - v|^2 = |q|^2 - 2 (q v - |v|^2 / 2), of which |q|^2 is the same for all.
-        nearness = torch.addmm(-lengths / 2, _unit_vectors(features.to(device)), vectors.T)  # [q, n]
-        nearest = labels[nearness.topk(neighbors, dim=1, sorted=False).indices]  # [q, k]
-        votes = torch.zeros(len(features), num_classes, dtype=torch.int64, device=device)
-        votes.scatter_add_(1, nearest, torch.ones_like(nearest))
-        correct += int((votes.argmax(dim=1).cpu() == own).sum())
-    return correct / len(queries[1])
+def candidates(neighbors: int | None, num_train: int) -> tuple[int, ...]:
+    """The numbers of neighbours to choose from: the given one, or `NEIGHBORS`; all images where they are fewer."""
+    if neighbors is not None:
+        assert neighbors <= num_train, "see Knn.check"
+        return (neighbors,)
+    return tuple(number for number in NEIGHBORS if number <= num_train) or (num_train,)
 
 
-def _unit_vectors(features: Tensor) -> Tensor:
-    """Features scaled to length 1, [n, D'] in double precision; zeros stay zeros."""
-    lengths = torch.linalg.vector_norm(features.double(), dim=1, keepdim=True)
-    return features.double() / torch.where(lengths > 0, lengths, 1)
+def _accuracies(
+    search: NeighbourSearch, queries: Labelled, numbers: Sequence[int], params: KnnParams, num_classes: int
+) -> list[float]:
+    """Share of the queries whose label gets most votes, for each number of neighbours."""
+    correct, start = [0] * len(numbers), 0
+    generator = build_generator(0, "ties of labels")
+    for found in search.of(queries[0], numbers[-1]):
+        size = len(found.labels)
+        own = queries[1][start : start + size]
+        start += size
+        lots = torch.rand(size, num_classes, dtype=torch.float64, generator=generator).to(search.device)
+        for index, number in enumerate(numbers):
+            nearest = Neighbours(found.similarities[:, :number], found.labels[:, :number])
+            votes = count_votes(nearest, num_classes, params)  # [q, num_classes]
+            chosen = votes.argmax(dim=1) if params.vote == "scikit_learn" else (votes + _TIE * lots).argmax(dim=1)
+            correct[index] += int((chosen.cpu() == own).sum())
+    return [count / len(queries[1]) for count in correct]
+
+
+def count_votes(nearest: Neighbours, num_classes: int, params: KnnParams) -> Tensor:
+    """The votes for each class, [q, num_classes] in double precision."""
+    if params.vote == "similarity":
+        # Against the nearest, whose vote is 1: at a low temperature all would be 0.
+        behind = nearest.similarities - nearest.similarities.max(dim=1, keepdim=True).values
+        weights = (behind / params.temperature).exp()
+    else:
+        weights = torch.ones_like(nearest.similarities)
+    votes = torch.zeros(len(weights), num_classes, dtype=weights.dtype, device=weights.device)
+    return votes.scatter_add_(1, nearest.labels, weights)

@@ -62,7 +62,8 @@ class Layerwise(Probe):
             "c_by_depth": [result.c for result in results],
         }
         notes = tuple(f"block {best + 1}: {note}" for note in chosen.notes())
-        return ProbeOutcome((main, *each), details, notes)
+        choice = ", ".join(filter(None, (f"block {best + 1}", chosen.choice())))
+        return ProbeOutcome((main, *each), details, notes, choice)
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         draw_depths(outcome.details["validation_accuracy_by_depth"], folder / "layerwise.png")

@@ -90,7 +90,8 @@ class LinearSgd(Probe):
             "validation_accuracy_by_learning_rate": list(zip(self.params.learning_rates, accuracies, strict=True)),
             **vars(scores),
         }
-        return ProbeOutcome((main,), details, self._notes(best))
+        choice = f"learning rate {self.params.learning_rates[best]:g}" if len(accuracies) > 1 else ""
+        return ProbeOutcome((main,), details, self._notes(best), choice)
 
     def _notes(self, best: int) -> tuple[str, ...]:
         rates = self.params.learning_rates

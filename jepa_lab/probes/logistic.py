@@ -68,7 +68,7 @@ class Logistic(Probe):
         arrays = estimator_arrays(subject.device)
         result = logistic_probe(splits.train, splits.validation, splits.test, self.params, names, arrays=arrays)
         score = Score(result.validation_accuracy, result.test_accuracy, test_interval=result.test_interval)
-        return ProbeOutcome((score,), result.to_dict(), tuple(result.notes()))
+        return ProbeOutcome((score,), result.to_dict(), tuple(result.notes()), result.choice())
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         accuracy = outcome.scores[0].test_accuracy

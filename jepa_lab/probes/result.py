@@ -53,6 +53,10 @@ class ProbeResult:
             notes.append(f"no convergence within max_iterations at {', '.join(fits)}; raise it")
         return notes
 
+    def choice(self) -> str:
+        """What the validation split chose, if anything."""
+        return f"C={self.c:g}" if len(self.validation_accuracy_by_c) > 1 else ""
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)

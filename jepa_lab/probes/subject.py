@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +16,12 @@ from torch import Tensor, nn
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import Images
 from jepa_lab.probes.extraction import frozen_autocast
+from jepa_lab.probes.feature_file import stored_features
 from jepa_lab.probes.features import Autocast, Labelled, extract_features, feature_batches, raw_pixel_features
 from jepa_lab.probes.splits import ProbeSplits, labels_of
+
+_BYTES_IN_MEMORY = 1 << 32
+"""Most features that a probe holds in memory if it can also read them from a file."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,26 @@ class Subject:
     def features(self) -> LabelledSplits:
         """Of every image, extracted once, when the first probe asks for them."""
         return self.layer_features(self.num_layers)
+
+    @contextlib.contextmanager
+    def bounded_features(self) -> Iterator[LabelledSplits]:
+        """`features`, or the same mapped from a file in `scratch` where they would not be small in memory."""
+        splits = self.splits
+        parts = [part for part in (splits.train, splits.validation, splits.test) if part is not None]
+        sizes, labels = [len(part) for part in parts], [labels_of(part) for part in parts]
+        if "features" in vars(self) or self._bytes_per_image() * sum(sizes) <= _BYTES_IN_MEMORY:
+            yield self.features  # they are there, or small
+            return
+        batches = itertools.chain.from_iterable(self.feature_batches(part.images) for part in parts)
+        with stored_features(batches, self.scratch) as stored, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and is not written to
+            train, validation, *test = zip(torch.from_numpy(stored).split(sizes), labels, strict=True)
+            yield LabelledSplits(train, validation, test[0] if test else None)
+
+    def _bytes_per_image(self) -> int:
+        """Of its features."""
+        (features,) = self.feature_batches(self.splits.train.images[torch.arange(1)])
+        return features.nbytes
 
     def layer_features(self, num_layers: int) -> LabelledSplits:
         """Features of the last `num_layers` blocks side by side, [n, num_layers * D]; not kept."""

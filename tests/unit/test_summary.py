@@ -101,6 +101,20 @@ def test_a_note_that_holds_for_several_rows_is_told_once() -> None:
     assert "note on this run, control: raw pixels: knn: hm" in text
 
 
+def test_what_validation_chose_is_shown_for_every_row() -> None:
+    def row(choice: str) -> dict[str, Any]:
+        return {"logistic": outcome(0.9, 0.8) | {"choice": ""}, "knn": outcome(0.7, 0.6) | {"choice": choice}}
+
+    rows = {"trained": row("20 neighbours"), "random_encoder": row("10 neighbours"), "raw_pixels": row("20 neighbours")}
+    expected = (
+        "chosen on validation by knn: 20 neighbours (this run, control: raw pixels); "
+        "10 neighbours (control: random encoder)"
+    )
+    text = " ".join(printed(rows, TITLES).split())
+    assert expected in text
+    assert text.count("chosen on") == 1
+
+
 def test_a_folder_whose_name_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = {"rankme_start": 1.0, "rankme_end": 2.0, "images_per_second": 1.0, "training_seconds": 1.0}
     result = {"metrics": metrics, "total_seconds": 1.0, "collapsed": False, "probe": None, "probe_skipped": "none"}

@@ -20,7 +20,7 @@ from jepa_lab.probes import arrays
 from jepa_lab.probes.arrays import NUMPY, EstimatorArrays, double_device, estimator_arrays
 from jepa_lab.probes.base import Probe
 from jepa_lab.probes.features import Labelled
-from jepa_lab.probes.knn import knn_probe
+from jepa_lab.probes.knn import KnnParams, knn_probe
 from jepa_lab.probes.layerwise import Layerwise
 from jepa_lab.probes.logistic import Logistic, LogisticParams, _fit, logistic_probe
 from jepa_lab.probes.low_shot import LowShot
@@ -193,5 +193,6 @@ def test_probes_on_a_gpu_find_what_they_find_on_a_cpu() -> None:
     assert estimator_arrays(GPU) != NUMPY
     assert (on_gpu.c, on_gpu.validation_accuracy_by_c) == (on_cpu.c, on_cpu.validation_accuracy_by_c)
     assert on_gpu.test_accuracy == on_cpu.test_accuracy
-    assert knn_probe(train, validation, test, 20, GPU) == knn_probe(train, validation, test, 20)
+    knn = KnnParams()
+    assert knn_probe(train, validation, test, knn, 10, GPU) == knn_probe(train, validation, test, knn, 10)
     assert online_probe(train, validation, GPU) == online_probe(train, validation)

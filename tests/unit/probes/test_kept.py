@@ -41,7 +41,9 @@ class Measuring:
     def __call__(self) -> ProbeOutcome:
         self.times += 1
         score = Score(1 / 3, self.times / 7, validation_interval=None, test_interval=(0.1, 1 / 7))
-        return ProbeOutcome((score, Score(0.5, None, "k", "l", is_for_a_choice=True)), {"c": (1, 2.5)}, ("a note",))
+        return ProbeOutcome(
+            (score, Score(0.5, None, "k", "l", is_for_a_choice=True)), {"c": (1, 2.5)}, ("a note",), "C=1"
+        )
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_the_second_run_finds_what_the_first_one_measured_to_the_last_bit(measur
     assert measuring.times == 1
     assert first == second
     assert first.scores == Measuring()().scores
-    assert first.notes == ("a note",)
+    assert (first.notes, first.choice) == (("a note",), "C=1")
     assert json.dumps(first.to_dict()) == json.dumps(Measuring()().to_dict())
 
 
@@ -65,9 +67,10 @@ def test_the_second_run_finds_what_the_first_one_measured_to_the_last_bit(measur
         (replace(KEPT, images={**KEPT.images, "split_seed": 1}), "knn", KNN),
         (replace(KEPT, conditions={"device": "NVIDIA H200"}), "knn", KNN),
         (KEPT, "knn", Knn(Knn.Params(neighbors=4))),
+        (KEPT, "knn", Knn(Knn.Params(neighbors=3, vote="equal"))),
         (KEPT, "knn2", KNN),
     ],
-    ids=["images", "splits", "device", "parameters", "probe"],
+    ids=["images", "splits", "device", "parameters", "vote", "probe"],
 )
 def test_nothing_that_an_outcome_depends_on_may_differ(
     measuring: Measuring, kept: KeptOutcomes, name: str, probe: Probe
@@ -112,20 +115,35 @@ def another_digit(file: Path) -> None:
 
 
 def of_other_images(file: Path) -> None:
-    content = {"scores": [], "details": {}, "notes": []}
-    write_record(file, "raw pixels", 1, content | {"key": KEPT.key("knn", Knn(Knn.Params(neighbors=9)))})
+    content = {"scores": [], "details": {}, "notes": [], "choice": ""}
+    write_record(file, "raw pixels", 2, content | {"key": KEPT.key("knn", Knn(Knn.Params(neighbors=9)))})
 
 
 def of_a_newer_version(file: Path) -> None:
-    write_record(file, "raw pixels", 2, {"key": KEPT.key("knn", KNN), "better": True})
+    write_record(file, "raw pixels", 3, {"key": KEPT.key("knn", KNN), "better": True})
 
 
 def without_scores(file: Path) -> None:
-    write_record(file, "raw pixels", 1, {"key": KEPT.key("knn", KNN), "details": {}, "notes": []})
+    write_record(file, "raw pixels", 2, {"key": KEPT.key("knn", KNN), "details": {}, "notes": [], "choice": ""})
+
+
+def of_the_version_before_choices(file: Path) -> None:
+    content = {"key": KEPT.key("knn", KNN), "scores": [], "details": {}, "notes": []}
+    write_record(file, "raw pixels", 1, content)
 
 
 @pytest.mark.parametrize(
-    "damage", [empty, cut, another_digit, of_other_images, of_a_newer_version, without_scores], ids=lambda f: f.__name__
+    "damage",
+    [
+        empty,
+        cut,
+        another_digit,
+        of_other_images,
+        of_a_newer_version,
+        without_scores,
+        of_the_version_before_choices,
+    ],
+    ids=lambda f: f.__name__,
 )
 def test_a_damaged_entry_is_measured_again_and_replaced(
     measuring: Measuring, folder: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]

@@ -5,7 +5,8 @@
 The step is the run's own: batch, augmentation, masks, forward, backward, finite check, AdamW, EMA, on images that
 live on the device. Random images stand in for the data set, which the speed does not depend on. All variants take
 turns, block by block, so that what else the machine does hits them alike. The rate of matrix products is measured in
-the same process, in the precision of the run. The baseline (`benchmarks/baseline.py`) truncates contexts and targets
+the same process, in the precision of the run. Where a device packs tokens without padding, the step is also timed with
+padded ones. The baseline (`benchmarks/baseline.py`) truncates contexts and targets
 to the shortest of a batch, as the released code does, so it computes less per image than `context_batching: pad`.
 """
 
@@ -17,17 +18,19 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baseline import Baseline, BaselineSettings
 from benchmarks.timing import BLOCK, DTYPES, markdown_table, matrix_rate, report, seconds_per_call
-from jepa_lab.arithmetic import useful_flops_per_image
+from jepa_lab.arithmetic import Layout, count_arithmetic, layout_of, useful_flops_per_image
 from jepa_lab.build import build_dataset, build_model, build_whole_step
 from jepa_lab.config.checks import check_pipeline, pipeline_geometry
 from jepa_lab.config.loading import load_pipeline
@@ -37,9 +40,13 @@ from jepa_lab.data.augmentations.minimal import Minimal
 from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.errors import JepaLabError
 from jepa_lab.maskers.multi_block import MultiBlock
+from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.ladder import Ladder
+from jepa_lab.models.packing import pad
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.compiling import missing_for_compiling
 from jepa_lab.training.devices import Compute, resolve_compute
+from jepa_lab.training.mask_source import DrawnAhead, DrawnNow, MaskSource
 
 _BATCHES = 8
 WAYS = {
@@ -58,9 +65,14 @@ class Contestant(Protocol):
 
 
 class OurStep:
-    """The run's own step on random images that live on the device."""
+    """The run's own step on random images that live on the device.
 
-    def __init__(self, pipeline: Pipeline, compute: Compute) -> None:
+    Args:
+        padded: whether tokens are padded although the device can do without.
+    """
+
+    def __init__(self, pipeline: Pipeline, compute: Compute, *, padded: bool = False) -> None:
+        self.pipeline = pipeline
         device, self.batch_size, side = compute.device, pipeline.training.batch_size, pipeline.data.image_size
         channels = num_channels(pipeline)
         shape = (self.batch_size * _BATCHES, channels, side, side)
@@ -70,16 +82,45 @@ class OurStep:
         mean, std = torch.full((channels,), 0.5), torch.full((channels,), 0.25)
         self.whole_step = build_whole_step(pipeline, model, order, mean, std, compute)
         self.number = 0
+        if padded:
+            self.whole_step.batches.masks = pad_all(self.whole_step.batches.masks)
+        self.layout = layout(pipeline, model, compute, padded)
 
     def take(self) -> None:
         """One step."""
         self.number += 1
         self.whole_step(self.whole_step.batches.next_images(), self.number)
 
+    def flops(self) -> float:
+        """Operations of a step on average, padding included, however it is run."""
+        return self.batch_size * count_arithmetic(self.pipeline, self.whole_step.step.model, self.layout).computed
+
 
 def num_channels(pipeline: Pipeline) -> int:
     """C of the pipeline's data set."""
     return build_dataset(pipeline.data, pipeline.data.image_size).num_channels
+
+
+def layout(pipeline: Pipeline, model: IJepa, compute: Compute, padded: bool) -> Layout:
+    """How the tokens of a step lie, to count what it computes."""
+    eager_cpu = compute.device.type == "cpu" and not compute.compile
+    if padded or not (eager_cpu or compute.device.type == "cuda"):
+        return Layout(lambda masks: pad, not eager_cpu, eager_cpu, "padded")
+    training = pipeline.training.model_copy(update={"device": compute.device.type, "compile": "off"})
+    return layout_of(pipeline.model_copy(update={"training": training}), model, total_steps=0)
+
+
+def pad_all(source: MaskSource) -> MaskSource:
+    """The same masks, with tokens for padding too, and with attention to padded sequences."""
+    if isinstance(source, DrawnAhead):
+        return replace(source, ladder=Ladder(source.ladder.rungs[-1:]), has_kernel=False)
+    assert isinstance(source, DrawnNow), "there is no other one"
+    return replace(source, packer=pad)
+
+
+def pads_all(source: MaskSource) -> bool:
+    """Whether tokens are padded anyway."""
+    return isinstance(source, DrawnNow) and source.packer is pad
 
 
 class _Operators(TorchDispatchMode):
@@ -106,7 +147,8 @@ def count_launches(action: Callable[[], object], compute: Compute) -> int:
 
 def count_flops(action: Callable[[], object]) -> int:
     """Operations of the matrix products and attentions of a call, padding included."""
-    with FlopCounterMode(display=False) as counter:
+    # PyTorch does not count the fused attention of a CPU: count the products that it stands for.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         action()
     return counter.get_total_flops()
 
@@ -119,14 +161,14 @@ class Row:
         start_seconds: from nothing to the end of the first step: building, compiling, capturing. What was compiled
             before, by another way to take the step or in an earlier process, is found again.
         times: seconds of one step, a number for each block.
-        flops: computed by one step, padding included; None where they cannot be counted.
+        flops: computed by one step, padding included.
         launches: kernels on a GPU, operators elsewhere. peak_bytes: on a GPU.
     """
 
     name: str
     contestant: Contestant
     start_seconds: float
-    flops: int | None
+    flops: float
     launches: int | None
     peak_bytes: int | None
     times: list[float]
@@ -155,7 +197,7 @@ def start(name: str, build: Callable[[], Contestant], compute: Compute, warmup: 
     for _ in range(warmup):
         contestant.take()
     peak = torch.cuda.max_memory_allocated() - held if on_gpu else None
-    flops = None if opaque else count_flops(contestant.take)
+    flops = contestant.flops() if isinstance(contestant, OurStep) else count_flops(contestant.take)
     launches = count_launches(contestant.take, compute) if on_gpu or not opaque else None
     return Row(name, contestant, start_seconds, flops, launches, peak, [])
 
@@ -194,7 +236,13 @@ def start_all(
         way = replace(compute, **does)
         if way.compile <= compiled and way.capture <= (compute.device.type == "cuda"):
             opaque = way.compile or way.capture
-            rows.append(start(name, lambda: OurStep(pipeline, way), way, warmup, opaque))  # noqa: B023
+            first = start(name, lambda: OurStep(pipeline, way), way, warmup, opaque)  # noqa: B023
+            rows.append(first)
+            first.name = f"{name}, padded"
+            if not pads_all(first.contestant.whole_step.batches.masks):  # type: ignore[attr-defined]
+                first.name = f"{name}, packed"
+                again = partial(OurStep, pipeline, way, padded=True)
+                rows.append(start(f"{name}, padded", again, way, warmup, opaque))
     dtype = None if compute.precision == "fp32" else DTYPES[compute.precision]
     for settings in baselines:
         name = f"baseline, {'fused' if settings.fused else 'materialised'} attention"
@@ -229,7 +277,7 @@ def as_markdown(rows: list[Row], batch_size: int, useful_flops: float, rate: flo
                 f"{batch_size / row.seconds:,.0f}",
                 "" if baseline is None else f"{baseline / row.seconds:.2f}",
                 f"{useful_flops / row.seconds / rate:.1%}",
-                "" if row.flops is None else f"{row.flops / useful_flops:.2f}",
+                f"{row.flops / useful_flops:.2f}",
                 "" if row.launches is None else f"{row.launches:,}",
                 "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:,.0f}",
                 f"{row.start_seconds:.1f}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.flops import Work, computed_flops, transformer_flops, useful_flops
 from jepa_lab.models.ijepa import IJepa
-from jepa_lab.models.packing import PackedSizes, Packing, WithoutPadding, pack_exactly, pack_into, pad
+from jepa_lab.models.packing import PackedSizes, Packer, Packing, WithoutPadding, pack_exactly, pack_into, pad
 from jepa_lab.models.sizes import ModelSize
 from tests.integration.pipelines import load_tiny
 
@@ -28,7 +27,7 @@ def with_room(masks: Masks, num_patches: int, level: int = 0) -> Packing:
     return pack_into(masks, num_patches, sizes, has_kernel=False)
 
 
-WAYS: dict[str, Callable[[Masks, int], Packing]] = {
+WAYS: dict[str, Packer] = {
     "padded": pad,
     "exact": pack_exactly,
     "padded for attention": WithoutPadding(1, 1),

@@ -90,3 +90,11 @@ def test_a_level_without_a_target_in_the_sample_still_has_buffers() -> None:
     masks = Masks(Patches(indices, all_valid), Patches(indices, ~all_valid))
     ladder = build_ladder(lambda generator: masks, lambda own: [own], [slice(None)])
     assert min(int(rows(sizes).min()) for sizes in ladder.rungs) >= 1
+
+
+def test_buffers_are_wanted_for_the_largest_of_the_parts_that_are_computed_one_after_the_other() -> None:
+    valid = torch.arange(8) < torch.tensor([2, 2, 7, 7])[:, None, None]
+    patches = Patches(torch.arange(8).expand(4, 1, 8), valid)
+    masks, parts = Masks(patches, patches), [slice(0, 2), slice(2, 4)]
+    found = [needed_rows(masks, lambda own: [own], order).tolist() for order in (parts, parts[::-1])]
+    assert found == [[14, 28, 14]] * 2

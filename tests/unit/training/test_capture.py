@@ -226,6 +226,24 @@ def test_memory_that_runs_out_in_a_capture_stays_an_error_of_memory(tmp_path: Pa
         take(step, range(1, 2))
 
 
+def test_every_replay_advances_the_generators_that_the_step_draws_from(tmp_path: Path) -> None:
+    overrides = ("masker=random", "encoder.drop_path_rate=0.3", "encoder.size.depth=2")
+    whole, given = whole_step(load_tiny(tmp_path, "data.image_size=16", *overrides).pipeline), []
+
+    class Watching(Recorder):
+        def capture(self, work: Callable[[], Any], generators: list[torch.Generator]) -> Any:
+            given.append(generators)
+            return super().capture(work, generators)
+
+    step, _ = captured(whole, recorder=Watching())
+    take(step, range(1, 2))
+    assert whole.batches.drop_path is not None
+    assert given == [
+        [whole.batches.masks.generator],
+        [whole.batches.augmentation_generator, whole.batches.drop_path.generator],
+    ]
+
+
 def test_the_optimizer_is_told_of_captures_alone(tmp_path: Path) -> None:
     """It refuses a capture that it was not told of, and warns of steps that are none."""
     pipeline = load_tiny(tmp_path, "data.image_size=16", "masker=multi_block", "context_batching=prefix").pipeline

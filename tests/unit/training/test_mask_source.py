@@ -12,16 +12,16 @@ from jepa_lab.build import build_mask_source, build_model
 from jepa_lab.models.packing import PackedSizes
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.mask_source import DrawnAhead, DrawnNow, MaskSource
-from jepa_lab.training.team import Alone
+from jepa_lab.training.team import Alone, Place, Team
 from tests.integration.pipelines import load_tiny
 
 CPU = torch.device("cpu")
 
 
-def source(folder: Path, *overrides: str, ahead: bool) -> MaskSource:
+def source(folder: Path, *overrides: str, ahead: bool, team: Team | None = None) -> MaskSource:
     pipeline = load_tiny(folder, "data.image_size=16", *overrides).pipeline
     compute = Compute(CPU, "fp32", compile=not ahead, capture=ahead)  # both have masks of fixed shapes
-    return build_mask_source(pipeline, build_model(pipeline, 1), compute, Alone())
+    return build_mask_source(pipeline, build_model(pipeline, 1), compute, team or Alone())
 
 
 def copies(masks: MaskSource, count: int) -> list[list[Tensor]]:
@@ -71,3 +71,21 @@ def test_masks_stay_in_the_same_memory_and_fit_the_buffers_that_are_chosen_for_t
         assert len(packing.context.images) == sizes.context
     assert len(places) == 1
     assert len(shapes) > 1
+
+
+class Second(Alone):
+    """The second of two processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Place(rank=1, world_size=2)
+
+
+def test_a_process_among_others_wants_buffers_for_its_own_rows_of_the_masks(tmp_path: Path) -> None:
+    masks = source(tmp_path, "masker=multi_block", "training.batch_size=8", ahead=True, team=Second())
+    assert isinstance(masks, DrawnAhead)
+    drawn = masks.next()
+    assert len(drawn.masks) == 8
+    own = drawn.masks[slice(4, 8)]
+    assert masks.needed(drawn.masks).tolist() == [int(rows) for rows in PackedSizes.of(own)]
+    assert len(drawn.packer(own, 64).context.images) >= int(own.context.counts().sum())

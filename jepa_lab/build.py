@@ -308,7 +308,7 @@ def build_mask_source(pipeline: Pipeline, model: IJepa, compute: Compute, team: 
     On a CPU nothing is padded; where the host must not wait for a device, buffers have fixed sizes.
     """
     sampler, batch_size, device = build_sampler(pipeline), pipeline.training.batch_size, compute.device
-    generator, fixed = build_generator(pipeline.seed, "masks", device), compute.fixed_shapes or compute.draws_ahead
+    generator, fixed = build_generator(pipeline.seed, "masks", device), compute.compile or compute.draws_ahead
 
     def sample(generator: torch.Generator) -> Masks:
         return sampler.sample(batch_size, generator, compiled=fixed)

@@ -34,11 +34,6 @@ class Compute:
     capture: bool = False
 
     @property
-    def fixed_shapes(self) -> bool:
-        """Whether masks must keep their largest shape, whatever is drawn."""
-        return self.compile or self.capture
-
-    @property
     def draws_ahead(self) -> bool:
         """Whether masks are drawn a step ahead, so that the host knows their extent without waiting."""
         return self.capture or self.device.type == "cuda"

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from jepa_lab.data.order import Batch
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.errors import ConfigError
 from tests.unit.data.files import global_generators
@@ -22,6 +23,19 @@ def test_an_epoch_shows_each_image_at_most_once_and_drops_the_incomplete_batch()
     assert all(len(epoch) == len(set(epoch)) == 20 for epoch in epochs)
     assert set().union(*epochs) == set(range(23))  # the dropped images differ from epoch to epoch
     assert len({tuple(epoch) for epoch in epochs}) == 200
+
+
+@pytest.mark.parametrize("sizes", [None, torch.tensor([[3, 4], [5, 6]])])
+def test_a_batch_takes_all_of_another_over_in_the_memory_that_it_has(sizes: torch.Tensor | None) -> None:
+    first = Batch(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.zeros(2), None if sizes is None else 0 * sizes)
+    other = Batch(torch.ones(2, 1, 3, 3, dtype=torch.uint8), torch.ones(2), sizes)
+    copy = first.clone()
+    places = [None if each is None else each.data_ptr() for each in copy]
+    copy.copy_(other)
+    assert [None if each is None else each.data_ptr() for each in copy] == places
+    for mine, its in zip(copy, other, strict=True):
+        assert mine is its is None or torch.equal(mine, its)
+    assert first.images.sum() == 0
 
 
 def test_a_batch_holds_the_images_of_its_indices() -> None:

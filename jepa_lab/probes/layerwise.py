@@ -62,6 +62,9 @@ class Layerwise(Probe):
             "c_by_depth": [result.c for result in results],
         }
         notes = tuple(f"block {best + 1}: {note}" for note in chosen.notes())
+        others = [str(block + 1) for block in range(depth) if block != best and results[block].c_at_edge is not None]
+        if others:
+            notes += (f"C is at an end of the values tried for block {', '.join(others)}, too",)
         choice = ", ".join(filter(None, (f"block {best + 1}", chosen.choice())))
         return ProbeOutcome((main, *each), details, notes, choice)
 

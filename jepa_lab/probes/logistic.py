@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.arrays import NUMPY, EstimatorArrays, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
+from jepa_lab.probes.penalties import DEFAULT_GRID, End, Tried, beyond, edge_of, flat_top_of
 from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.subject import Subject
@@ -34,10 +36,12 @@ _STANDARD_ERRORS = 2.0
 class LogisticParams(ComponentParams):
     """The grid of penalties and the length of a fit."""
 
-    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
+    c_grid: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None,
         min_length=1,
-        description="Inverse penalties C of the logistic regression, increasing; the validation split chooses one.",
+        description="Inverse penalties C of the logistic regression, increasing; the validation split chooses one. "
+        "Null: 0.0001 to 100 in steps of 10, and on from there to at least 1e-8 and at most 1e6 while the best C lies "
+        "at an end.",
     )
     max_iterations: int = Field(
         3000, ge=1, le=1_000_000, strict=True, description="Most L-BFGS iterations of one fit; reaching it is reported."
@@ -45,7 +49,7 @@ class LogisticParams(ComponentParams):
 
     @model_validator(mode="after")
     def _check(self) -> LogisticParams:
-        if any(low >= high for low, high in zip(self.c_grid, self.c_grid[1:], strict=False)):
+        if any(low >= high for low, high in itertools.pairwise(self.c_grid or ())):
             raise broken_rule(Key("c_grid"), f" must be increasing without repetition, got {self.c_grid}")
         return self
 
@@ -90,7 +94,8 @@ def logistic_probe(
 
     Features are standardised by the images that the regression is fitted on. The search goes from strong to weak
     penalties, each fit starting from the one before, and ends early at a C that is clearly worse than the best: weak
-    penalties need most iterations exactly where they overfit. Of equal accuracies the smallest C wins.
+    penalties need most iterations exactly where they overfit. Of equal accuracies the smallest C wins. The default grid
+    goes on beyond its ends, see `jepa_lab.probes.penalties`; there a C has to be better than those tried before it.
     `validation_accuracy` of the result is the one that chose C.
 
     Args:
@@ -109,9 +114,11 @@ def logistic_probe(
             scores = _score_test(last, test, class_names, arrays)
     return ProbeResult(
         c=chosen.c,
-        c_at_edge=_edge(chosen.c, params.c_grid),
+        c_at_edge=edge_of(_tried(fits)),
+        c_grid_is_default=params.c_grid is None,
+        flat_top=flat_top_of(_tried(fits)),
         validation_accuracy=chosen.accuracy,
-        validation_accuracy_by_c=tuple((fit.c, fit.accuracy) for fit in fits),
+        validation_accuracy_by_c=tuple(sorted((fit.c, fit.accuracy) for fit in fits)),
         converged=not unconverged and scores["refit_converged"] is not False,
         unconverged_c=unconverged,
         num_train=len(train[1]),
@@ -141,26 +148,39 @@ class _Fit:
 
 
 def _search(train: Labelled, validation: Labelled, params: LogisticParams, arrays: EstimatorArrays) -> list[_Fit]:
-    """Fit C after C, from strong to weak penalties, until one is clearly worse than the best."""
+    """Fit C after C, from strong to weak penalties, until one is clearly worse than the best; then beyond the grid."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler()
     features, labels = scaler.fit_transform(arrays.of(train[0])), arrays.of(train[1])
     held_out, held_out_labels = scaler.transform(arrays.of(validation[0])), validation[1].numpy()
-    fits: list[_Fit] = []
-    for c in params.c_grid:
-        start = fits[-1].classifier if fits else None
+
+    def fit(c: float, neighbour: _Fit | None) -> _Fit:
+        start = None if neighbour is None else neighbour.classifier
         classifier, converged = _fit(features, labels, c, params.max_iterations, start)
         correct = arrays.to_numpy(classifier.predict(held_out)) == held_out_labels
-        fits.append(_Fit(c, correct, scaler, classifier, converged))
+        return _Fit(c, correct, scaler, classifier, converged)
+
+    fits: list[_Fit] = []
+    for c in params.c_grid or DEFAULT_GRID:
+        fits.append(fit(c, fits[-1] if fits else None))
         if _is_clearly_worse(fits[-1].correct, _best(fits).correct):
             break
+    if params.c_grid is None:
+        for end in get_args(End):
+            outermost = min if end == "low" else max
+            while (further := beyond(end, _tried(fits))) is not None:
+                fits.append(fit(further, outermost(fits, key=lambda each: each.c)))
     return fits
 
 
+def _tried(fits: list[_Fit]) -> list[Tried]:
+    return [Tried(fit.c, fit.accuracy) for fit in fits]
+
+
 def _best(fits: list[_Fit]) -> _Fit:
-    """The highest accuracy; of equal ones the smallest C."""
-    return max(fits, key=lambda fit: (fit.accuracy, -fit.c))
+    """The highest accuracy; of equal ones the first."""
+    return max(fits, key=lambda fit: fit.accuracy)
 
 
 def _is_clearly_worse(correct: np.ndarray, best: np.ndarray) -> bool:
@@ -216,11 +236,3 @@ def _score_test(fit: _Fit, test: Labelled, class_names: tuple[str, ...], arrays:
     """The test fields of a `ProbeResult`: one prediction of the test split."""
     predictions = arrays.to_numpy(fit.classifier.predict(fit.scaler.transform(arrays.of(test[0]), copy=True)))
     return {**vars(score_predictions(test[1].numpy(), predictions, class_names)), "refit_converged": fit.converged}
-
-
-def _edge(c: float, c_grid: tuple[float, ...]) -> Literal["low", "high"] | None:
-    if len(c_grid) == 1:
-        return None  # nothing was chosen
-    if c == c_grid[0]:
-        return "low"
-    return "high" if c == c_grid[-1] else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,8 @@ from jepa_lab.probes.arrays import EstimatorArrays, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.logistic import LogisticParams, logistic_probe
+from jepa_lab.probes.penalties import End
+from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.subject import LabelledSplits, Subject
 from jepa_lab.randomness import build_generator
 from jepa_lab.registry import broken_rule
@@ -50,12 +53,20 @@ class LowShotParams(LogisticParams):
 
 @dataclass(frozen=True)
 class _Draw:
-    """One choice of labels: accuracies of the fit on them alone."""
+    """One choice of labels: accuracies of the fit on them alone; `c_at_edge` and `flat_top` as in `ProbeResult`."""
 
     c: float
+    c_at_edge: End | None
+    flat_top: tuple[float, float] | None
     validation_accuracy: float
     test_accuracy: float | None
     converged: bool
+
+    @classmethod
+    def of(cls, result: ProbeResult) -> _Draw:
+        """What a logistic probe found with these labels."""
+        accuracies = (result.validation_accuracy, result.test_accuracy)
+        return cls(result.c, result.c_at_edge, result.flat_top, *accuracies, result.converged)
 
 
 @PROBES.register(
@@ -84,20 +95,19 @@ class LowShot(Probe):
         splits, names = subject.features, subject.splits.class_names
         smallest = int(splits.train[1].bincount(minlength=len(names)).min())
         arrays = estimator_arrays(subject.device)
-        scores, details, skipped, unconverged = [], {}, [], []
+        scores, found, skipped = [], {}, []
         for shots in self.params.shots:
             possible = shots == "all" or shots <= smallest
             draws = self._draws(shots, splits, names, arrays) if possible else []
             scores.append(_score(shots, draws))
-            details[str(shots)] = [vars(draw) for draw in draws]
+            found[str(shots)] = draws
             skipped += [] if possible else [str(shots)]
-            unconverged += [] if all(draw.converged for draw in draws) else [str(shots)]
         notes = []
         if skipped:
             rule = f"the smallest class has {smallest} training image(s)"
             notes.append(f"{', '.join(skipped)} labels a class were skipped: {rule}")
-        if unconverged:
-            notes.append(f"no convergence within max_iterations at {', '.join(unconverged)} labels a class; raise it")
+        notes += _notes(found, self.params.c_grid is None)
+        details = {shots: [vars(draw) for draw in draws] for shots, draws in found.items()}
         return ProbeOutcome(tuple(scores), {"draws": details}, tuple(notes))
 
     def _draws(
@@ -105,14 +115,32 @@ class LowShot(Probe):
     ) -> list[_Draw]:
         if shots == "all":
             whole = logistic_probe(splits.train, splits.validation, splits.test, self.params, names, arrays=arrays)
-            return [_Draw(whole.c, whole.validation_accuracy, whole.test_accuracy, whole.converged)]
+            return [_Draw.of(whole)]
         found = []
         for number in range(self.params.draws):
             chosen = draw_labels(splits.train[1], int(shots), build_generator(_SEED, f"low shot {shots} {number}"))
             few: Labelled = (splits.train[0][chosen], splits.train[1][chosen])
             result = logistic_probe(few, splits.validation, splits.test, self.params, names, refit=False, arrays=arrays)
-            found.append(_Draw(result.c, result.validation_accuracy, result.test_accuracy, result.converged))
+            found.append(_Draw.of(result))
         return found
+
+
+def _notes(found: Mapping[str, list[_Draw]], c_grid_is_default: bool) -> Iterator[str]:
+    """What happened to some draws, with their numbers of labels."""
+
+    def where(happened: Callable[[_Draw], bool]) -> str:
+        return ", ".join(shots for shots, draws in found.items() if any(map(happened, draws)))
+
+    at_edge, flat = where(lambda draw: draw.c_at_edge is not None), where(lambda draw: draw.flat_top is not None)
+    if at_edge and c_grid_is_default:
+        yield f"C is at an end of what is tried by default at {at_edge} labels a class; a better one may lie beyond it"
+    elif at_edge:
+        yield f"C is at an end of c_grid at {at_edge} labels a class; extend the grid there, or leave it out"
+    if flat:
+        yield f"C is as good as every one from it to an end of those tried at {flat} labels a class"
+    unconverged = where(lambda draw: not draw.converged)
+    if unconverged:
+        yield f"no convergence within max_iterations at {unconverged} labels a class; raise it"
 
 
 def draw_labels(labels: Tensor, shots: int, generator: torch.Generator) -> Tensor:

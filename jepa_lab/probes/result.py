@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
+
+from jepa_lab.probes.penalties import End
 
 
 @dataclass(frozen=True)
@@ -12,8 +14,10 @@ class ProbeResult:
 
     Attributes:
         c: inverse penalty, chosen on the validation split.
-        c_at_edge: "low" or "high" where `c` is the smallest or largest of a grid of several: a better C may lie
-            beyond it.
+        c_at_edge: "low" or "high" where `c` is the smallest or largest of several that were tried: a better C may
+            lie beyond it.
+        c_grid_is_default: whether the grid went on beyond its ends, as far as it may.
+        flat_top: smallest and largest C of those from `c` to an end of what was tried, where all are as good as `c`.
         validation_accuracy: of the fit on the training split with `c`. It is the accuracy that chose `c`, so
             it flatters by a little; the test accuracy does not.
         validation_accuracy_by_c: (C, accuracy) of every C that was tried, in increasing order of C.
@@ -27,7 +31,9 @@ class ProbeResult:
     """
 
     c: float
-    c_at_edge: Literal["low", "high"] | None
+    c_at_edge: End | None
+    c_grid_is_default: bool
+    flat_top: tuple[float, float] | None
     validation_accuracy: float
     validation_accuracy_by_c: tuple[tuple[float, float], ...]
     test_accuracy: float | None
@@ -46,7 +52,17 @@ class ProbeResult:
         notes = []
         if self.c_at_edge is not None:
             where = {"low": "smallest", "high": "largest"}[self.c_at_edge]
-            notes.append(f"C={self.c:g} is the {where} of c_grid; extend the grid there")
+            if self.c_grid_is_default:
+                notes.append(
+                    f"C={self.c:g} is the {where} that is tried by default, and a better one may lie beyond it"
+                )
+            else:
+                notes.append(f"C={self.c:g} is the {where} of c_grid; extend the grid there, or leave it out")
+        if self.flat_top is not None:
+            low, high = self.flat_top
+            notes.append(
+                f"C={self.c:g} is as good as every C from {low:g} to {high:g} on validation, and the search ended there"
+            )
         if not self.converged:
             fits = [f"C={c:g}" for c in self.unconverged_c]
             fits += [f"the refit with C={self.c:g}"] if self.refit_converged is False else []

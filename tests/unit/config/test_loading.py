@@ -131,6 +131,7 @@ def test_the_smoke_preset_shortens_the_probes_that_it_knows_and_keeps_their_othe
     assert smoke.method.c_grid == (0.1,)
     assert smoke.additional[0] == full.additional[0]
     assert (smoke.additional[1].shots, smoke.additional[1].draws) == ((2, 3), 2)
+    assert smoke.additional[1].c_grid == (0.1,), "a grid of one value has no end to be told about"
     assert (smoke.additional[2].epochs, smoke.additional[2].learning_rate) == (1, 0.5)
     for probe in PROBES:
         entry = write(BASE + f"probe: {{method: {{name: logistic, c_grid: [0.5]}}, additional: [{probe.name}]}}\n")

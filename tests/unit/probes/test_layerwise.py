@@ -82,3 +82,12 @@ def test_of_equally_good_depths_the_first_is_taken() -> None:
     outcome = PROBE.run(make_subject(EveryBlockAlike()))
     assert len(set(outcome.details["validation_accuracy_by_depth"])) == 1
     assert outcome.details["best_depth"] == 1
+
+
+def test_blocks_whose_c_is_at_an_end_of_the_grid_are_named_and_the_default_grid_goes_on_for_each() -> None:
+    at_end = Layerwise(Layerwise.Params(c_grid=(1e-6, 1e-5))).run(make_subject(FakeEncoder()))
+    told = " ".join(at_end.notes)
+    assert "of c_grid; extend the grid there, or leave it out" in told
+    assert "C is at an end of the values tried for block " in told
+    default = Layerwise(Layerwise.Params()).run(make_subject(FakeEncoder()))
+    assert "c_grid" not in " ".join(default.notes)

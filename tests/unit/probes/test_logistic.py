@@ -18,8 +18,9 @@ from sklearn.preprocessing import StandardScaler
 
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.logistic import LogisticParams, _is_clearly_worse, logistic_probe
+from jepa_lab.probes.penalties import DEFAULT_GRID
 from jepa_lab.probes.result import ProbeResult
-from tests.unit.probes.samples import blobs, digit_splits
+from tests.unit.probes.samples import blobs, digit_splits, labelled
 
 DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -50,7 +51,7 @@ def test_probe_agrees_with_tight_cold_fits_by_hand(digits: tuple[Labelled, Label
     train, validation, test = digits
     settings = LogisticParams(c_grid=(1e-3, 1e-2, 1e-1, 1.0))
     result = logistic_probe(train, validation, test, settings, DIGITS)
-    accuracies = {c: accuracy_by_hand(train, validation, c) for c in settings.c_grid}
+    accuracies = {c: accuracy_by_hand(train, validation, c) for c in (1e-3, 1e-2, 1e-1, 1.0)}
     assert dict(result.validation_accuracy_by_c) == pytest.approx(accuracies, abs=1e-12)
     assert result.c == max(accuracies, key=lambda c: accuracies[c])
     assert result.validation_accuracy == pytest.approx(accuracies[result.c])
@@ -146,11 +147,57 @@ def test_a_c_on_the_edge_of_the_grid_is_reported(grid: tuple[float, ...], edge: 
 def test_the_search_ends_where_weaker_penalties_only_overfit_and_finds_the_same_c() -> None:
     settings = LogisticParams()
     result = logistic_probe(*OVERFITTING, None, settings, BLOB_NAMES)
-    accuracies = {c: accuracy_by_hand(*OVERFITTING, c) for c in settings.c_grid}
+    accuracies = {c: accuracy_by_hand(*OVERFITTING, c) for c in DEFAULT_GRID}
     assert [c for c, _ in result.validation_accuracy_by_c] == [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
     assert result.c == max(accuracies, key=lambda c: accuracies[c])
     assert result.c_at_edge is None
     assert result.notes() == []
+
+
+def scaled_away(num_images: int, seed: int) -> Labelled:
+    """Two features that differ by a hundredth of their size, and the class is in the difference: it takes a large C."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(num_images) % 2
+    common = generator.standard_normal(num_images)
+    features = np.stack([common, common + 1e-2 * (labels - 0.5 + 0.2 * generator.standard_normal(num_images))], axis=1)
+    return labelled(features, labels)
+
+
+def test_the_default_grid_goes_on_until_the_best_c_is_inside_and_an_explicit_one_does_not() -> None:
+    train, validation, test = (scaled_away(400, seed) for seed in range(3))
+    old = logistic_probe(train, validation, test, LogisticParams(c_grid=DEFAULT_GRID), ("a", "b"))
+    assert (old.c, old.c_at_edge, old.c_grid_is_default) == (100.0, "high", False)
+    assert old.notes() == ["C=100 is the largest of c_grid; extend the grid there, or leave it out"]
+    new = logistic_probe(train, validation, test, LogisticParams(), ("a", "b"))
+    tried = [c for c, _ in new.validation_accuracy_by_c]
+    assert tried == sorted(tried)
+    assert tried[: len(DEFAULT_GRID)] == list(DEFAULT_GRID)
+    assert new.c > 100
+    assert new.c_at_edge is None
+    assert "is the largest" not in str(new.notes())
+    assert new.validation_accuracy > old.validation_accuracy
+    assert new.test_accuracy is not None
+    assert old.test_accuracy is not None
+    assert new.test_accuracy > old.test_accuracy
+    assert dict(new.validation_accuracy_by_c)[tried[-1]] <= new.validation_accuracy
+
+
+def test_the_same_grid_given_gives_what_the_default_found_where_it_had_not_to_go_on() -> None:
+    default = logistic_probe(*OVERFITTING, None, LogisticParams(), BLOB_NAMES)
+    given = logistic_probe(*OVERFITTING, None, LogisticParams(c_grid=DEFAULT_GRID), BLOB_NAMES)
+    assert replace(default, c_grid_is_default=False) == given
+
+
+def test_a_flat_top_ends_the_search_and_is_stated() -> None:
+    train, validation = blobs(90, 0, spread=0.05), blobs(90, 1, spread=0.05)
+    result = logistic_probe(train, validation, None, LogisticParams(), BLOB_NAMES)
+    assert {accuracy for _, accuracy in result.validation_accuracy_by_c} == {1.0}
+    assert result.c == 1e-4
+    assert result.flat_top == (1e-4, 100.0)
+    assert [c for c, _ in result.validation_accuracy_by_c] == [1e-6, 1e-5, *DEFAULT_GRID]
+    assert result.notes() == [
+        "C=0.0001 is as good as every C from 0.0001 to 100 on validation, and the search ended there"
+    ]
 
 
 def test_equal_accuracies_choose_the_smallest_c() -> None:

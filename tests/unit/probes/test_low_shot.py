@@ -87,8 +87,18 @@ def test_numbers_of_labels_that_a_class_has_not_got_are_skipped_and_said() -> No
     subject = make_subject(None, replace(splits, train=splits.train.subset(few)))
     outcome = low_shot(shots=(1, 4, 5, 100)).run(subject)
     assert [score.validation_accuracy is None for score in outcome.scores] == [False, False, True, True]
-    assert outcome.notes == ("5, 100 labels a class were skipped: the smallest class has 4 training image(s)",)
+    assert outcome.notes[0] == "5, 100 labels a class were skipped: the smallest class has 4 training image(s)"
     assert outcome.metrics()["5_test_accuracy"] is None
+
+
+def test_a_c_at_an_end_of_a_given_grid_is_noted_and_the_default_grid_goes_on_in_every_draw() -> None:
+    given = low_shot(shots=(5, 20), c_grid=(1e-6, 1e-5)).run(SUBJECT)
+    assert "C is at an end of c_grid at 5, 20 labels a class; extend the grid there, or leave it out" in given.notes
+    default = LowShot(LowShot.Params(shots=(20,), draws=3)).run(SUBJECT)
+    assert all(draw["c_at_edge"] is None for draw in default.details["draws"]["20"])
+    assert "c_grid" not in str(default.notes)
+    alone = low_shot(shots=(5,), c_grid=(0.1,)).run(SUBJECT)
+    assert alone.notes == ()
 
 
 def test_more_draws_change_no_earlier_draw_and_runs_of_other_seeds_draw_the_same_labels() -> None:

@@ -165,8 +165,8 @@ def test_check_counts_the_operations_of_a_device_that_is_not_here(
 
     here, there = row("training.device=cpu"), row("training.device=cuda")
     assert "on cpu: tokens not padded, unread ones dropped" in here
-    assert "on cuda: tokens " in there
-    assert float(here.split()[0]) < float(there.split()[0])
+    assert "on cuda: buffers of " in there
+    assert all(0.5 < float(each.split()[0]) < 1.15 for each in (here, there))
     message = refused("check", file, "training.device=mps", "training.capture=on")
     assert "training.capture=on captures CUDA graphs" in message
 

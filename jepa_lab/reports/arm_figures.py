@@ -61,9 +61,14 @@ def _means_figure(table: Table, arms: Sequence[Row], controls: Sequence[Row], th
     # Beside the names, the titles of panels below each other have little room.
     width = 44 if theme.columns == 2 else 32
     left.set_title(label(f"{table.content.metric}{_unit(table.scale.unit)}", width))
-    right.set_title(label(f"difference from the baseline{_unit(table.scale.difference_unit)}", width))
+    right.set_title(label(f"{_difference_words(table)} from the baseline{_unit(table.scale.difference_unit)}", width))
     legend_below(figure, handles, [handle.get_label() for handle in handles])
     return figure
+
+
+def _difference_words(table: Table) -> str:
+    """The validation images of a search chose its winner."""
+    return "difference" if table.content.search is None else "optimistic difference"
 
 
 def _unit(unit: str) -> str:
@@ -135,7 +140,7 @@ def _means_alt(table: Table, rows: Sequence[Row]) -> str:
     for row in rows:
         part = f"{row.name} {table.scale.interval(row.mean)}{unit}" if row.values else f"{row.name} has no result"
         if row.comparison is not None and row.comparison.difference.n:
-            part += f", difference {table.scale.signed_interval(row.comparison.difference)}"
+            part += f", {_difference_words(table)} {table.scale.signed_interval(row.comparison.difference)}"
         parts.append(part)
     return f"{table.content.metric} by arm with 95% intervals: {'; '.join(parts)}."
 

@@ -16,7 +16,14 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.registry import did_you_mean
 from jepa_lab.reports import numbers
 from jepa_lab.reports.components import ABSENT, merged_components
-from jepa_lab.reports.content import CURVE_COLUMNS, HAS_RESULT, UNFINISHED, ReportInput, cleaned, is_test_metric
+from jepa_lab.reports.content import (
+    CURVE_COLUMNS,
+    HAS_RESULT,
+    UNFINISHED,
+    ReportInput,
+    cleaned,
+    is_test_metric,
+)
 from jepa_lab.reports.table import WHAT, Row, Table, build_table
 from jepa_lab.tables.cells import Cell, Column, TextTable
 
@@ -113,7 +120,14 @@ def compare(runs: pd.DataFrame, question: Question, source: str) -> ComparedRuns
         metric=question.metric,
         higher_is_better=question.higher_is_better,
         seeds=tuple(sorted(map(int, trials["seed"].unique()))),
-        notes=(why, *notes, *_unfinished_notes(runs), *_inside_notes(runs, question, keys), *_metric_notes(question)),
+        notes=(
+            why,
+            *notes,
+            *_unfinished_notes(runs),
+            *_winner_notes(runs, question),
+            *_inside_notes(runs, question, keys),
+            *_metric_notes(question),
+        ),
         trials=trials,
         curves=pd.DataFrame(columns=list(CURVE_COLUMNS)),
     )
@@ -297,6 +311,18 @@ def _unfinished_notes(runs: pd.DataFrame) -> list[str]:
     """The runs that go on; the table's own footnotes name those that failed or were killed."""
     unfinished = runs[runs["status"].isin(UNFINISHED)]
     return [f"Not used, because they are not over: {_at_most(unfinished['name'])}."] if len(unfinished) else []
+
+
+def _winner_notes(runs: pd.DataFrame, question: Question) -> list[str]:
+    """The winner of a search met the validation images before: they chose it."""
+    is_winner = (_tags(runs, "role") == "final") & (_tags(runs, "is_baseline") != "true")
+    winners = list(dict.fromkeys(runs.loc[is_winner, "group"]))
+    if not winners or is_test_metric(question.metric):
+        return []
+    return [
+        f"Won a search, which chose by these validation images: {_at_most(winners)}. The difference and p by "
+        f"{question.metric} are optimistic here; the report of the search compares its winner on the test split."
+    ]
 
 
 def _at_most(names: Iterable[object]) -> str:

@@ -145,6 +145,14 @@ def test_split_metric_of(metric: str) -> str:
     return "probe/test_accuracy"
 
 
+def deciding_metric(content: ReportInput) -> str:
+    """The metric that p and bold go by: the table's own, and in a search the one on the test split.
+
+    The validation images chose the winner of a search: fresh seeds do not undo the luck that it had with them.
+    """
+    return content.metric if content.search is None else test_split_metric_of(content.metric)
+
+
 def control_metric_of(metric: str, control: str) -> str | None:
     """The metric's name for a control such as `random_encoder`; None where controls do not have it."""
     family, slash, name = metric.partition("/")

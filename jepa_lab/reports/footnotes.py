@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -25,16 +26,58 @@ from jepa_lab.reports.statistics import ALPHA, CONFIDENCE, MAX_EXACT_FLIPS, ArmS
 _MOST_NAMES = 12
 
 
-def footnotes_of(content: ReportInput, summaries: Sequence[ArmSummary], scale: Scale) -> tuple[str, ...]:
-    """All footnotes of a table, as plain sentences."""
+@dataclass(frozen=True)
+class Decision:
+    """What p, bold and everything said about differences go by.
+
+    Attributes:
+        metric: the deciding one.
+        arms: all, the baseline first, summarised by it.
+        scale: how its numbers are written.
+    """
+
+    metric: str
+    arms: Sequence[ArmSummary]
+    scale: Scale
+
+
+def footnotes_of(content: ReportInput, summaries: Sequence[ArmSummary], decision: Decision) -> tuple[str, ...]:
+    """All footnotes of a table, as plain sentences.
+
+    Args:
+        summaries: of all arms, by the metric of the table.
+    """
     return (
         *_fates(content),
+        *_of_the_search(content, decision),
         *_intervals(content, summaries),
-        *_tests(summaries),
-        *_equivalence(summaries, scale),
-        *_power(summaries, scale),
+        *_tests(decision),
+        *_equivalence(decision.arms, decision.scale),
+        *_power(decision.arms, decision.scale),
         *_measures(content),
     )
+
+
+def _of_the_search(content: ReportInput, decision: Decision) -> list[str]:
+    """Where the winner of a search is compared, and why not where it was chosen."""
+    if content.search is None:
+        return []
+    notes = [
+        f"The optimistic difference, by {content.metric}, is no evidence and has no p: the winner was chosen on the "
+        "same validation images, and fresh seeds do not undo the luck that it had with them. The values of the search "
+        "itself are optimistic as well."
+    ]
+    if any(each.mean.n for each in decision.arms):
+        notes.append(
+            f"The winner is compared with the baseline on the test split, by {decision.metric}: the test difference, "
+            "its p and the bold. The test split is scored for these two alone, once for each of their fresh seeds."
+        )
+    else:
+        notes.append(
+            f"No trial here has a {decision.metric} (no test split, probe.score_test=false, or winner and baseline are "
+            "not trained again yet): there is no p, and nothing is bold."
+        )
+    return notes
 
 
 def _fates(content: ReportInput) -> list[str]:
@@ -148,7 +191,8 @@ def _without_spread(arms: Sequence[str]) -> list[str]:
     ]
 
 
-def _tests(summaries: Sequence[ArmSummary]) -> list[str]:
+def _tests(decision: Decision) -> list[str]:
+    summaries = decision.arms
     pairs_of = {
         each.arm: each.comparison for each in summaries if each.comparison and each.comparison.difference.n >= 2
     }
@@ -156,18 +200,20 @@ def _tests(summaries: Sequence[ArmSummary]) -> list[str]:
     notes = _without_spread([arm for arm, each in pairs_of.items() if math.isnan(each.difference.low)])
     if any(each.is_best_or_tied for each in summaries):
         notes.append(
-            "Bold: the best arm by the metric, and every arm that may be as good. An arm is not bold where another one "
-            f"is better in a one-sided paired t test, with a p of at most {ALPHA} after correction for all pairs of "
-            f"the {len(summaries)} planned arms (comparison with the best: Bonferroni over the others, Holm over the "
-            "arms). An arm that is truly the best, alone or with others, loses its bold in at most 5% of tables; where "
-            "a pair has no p, nothing is told apart. Controls and arms with fewer than two seeds are never bold."
+            f"Bold: the best arm by {decision.metric}, and every arm that may be as good. An arm is not bold where "
+            f"another one is better in a one-sided paired t test, with a p of at most {ALPHA} after correction for all "
+            f"pairs of the {len(summaries)} planned arms (comparison with the best: Bonferroni over the others, Holm "
+            "over the arms). An arm that is truly the best, alone or with others, loses its bold in at most 5% of "
+            "tables; where a pair has no p, nothing is told apart. Controls and arms with fewer than two seeds are "
+            "never bold."
         )
     if not compared:
         return notes
     planned = len(summaries) - 1
     rest = f"; the {planned - len(compared)} without a p count as well" if planned > len(compared) else ""
     notes.append(
-        f"p: two-sided paired t test against the baseline, adjusted by Holm over {_counted(planned, 'arm')}{rest}."
+        f"p: two-sided paired t test against the baseline by {decision.metric}, adjusted by Holm over "
+        f"{_counted(planned, 'arm')}{rest}."
     )
     pairs = {each.difference.n for each in compared.values()}
     floors = ", ".join(f"{min(1.0, 2.0 ** (1 - n)):.3g} with {n} seeds" for n in sorted(pairs) if n <= MAX_EXACT_FLIPS)
@@ -234,7 +280,7 @@ def _measures(content: ReportInput) -> list[str]:
             f"The metric {content.metric} is of the test split: choosing by it makes every number here optimistic. "
             "Choose by the validation split."
         )
-    elif test_split_metric_of(content.metric) in content.trials:
+    elif content.search is None and test_split_metric_of(content.metric) in content.trials:
         notes.append("Test accuracy stands beside the table's metric: order, bold and p never use it.")
     if any(control_metric_of(content.metric, each) in content.trials for each in ("random_encoder", "raw_pixels")):
         notes.append(
@@ -244,9 +290,4 @@ def _measures(content: ReportInput) -> list[str]:
         "Numbers are those of the encoder after the last epoch; the best epoch by the online probe is not used. "
         "Parameters are those of encoder and predictor; parameters, training time and RankMe are means over the seeds."
     )
-    if content.search is not None:
-        notes.append(
-            "The winner was chosen on other trials than these: the values of the search itself are optimistic. The "
-            "test split is scored for the winner and the baseline alone."
-        )
     return notes

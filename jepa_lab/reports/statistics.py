@@ -159,11 +159,13 @@ def _signed_sums(values: np.ndarray) -> np.ndarray:
 
 
 def values_by_seed(trials: pd.DataFrame, arm: str, metric: str) -> dict[int, float]:
-    """The arm's values of a metric by seed; trials without one are left out.
+    """The arm's values of a metric by seed; trials without one are left out, all of them where no trial has it.
 
     Args:
         trials: columns `arm`, `seed` and the metrics, one line a trial.
     """
+    if metric not in trials:
+        return {}
     chosen = trials[trials["arm"] == arm].dropna(subset=[metric])
     return {int(seed): float(value) for seed, value in zip(chosen["seed"], chosen[metric], strict=True)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +15,11 @@ from jepa_lab.reports.content import (
     ReportInput,
     baseline_label,
     control_metric_of,
+    deciding_metric,
     measured_trials,
     test_split_metric_of,
 )
-from jepa_lab.reports.footnotes import footnotes_of
+from jepa_lab.reports.footnotes import Decision, footnotes_of
 from jepa_lab.reports.numbers import Scale, scale_for
 from jepa_lab.reports.statistics import (
     ArmSummary,
@@ -45,9 +46,10 @@ class Row:
 
     Attributes:
         values: the metric by seed.
-        comparison: with the baseline, paired by seed; None for the baseline.
-        holm_p: NaN for the baseline, for controls, and where fewer than two seeds are paired.
-        test: of the test split; never used for order, bold or p.
+        comparison: with the baseline by the metric, paired by seed; None for the baseline.
+        holm_p: by the deciding metric; NaN for the baseline, for controls, and where fewer than two seeds are paired.
+        test: of the test split. test_comparison: with the baseline on it, for a search; None elsewhere, where the
+            test split decides nothing.
         parameters: encoder and predictor. seconds: of the training. rankme: at the end. Means over the seeds.
         bold: the best, or not told apart from it; never a control.
     """
@@ -61,6 +63,7 @@ class Row:
     comparison: Comparison | None
     holm_p: float
     test: Interval
+    test_comparison: Comparison | None
     parameters: float
     seconds: float
     rankme: float
@@ -90,35 +93,54 @@ class Table:
     def _columns(self) -> tuple[Column, ...]:
         metric = self.content.metric
         of_mean, of_test = (f"{each.unit} [95% interval]".strip() for each in (self.scale, self.test_scale))
+        difference = f"{self.scale.difference_unit} [95% interval]".strip()
+        of_metric = Column(metric, of_mean, group=RESULTS)
+        test = Column(test_split_metric_of(metric), of_test, group=RESULTS)
+        p = Column("p", "(Holm)", group=RESULTS)
+        results: tuple[Column, ...]
+        if self.content.search is None:
+            results = (of_metric, Column("difference", difference, group=RESULTS), p, test)
+        else:
+            on_test = f"{self.test_scale.difference_unit} [95% interval]".strip()
+            results = (
+                of_metric,
+                Column("optimistic difference", difference, group=RESULTS),
+                test,
+                Column("test difference", on_test, group=RESULTS),
+                p,
+            )
         return (
             Column("arm", numeric=False),
             Column("differs in", numeric=False, group=WHAT),
             Column("n", group=RESULTS),
-            Column(metric, of_mean, group=RESULTS),
-            Column("difference", f"{self.scale.difference_unit} [95% interval]".strip(), group=RESULTS),
-            Column("p", "(Holm)", group=RESULTS),
-            Column(test_split_metric_of(metric), of_test, group=RESULTS),
+            *results,
             Column("parameters", group=COSTS),
             Column("training time", group=COSTS),
             Column("RankMe", group=COSTS),
         )
 
     def _cells(self, row: Row) -> tuple[Cell, ...]:
-        difference = None if row.comparison is None else row.comparison.difference
+        is_search = self.content.search is not None
+        of_metric = Cell(self.scale.interval(row.mean), row.mean.mean, row.bold and not is_search)
+        test = Cell(self.test_scale.interval(row.test), row.test.mean, row.bold and is_search)
+        difference = _difference_cell(row.comparison, self.scale)
+        p = Cell(numbers.p_value(row.holm_p), row.holm_p)
+        on_test = _difference_cell(row.test_comparison, self.test_scale)
         return (
             Cell(_LABELS[row.role](row.name)),
             Cell(changes_text(row.changed)),
             Cell(f"{len(row.values)}/{row.planned}", len(row.values)),
-            Cell(self.scale.interval(row.mean), row.mean.mean, row.bold),
-            Cell(numbers.MISSING, math.nan)
-            if difference is None
-            else Cell(self.scale.signed_interval(difference), difference.mean),
-            Cell(numbers.p_value(row.holm_p), row.holm_p),
-            Cell(self.test_scale.interval(row.test), row.test.mean),
+            *((of_metric, difference, test, on_test, p) if is_search else (of_metric, difference, p, test)),
             Cell(numbers.count(row.parameters), row.parameters),
             Cell(numbers.duration(row.seconds), row.seconds),
             Cell(numbers.short_number(row.rankme), row.rankme),
         )
+
+
+def _difference_cell(comparison: Comparison | None, scale: Scale) -> Cell:
+    if comparison is None:
+        return Cell(numbers.MISSING, math.nan)
+    return Cell(scale.signed_interval(comparison.difference), comparison.difference.mean)
 
 
 def changes_text(changed: Mapping[str, str]) -> str:
@@ -130,21 +152,32 @@ def build_table(content: ReportInput) -> Table:
     """The table of a cleaned content, with its footnotes."""
     trials = measured_trials(content)
     summaries = summarise_arms(trials, content.arms, content.baseline, content.metric, content.higher_is_better)
-    arms = [_arm_row(content, trials, summary) for summary in summaries]
+    deciding = deciding_metric(content)
+    decided = summaries
+    if deciding != content.metric:  # it is an accuracy, also where the metric is none, such as a loss
+        higher_is_better = content.higher_is_better or not numbers.is_accuracy(content.metric)
+        decided = summarise_arms(trials, content.arms, content.baseline, deciding, higher_is_better)
+    arms = [_arm_row(content, trials, *both) for both in zip(summaries, decided, strict=True)]
     controls = _control_rows(content, trials)
     rows = (*arms[:1], *controls, *arms[1:])
-    scale = scale_for(content.metric, [row.mean for row in rows] + [_difference(row) for row in arms[1:]])
+    scale = scale_for(content.metric, [row.mean for row in rows] + _differences(row.comparison for row in arms))
     test_metric = test_split_metric_of(content.metric)
-    test_scale = scale_for(test_metric, [row.test for row in rows])
-    return Table(content, scale, test_scale, rows, footnotes_of(content, summaries, scale))
+    on_test = _differences(row.test_comparison for row in arms)
+    test_scale = scale_for(test_metric, [row.test for row in rows] + on_test)
+    decision = Decision(deciding, decided, scale if deciding == content.metric else test_scale)
+    return Table(content, scale, test_scale, rows, footnotes_of(content, summaries, decision))
 
 
-def _difference(row: Row) -> Interval:
-    assert row.comparison is not None  # only a baseline has none
-    return row.comparison.difference
+def _differences(comparisons: Iterable[Comparison | None]) -> list[Interval]:
+    return [each.difference for each in comparisons if each is not None]
 
 
-def _arm_row(content: ReportInput, trials: pd.DataFrame, summary: ArmSummary) -> Row:
+def _arm_row(content: ReportInput, trials: pd.DataFrame, summary: ArmSummary, decided: ArmSummary) -> Row:
+    """A line of the table.
+
+    Args:
+        summary: by the metric. decided: by the deciding metric.
+    """
     mine = trials[trials["arm"] == summary.arm]
     is_baseline = summary.arm == content.baseline
     return Row(
@@ -155,12 +188,13 @@ def _arm_row(content: ReportInput, trials: pd.DataFrame, summary: ArmSummary) ->
         values=values_by_seed(trials, summary.arm, content.metric),
         mean=summary.mean,
         comparison=summary.comparison,
-        holm_p=summary.holm_p,
+        holm_p=decided.holm_p,
         test=mean_interval(_numbers(mine, test_split_metric_of(content.metric))),
+        test_comparison=None if content.search is None else decided.comparison,
         parameters=_mean(mine, "encoder_parameters") + _mean(mine, "predictor_parameters"),
         seconds=_mean(mine, "training_seconds"),
         rankme=_mean(mine, "rankme_end"),
-        bold=summary.is_best_or_tied,
+        bold=decided.is_best_or_tied,
     )
 
 
@@ -187,6 +221,7 @@ def _control_rows(content: ReportInput, trials: pd.DataFrame) -> list[Row]:
                 comparison=comparison,
                 holm_p=math.nan,
                 test=of_test,
+                test_comparison=_control_on_test(content, trials, test),
                 parameters=math.nan,
                 seconds=math.nan,
                 rankme=math.nan,
@@ -194,6 +229,14 @@ def _control_rows(content: ReportInput, trials: pd.DataFrame) -> list[Row]:
             )
         )
     return found
+
+
+def _control_on_test(content: ReportInput, trials: pd.DataFrame, test: str) -> Comparison | None:
+    """A control against the baseline on the test split, in a search."""
+    if content.search is None:
+        return None
+    of_baseline = values_by_seed(trials, content.baseline, test_split_metric_of(content.metric))
+    return paired_comparison(values_by_seed(trials, content.baseline, test), of_baseline)
 
 
 def _numbers(trials: pd.DataFrame, column: str) -> list[float]:

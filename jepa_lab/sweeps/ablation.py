@@ -148,7 +148,7 @@ class Ablation(ComponentParams):
         (0, 1, 2, 3, 4),
         json_schema_extra={"minItems": 1},  # a rule of rules.py: pydantic counts only the valid ones
         description="Seeds of every arm, the same for all: arms are paired by seed. In a search the winner and the "
-        "baseline are trained again with them.",
+        "baseline are trained again with as many fresh ones.",
     )
     metric: str = Field(
         "probe/validation_accuracy",

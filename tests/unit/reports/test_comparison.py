@@ -261,6 +261,8 @@ def test_trials_by_which_a_search_chose_stay_apart_and_show_no_test_accuracy() -
     assert math.isnan(found["winner (search)"].test.mean)
     assert found["winner"].test.mean == pytest.approx(0.6)
     assert "optimistic" in notes(compared)
+    assert "Won a search, which chose by these validation images: winner." in notes(compared)
+    assert "are optimistic here; the report of the search compares its winner on the test split" in notes(compared)
     confirmed = run("base", 9, 0.5, lr="2", tag_role="confirm", tag_is_baseline="true", tag_config_digest="2")
     assert ask({**confirmed, "started": -1.0}, *runs[:2], {**runs[2], "started": 9e9}).content.baseline == "base"
 

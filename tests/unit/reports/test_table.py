@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -304,7 +305,87 @@ def test_the_winner_of_a_search_meets_the_baseline_on_its_final_trials_alone() -
     rows = table_of(make_search()).rows
     assert [row.name for row in rows] == ["base", "random encoder", "raw pixels", "winner"]
     assert [len(row.values) for row in rows] == [3, 3, 3, 3]
-    assert "The winner was chosen on other trials" in footnotes(make_search())
+    assert "the winner was chosen on the same validation images" in footnotes(make_search())
+
+
+def search_with_test_numbers(base: list[float], winner: list[float], **changes: Any) -> ReportInput:
+    """A search whose winner and baseline have these numbers on the test split, seeds 0, 1, 2."""
+    content = make_search(**changes)
+    trials = content.trials.copy()
+    for arm, found in (("base", base), ("winner", winner)):
+        trials.loc[(trials["arm"] == arm) & (trials["role"] == "final"), "probe/test_accuracy"] = found
+    return dataclasses.replace(content, trials=trials)
+
+
+def test_the_winner_of_a_search_is_compared_on_the_test_split_and_its_validation_difference_is_called_optimistic() -> (
+    None
+):
+    base, winner = [0.70, 0.72, 0.71], [0.71, 0.74, 0.712]
+    content = search_with_test_numbers(base, winner)
+    table = table_of(content)
+    assert [column.heading for column in table.as_text().columns[3:8]] == [
+        METRIC, "optimistic difference", "probe/test_accuracy", "test difference", "p",
+    ]  # fmt: skip
+    expected = stats.ttest_rel(winner, base)
+    low, high = (100 * end for end in expected.confidence_interval(0.95))
+    line = texts(table)[3]
+    assert line[4].startswith("+2.11 [")  # on validation
+    assert line[6] == f"+1.1 [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+    assert line[7] == f"{expected.pvalue:.2f}"
+    notes = "\n".join(table.footnotes)
+    assert "is no evidence and has no p" in notes
+    assert "paired t test against the baseline by probe/test_accuracy" in notes
+    assert f"winner within {max(abs(low), abs(high)):.1f} points" in notes
+
+
+def test_in_a_search_the_test_split_decides_what_is_bold() -> None:
+    # On validation the winner is better by 2 points with every seed.
+    rows = table_of(search_with_test_numbers([0.8, 0.81, 0.82], [0.7, 0.712, 0.719])).rows
+    assert [row.bold for row in rows] == [True, False, False, False]
+    table = table_of(search_with_test_numbers([0.7, 0.712, 0.719], [0.8, 0.81, 0.82])).as_text()
+    assert [[cell.bold for cell in row].index(True) for row in table.rows if any(cell.bold for cell in row)] == [5]
+    of_loss = search_with_test_numbers([0.7, 0.712, 0.719], [0.8, 0.81, 0.82])
+    of_loss = dataclasses.replace(
+        of_loss,
+        trials=of_loss.trials.rename(columns={METRIC: "validation/loss"}),
+        metric="validation/loss",
+        higher_is_better=False,
+    )
+    assert [row.name for row in table_of(of_loss).rows if row.bold] == ["winner"]
+
+
+@pytest.mark.parametrize("column", ["absent", "empty"])
+def test_a_search_without_a_test_split_has_no_p_and_nothing_bold(column: str) -> None:
+    content = make_search()
+    trials = content.trials.assign(**{"probe/test_accuracy": np.nan})
+    trials = trials.drop(columns="probe/test_accuracy") if column == "absent" else trials
+    table = table_of(dataclasses.replace(content, trials=trials))
+    assert not any(row.bold for row in table.rows)
+    assert texts(table)[3][4].startswith("+2.11 [")
+    assert texts(table)[3][6:8] == ["–", "–"]
+    notes = "\n".join(table.footnotes)
+    assert "No trial here has a probe/test_accuracy" in notes
+    assert "paired t test against the baseline" not in notes
+    assert "detectable" not in notes
+
+
+def test_fresh_seeds_do_not_undo_a_winner_s_luck_with_its_validation_images_and_the_test_split_does() -> None:
+    # 20 points that are equally good; each is right on images of its own. The first seed chooses, as a search does.
+    random, points, images, seeds, searches = np.random.default_rng(7), 20, 300, 5, 150
+    differences: dict[str, list[float]] = {"validation": [], "test": []}
+    for _ in range(searches):
+        right = {
+            split: 1 / (1 + np.exp(-(1 + random.normal(0, 1, images) + random.normal(0, 2, (points, images)))))
+            for split in differences
+        }
+        first = (random.random((points, images)) < right["validation"]).mean(axis=1)
+        winner = int(first[1:].argmax()) + 1  # point 0 is the baseline
+        for split, of_points in right.items():
+            scores = random.random((seeds, 2, images)) < of_points[[winner, 0]]
+            differences[split].append(float((scores.mean(axis=2) @ [1, -1]).mean()))
+    error = np.std(differences["test"]) / math.sqrt(searches)
+    assert np.mean(differences["validation"]) > 0.01
+    assert abs(np.mean(differences["test"])) < 3 * error < 0.01
 
 
 def test_the_points_that_a_search_tried_are_no_part_of_its_table() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,7 +32,7 @@ from jepa_lab.reports.statistics import (
 )
 from jepa_lab.tables.cells import Cell, Column, TextTable
 
-WHAT, RESULTS, COSTS = range(3)
+WHAT, RESULTS, CHOICE, COSTS = range(4)
 """Groups of columns that stay side by side in a narrow terminal."""
 CONTROLS = {"random_encoder": "random encoder", "raw_pixels": "raw pixels"}
 
@@ -103,11 +103,11 @@ class Table:
         else:
             on_test = f"{self.test_scale.difference_unit} [95% interval]".strip()
             results = (
-                of_metric,
-                Column("optimistic difference", difference, group=RESULTS),
                 test,
                 Column("test difference", on_test, group=RESULTS),
                 p,
+                replace(of_metric, group=CHOICE),
+                Column("optimistic difference", difference, group=CHOICE),
             )
         return (
             Column("arm", numeric=False),
@@ -130,7 +130,7 @@ class Table:
             Cell(_LABELS[row.role](row.name)),
             Cell(changes_text(row.changed)),
             Cell(f"{len(row.values)}/{row.planned}", len(row.values)),
-            *((of_metric, difference, test, on_test, p) if is_search else (of_metric, difference, p, test)),
+            *((test, on_test, p, of_metric, difference) if is_search else (of_metric, difference, p, test)),
             Cell(numbers.count(row.parameters), row.parameters),
             Cell(numbers.duration(row.seconds), row.seconds),
             Cell(numbers.short_number(row.rankme), row.rankme),

@@ -324,14 +324,14 @@ def test_the_winner_of_a_search_is_compared_on_the_test_split_and_its_validation
     content = search_with_test_numbers(base, winner)
     table = table_of(content)
     assert [column.heading for column in table.as_text().columns[3:8]] == [
-        METRIC, "optimistic difference", "probe/test_accuracy", "test difference", "p",
+        "probe/test_accuracy", "test difference", "p", METRIC, "optimistic difference",
     ]  # fmt: skip
     expected = stats.ttest_rel(winner, base)
     low, high = (100 * end for end in expected.confidence_interval(0.95))
     line = texts(table)[3]
-    assert line[4].startswith("+2.11 [")  # on validation
-    assert line[6] == f"+1.1 [{low:+.1f}, {high:+.1f}]".replace("-", "−")
-    assert line[7] == f"{expected.pvalue:.2f}"
+    assert line[7].startswith("+2.11 [")  # on validation
+    assert line[4] == f"+1.1 [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+    assert line[5] == f"{expected.pvalue:.2f}"
     notes = "\n".join(table.footnotes)
     assert "is no evidence and has no p" in notes
     assert "paired t test against the baseline by probe/test_accuracy" in notes
@@ -343,7 +343,7 @@ def test_in_a_search_the_test_split_decides_what_is_bold() -> None:
     rows = table_of(search_with_test_numbers([0.8, 0.81, 0.82], [0.7, 0.712, 0.719])).rows
     assert [row.bold for row in rows] == [True, False, False, False]
     table = table_of(search_with_test_numbers([0.7, 0.712, 0.719], [0.8, 0.81, 0.82])).as_text()
-    assert [[cell.bold for cell in row].index(True) for row in table.rows if any(cell.bold for cell in row)] == [5]
+    assert [[cell.bold for cell in row].index(True) for row in table.rows if any(cell.bold for cell in row)] == [3]
     of_loss = search_with_test_numbers([0.7, 0.712, 0.719], [0.8, 0.81, 0.82])
     of_loss = dataclasses.replace(
         of_loss,
@@ -361,8 +361,8 @@ def test_a_search_without_a_test_split_has_no_p_and_nothing_bold(column: str) ->
     trials = trials.drop(columns="probe/test_accuracy") if column == "absent" else trials
     table = table_of(dataclasses.replace(content, trials=trials))
     assert not any(row.bold for row in table.rows)
-    assert texts(table)[3][4].startswith("+2.11 [")
-    assert texts(table)[3][6:8] == ["–", "–"]
+    assert texts(table)[3][7].startswith("+2.11 [")
+    assert texts(table)[3][4:6] == ["–", "–"]
     notes = "\n".join(table.footnotes)
     assert "No trial here has a probe/test_accuracy" in notes
     assert "paired t test against the baseline" not in notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ HAS_RESULT = ("FINISHED", "COLLAPSED")
 """Statuses of trials whose numbers enter the table. A collapsed run that was probed counts: it is what the arm does."""
 UNFINISHED = ("RUNNING", "WAITING")
 CURVE_COLUMNS = ("arm", "seed", "step", "epoch", "name", "value")
+PROBE_NOTE_COLUMNS = ("run_folder", "row", "probe", "note")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class ReportInput:
             swept keys, and one column for each number of a result.
         curves: columns arm, seed, step, epoch, name, value: the metrics of finished trials; may be empty.
         search: for kind "search".
+        probe_notes: columns run_folder, row (`trained` or a control), probe, note: what the probes of finished trials
+            want known; may be empty.
     """
 
     title: str
@@ -64,6 +67,7 @@ class ReportInput:
     trials: pd.DataFrame
     curves: pd.DataFrame
     search: SearchInput | None = None
+    probe_notes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(PROBE_NOTE_COLUMNS)))
 
 
 def cleaned(content: ReportInput) -> ReportInput:

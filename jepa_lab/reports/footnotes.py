@@ -21,6 +21,7 @@ from jepa_lab.reports.content import (
 )
 from jepa_lab.reports.detection import POWER, detectable_effect
 from jepa_lab.reports.numbers import Scale
+from jepa_lab.reports.probe_notes import notes_of_probes
 from jepa_lab.reports.statistics import ALPHA, CONFIDENCE, MAX_EXACT_FLIPS, ArmSummary, equivalence_margin
 
 _MOST_NAMES = 12
@@ -286,8 +287,10 @@ def _measures(content: ReportInput) -> list[str]:
         notes.append(
             "Controls: the same probe on a randomly initialised encoder and on raw pixels, of the baseline's trials."
         )
+    notes += notes_of_probes(content)
     notes.append(
-        "Numbers are those of the encoder after the last epoch; the best epoch by the online probe is not used. "
+        "Numbers are those of the encoder after the last epoch; the best epoch by the online probe is not used. Where "
+        "the test split is scored, it is scored once per probe. "
         "Parameters are those of encoder and predictor; parameters, training time and RankMe are means over the seeds."
     )
     return notes

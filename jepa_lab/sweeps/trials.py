@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from jepa_lab.errors import RunFolderError
+from jepa_lab.reports.content import PROBE_NOTE_COLUMNS
 from jepa_lab.tracking.metrics import metrics_frame
 from jepa_lab.tracking.run_folder import RunFolder
 
@@ -59,13 +60,31 @@ def trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
 
 def _metrics(record: TrialRecord) -> dict[str, float | None]:
     """The numbers of a trial that finished; those of another one mean nothing yet."""
+    return dict(_result(record).get("metrics", {}))
+
+
+def _result(record: TrialRecord) -> dict[str, Any]:
+    """The content of result.json of a trial that finished; nothing for another one."""
     if record.folder is None or record.status not in ("FINISHED", "COLLAPSED"):
         return {}
     try:
         result = record.folder.read_result()
     except RunFolderError:
         return {}
-    return {} if result is None else dict(result["metrics"])
+    return {} if result is None else result
+
+
+def probe_notes_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """What the probes of finished trials want known about their accuracies, one line per note."""
+    lines = [
+        (str(record.folder.path), row, probe, note)
+        for record in records
+        if record.folder is not None
+        for row, outcomes in (_result(record).get("probe") or {}).items()
+        for probe, outcome in outcomes.items()
+        for note in outcome["notes"]
+    ]
+    return pd.DataFrame(lines, columns=list(PROBE_NOTE_COLUMNS))
 
 
 def curves_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:

@@ -102,6 +102,11 @@ def test_every_arm_is_trained_with_every_seed_once_and_reported(finished: tuple[
     description = RunFolder(Path(trials["run_folder"][0])).read_description()
     assert description.tags["arm"] == trials["arm"][0]
     assert "loss" in description.params
+    noted = outcome.report.probe_notes
+    written = [json.loads((Path(folder) / "result.json").read_text())["probe"] for folder in trials["run_folder"]]
+    expected = [len(each["notes"]) for rows in written for probes in rows.values() for each in probes.values()]
+    assert len(noted) == sum(expected)
+    assert set(noted["run_folder"]) <= set(trials["run_folder"])
 
 
 def test_a_trial_is_bitwise_the_run_of_its_pipeline_whatever_its_worker_ran_before(

@@ -44,7 +44,7 @@ from jepa_lab.models.drop_path import DropPath
 from jepa_lab.models.hierarchy import Hierarchy, Pyramid, level_grids
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.ladder import build_ladder, needed_rows
-from jepa_lab.models.packing import pad
+from jepa_lab.models.packing import FixedSizes, pad
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sequences import has_kernel_for_variable_lengths
 from jepa_lab.models.sizes import ModelSize
@@ -67,6 +67,7 @@ from jepa_lab.training.step import TrainingStep, part_slices
 from jepa_lab.training.step_numbers import StepNumbers
 from jepa_lab.training.team import Alone, Team
 from jepa_lab.training.timetable import Timetable
+from jepa_lab.training.varying_sizes import VaryingSizes
 from jepa_lab.training.whole_step import WholeStep
 
 CPU = torch.device("cpu")
@@ -317,13 +318,12 @@ def build_mask_source(pipeline: Pipeline, model: IJepa, compute: Compute, team: 
         return DrawnNow(sample, generator, pad if fixed else model.packer_for(device))
     rows = team.rows(batch_size)
     levels, parts = model.hierarchy.masks, part_slices(batch_size // team.size, pipeline.training.accumulation_steps)
-    return DrawnAhead(
-        sample,
-        generator,
-        lambda masks: needed_rows(masks[rows], levels, parts),
-        build_ladder(lambda own: sample(own)[rows], levels, parts),
-        has_kernel_for_variable_lengths(device, compute.precision, head_dims(pipeline)),
-    )
+    ladder = build_ladder(lambda own: sample(own)[rows], levels, parts)
+    has_kernel = has_kernel_for_variable_lengths(device, compute.precision, head_dims(pipeline))
+    # Where nearly all batches have one size, a compiler does better to take it for a constant.
+    packer = VaryingSizes if compute.compile and ladder.varies else FixedSizes
+    packers = [packer(sizes, has_kernel) for sizes in ladder.rungs]
+    return DrawnAhead(sample, generator, lambda masks: needed_rows(masks[rows], levels, parts), ladder, packers)
 
 
 def head_dims(pipeline: Pipeline) -> list[int]:

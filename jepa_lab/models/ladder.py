@@ -38,6 +38,11 @@ class Ladder:
 
     rungs: tuple[tuple[PackedSizes, ...], ...]
 
+    @property
+    def varies(self) -> bool:
+        """Whether batches of several sizes are common: there are more rungs than a sum that hardly varies needs."""
+        return len(self.rungs) > len(_SPREADS) + 1
+
     def rung(self, needed: Sequence[int]) -> int:
         """The lowest rung whose buffers hold what is needed.
 

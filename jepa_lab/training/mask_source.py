@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.ladder import Ladder
-from jepa_lab.models.packing import FixedSizes, Packer
+from jepa_lab.models.packing import Packer
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ class DrawnAhead(MaskSource):
     Attributes:
         sample: draws masks of a batch, of fixed shapes.
         needed: rows that the buffers of masks need, [n] int64 on the device, see `needed_rows`.
-        has_kernel: whether the device has an attention for variable lengths.
+        packers: for each rung of the ladder, lays tokens out in its buffers.
     """
 
     sample: Callable[[torch.Generator], Masks]
     generator: torch.Generator
     needed: Callable[[Masks], Tensor]
     ladder: Ladder
-    has_kernel: bool
+    packers: Sequence[Packer]
 
     def __post_init__(self) -> None:
         with self._generator_kept():
@@ -114,7 +114,7 @@ class DrawnAhead(MaskSource):
         rung = self.ladder.rung(self._rows.tolist())
         self._now.copy_(self._ahead)
         self._look_ahead()
-        return DrawnMasks(self._now, FixedSizes(self.ladder.rungs[rung], self.has_kernel), rung)
+        return DrawnMasks(self._now, self.packers[rung], rung)
 
     def state(self) -> Tensor:
         return self.generator.get_state() if self._before is None else self._before

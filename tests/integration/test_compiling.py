@@ -23,6 +23,7 @@ from jepa_lab.training import compiling
 from jepa_lab.training.compiling import FEWEST_STEPS, missing_for_compiling
 from tests.integration.pipelines import load_tiny, write_tiny
 from tests.integration.runs import assert_same_run, killed_run, tensor_files
+from tests.whole_steps import whole_step
 
 needs_a_compiler = pytest.mark.skipif(
     missing_for_compiling(torch.device("cpu")) is not None, reason="needs a C++ compiler and Python's header files"
@@ -68,6 +69,26 @@ def test_a_run_compiles_one_graph_at_its_first_step_and_none_later(kind: str, tm
     assert run.result["step"]["compiled"] is True
     assert counters["stats"]["unique_graphs"] == 1, dict(counters["stats"])
     assert not counters["graph_break"]
+
+
+@pytest.mark.usefixtures("traced_alone")
+@pytest.mark.parametrize("has_kernel", [False, True])
+def test_one_graph_serves_all_sizes_of_the_buffers_of_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_kernel: bool
+) -> None:
+    varlen = pytest.importorskip("torch.nn.attention.varlen")
+    monkeypatch.setattr(varlen, "varlen_attn", lambda query, key, value, starts, *rest: query + 0 * starts.sum())
+    monkeypatch.setattr("jepa_lab.build.has_kernel_for_variable_lengths", lambda *given: has_kernel)
+    overrides = ("data.image_size=16", "masker=multi_block", "context_batching=prefix", "training.batch_size=32")
+    step = whole_step(load_tiny(tmp_path, *overrides).pipeline, compiled=True)
+    shapes = set()
+    for number in range(1, 9):
+        batch, drawn = step.batches.next_images(), step.prepared(number)
+        if drawn.shape not in shapes:
+            step.on_device(batch, drawn)
+        shapes.add(drawn.shape)
+    assert len(shapes) > 2
+    assert counters["stats"]["unique_graphs"] == 1, dict(counters["stats"])
 
 
 @pytest.mark.usefixtures("traced_alone")

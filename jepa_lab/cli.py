@@ -305,8 +305,6 @@ def probe(run: Path, overrides: tuple[str, ...], step: int | None, score_test: b
 
     file, result = probe_again(RunFolder.open(find_folder(run, [runs])), overrides, step, score_test=score_test)
     print_probe(result)
-    if result["test_split"] is not None:
-        click.echo(result["test_split"]["in_words"])
     click.echo(f"wrote {file}")
 
 

@@ -77,7 +77,8 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
     """Print the accuracies of the probes and their controls, or why there are none.
 
     Args:
-        result: with `probe` (row -> probe -> outcome) and `probe_titles`, or `probe_skipped` (a sentence).
+        result: with `probe` (row -> probe -> outcome) and `probe_titles`, or `probe_skipped` (a sentence); that of
+            `jepa-lab probe` with `test_split`, the looks at it.
     """
     console = console or Console(highlight=False)
     if result.get("probe") is None:
@@ -102,6 +103,9 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
                 notes.setdefault(note if name == method else f"{name}: {note}", []).append(_ROWS[key])
     for note, where in notes.items():
         print_wrapped(f"note on {', '.join(where)}: {note}", console)
+    looks = result.get("test_split")
+    if looks is not None:
+        print_wrapped(looks["in_words"], console)
 
 
 def _print_choices(rows: Mapping[str, Any], names: Iterable[str], console: Console) -> None:

@@ -110,6 +110,7 @@ def compare(runs: pd.DataFrame, question: Question, source: str) -> ComparedRuns
     else:
         keys, values = (question.by,), _values(runs, (question.by,))
     arms = _ordered(runs, question, baseline)
+    chosen = _chosen_by_a_search(runs)
     trials, notes = _trials(runs, averaged=question.by is not None)
     content = ReportInput(
         title=f"{question.metric} of {source}",
@@ -124,12 +125,13 @@ def compare(runs: pd.DataFrame, question: Question, source: str) -> ComparedRuns
             why,
             *notes,
             *_unfinished_notes(runs),
-            *_winner_notes(runs, question),
+            *_chosen_notes(chosen, question),
             *_inside_notes(runs, question, keys),
             *_metric_notes(question),
         ),
         trials=trials,
         curves=pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        chosen=frozenset(chosen),
     )
     return ComparedRuns(cleaned(content), keys, values)
 
@@ -313,15 +315,19 @@ def _unfinished_notes(runs: pd.DataFrame) -> list[str]:
     return [f"Not used, because they are not over: {_at_most(unfinished['name'])}."] if len(unfinished) else []
 
 
-def _winner_notes(runs: pd.DataFrame, question: Question) -> list[str]:
-    """The winner of a search met the validation images before: they chose it."""
-    is_winner = (_tags(runs, "role") == "final") & (_tags(runs, "is_baseline") != "true")
-    winners = list(dict.fromkeys(runs.loc[is_winner, "group"]))
-    if not winners or is_test_metric(question.metric):
+def _chosen_by_a_search(runs: pd.DataFrame) -> list[str]:
+    """Groups that a search chose, or chose from, by the validation images that score them here."""
+    is_point = (_tags(runs, "is_baseline") != "true") & _tags(runs, "role").isin([*_CHOSEN_FROM, "final"])
+    return list(dict.fromkeys(runs.loc[is_point, "group"]))
+
+
+def _chosen_notes(chosen: Sequence[str], question: Question) -> list[str]:
+    if not chosen:
         return []
     return [
-        f"Won a search, which chose by these validation images: {_at_most(winners)}. The difference and p by "
-        f"{question.metric} are optimistic here; the report of the search compares its winner on the test split."
+        f"Points of a search, which chose by these validation images: {_at_most(chosen)}. Their differences by "
+        f"{question.metric} are optimistic, have no p and are never bold; the report of the search compares its winner "
+        "on the test split."
     ]
 
 

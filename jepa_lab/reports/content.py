@@ -53,6 +53,8 @@ class ReportInput:
         search: for kind "search".
         probe_notes: columns run_folder, row (`trained` or a control), probe, note: what the probes of finished trials
             want known; may be empty.
+        chosen: arms that were chosen by this metric on these images, outside a report of kind "search": their
+            differences are optimistic, so that they get no p and are never bold.
     """
 
     title: str
@@ -68,6 +70,7 @@ class ReportInput:
     curves: pd.DataFrame
     search: SearchInput | None = None
     probe_notes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(PROBE_NOTE_COLUMNS)))
+    chosen: frozenset[str] = frozenset()
 
 
 def cleaned(content: ReportInput) -> ReportInput:

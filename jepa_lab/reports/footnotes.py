@@ -197,7 +197,8 @@ def _tests(decision: Decision) -> list[str]:
     pairs_of = {
         each.arm: each.comparison for each in summaries if each.comparison and each.comparison.difference.n >= 2
     }
-    compared = {arm: each for arm, each in pairs_of.items() if not math.isnan(each.p)}
+    has_p = {each.arm for each in summaries if not math.isnan(each.holm_p)}
+    compared = {arm: each for arm, each in pairs_of.items() if arm in has_p}
     notes = _without_spread([arm for arm, each in pairs_of.items() if math.isnan(each.difference.low)])
     if any(each.is_best_or_tied for each in summaries):
         notes.append(

@@ -189,18 +189,27 @@ class ArmSummary:
 
 
 def summarise_arms(
-    trials: pd.DataFrame, arms: Sequence[str], baseline: str, metric: str, higher_is_better: bool = True
+    trials: pd.DataFrame,
+    arms: Sequence[str],
+    baseline: str,
+    metric: str,
+    higher_is_better: bool = True,
+    unjudged: frozenset[str] = frozenset(),
 ) -> list[ArmSummary]:
     """The lines of an ablation table, in the order of `arms`.
 
     Args:
         trials: columns `arm`, `seed` and `metric`, one line a trial that finished.
         arms: all, the baseline among them.
+        unjudged: arms that get no p, are not bold and take no other arm's bold, though the family counts them. Where
+            the baseline is one of them, nothing has a p.
     """
     values = {arm: values_by_seed(trials, arm, metric) for arm in arms}
+    judged = {arm: {} if arm in unjudged else found for arm, found in values.items()}
     comparisons = {arm: paired_comparison(values[arm], values[baseline]) for arm in arms if arm != baseline}
-    adjusted = holm({arm: comparison.p for arm, comparison in comparisons.items()})
-    bold = _bold_arms(values, baseline, higher_is_better)
+    without_p = set(arms) if baseline in unjudged else unjudged
+    adjusted = holm({arm: math.nan if arm in without_p else each.p for arm, each in comparisons.items()})
+    bold = _bold_arms(judged, baseline, higher_is_better)
     return [
         ArmSummary(
             arm,

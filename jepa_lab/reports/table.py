@@ -151,12 +151,13 @@ def changes_text(changed: Mapping[str, str]) -> str:
 def build_table(content: ReportInput) -> Table:
     """The table of a cleaned content, with its footnotes."""
     trials = measured_trials(content)
-    summaries = summarise_arms(trials, content.arms, content.baseline, content.metric, content.higher_is_better)
+    better = content.higher_is_better
+    summaries = summarise_arms(trials, content.arms, content.baseline, content.metric, better, content.chosen)
     deciding = deciding_metric(content)
     decided = summaries
     if deciding != content.metric:  # it is an accuracy, also where the metric is none, such as a loss
-        higher_is_better = content.higher_is_better or not numbers.is_accuracy(content.metric)
-        decided = summarise_arms(trials, content.arms, content.baseline, deciding, higher_is_better)
+        better = better or not numbers.is_accuracy(content.metric)
+        decided = summarise_arms(trials, content.arms, content.baseline, deciding, better)
     arms = [_arm_row(content, trials, *both) for both in zip(summaries, decided, strict=True)]
     controls = _control_rows(content, trials)
     rows = (*arms[:1], *controls, *arms[1:])

@@ -261,10 +261,29 @@ def test_trials_by_which_a_search_chose_stay_apart_and_show_no_test_accuracy() -
     assert math.isnan(found["winner (search)"].test.mean)
     assert found["winner"].test.mean == pytest.approx(0.6)
     assert "optimistic" in notes(compared)
-    assert "Won a search, which chose by these validation images: winner." in notes(compared)
-    assert "are optimistic here; the report of the search compares its winner on the test split" in notes(compared)
+    assert "Points of a search, which chose by these validation images: winner (search), winner." in notes(compared)
     confirmed = run("base", 9, 0.5, lr="2", tag_role="confirm", tag_is_baseline="true", tag_config_digest="2")
     assert ask({**confirmed, "started": -1.0}, *runs[:2], {**runs[2], "started": 9e9}).content.baseline == "base"
+
+
+def test_the_winner_of_a_search_has_no_p_by_the_images_that_chose_it_and_is_never_bold() -> None:
+    values = {"base": [0.60, 0.61, 0.625], "winner": [0.80, 0.812, 0.82], "other": [0.50, 0.512, 0.52]}
+    tags: dict[str, Any] = {"base": {"tag_is_baseline": "true"}, "winner": {"tag_role": "final"}, "other": {}}
+    runs = [
+        run(arm, 5 + place, value, lr=arm, tag_arm=arm, tag_config_digest=arm, **tags[arm])
+        for arm, found in values.items()
+        for place, value in enumerate(found)
+    ]
+    compared = ask(*runs)
+    found = rows(compared)
+    assert found["winner"].comparison.difference.mean == pytest.approx(0.199, abs=1e-3)
+    assert math.isnan(found["winner"].holm_p)
+    assert found["other"].holm_p < 0.01
+    assert [name for name, row in found.items() if row.bold] == ["base"]
+    assert "have no p and are never bold" in notes(compared)
+    assert "adjusted by Holm over 2 arms; the 1 without a p count as well" in notes(compared)
+    against_winner = rows(ask(*runs, baseline="winner"))
+    assert all(math.isnan(row.holm_p) for row in against_winner.values())
 
 
 def test_unknown_metrics_are_refused_with_the_nearest_name_that_may_be_chosen() -> None:

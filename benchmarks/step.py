@@ -113,7 +113,7 @@ def layout(pipeline: Pipeline, model: IJepa, compute: Compute, padded: bool) -> 
 def pad_all(source: MaskSource) -> MaskSource:
     """The same masks, with tokens for padding too, and with attention to padded sequences."""
     if isinstance(source, DrawnAhead):
-        return replace(source, ladder=Ladder(source.ladder.rungs[-1:]), has_kernel=False)
+        return replace(source, ladder=Ladder(source.ladder.rungs[-1:]), packers=[pad])
     assert isinstance(source, DrawnNow), "there is no other one"
     return replace(source, packer=pad)
 

@@ -19,12 +19,14 @@ class Compaction:
         slots: [S, L] int64, the row of each entry; a row without meaning where the entry is padding.
         valid: [S, L] bool, or None where no entry is padding.
         real: [n] bool, False at rows that hold nothing and only fill the buffer up; None where there are none.
+        fits: scalar bool, whether all entries have found room; None where they have by construction.
     """
 
     entries: Tensor
     slots: Tensor
     valid: Tensor | None
     real: Tensor | None
+    fits: Tensor | None = None
 
     @classmethod
     def padded(cls, valid: Tensor) -> Compaction:
@@ -48,7 +50,7 @@ class Compaction:
 
     @classmethod
     def of_size(cls, valid: Tensor, size: int) -> Compaction:
-        """A buffer of a fixed size, which must hold all; the host does not wait. See `holds`."""
+        """A buffer of a fixed size, which must hold all: `fits` says whether it did. The host does not wait."""
         flat = valid.flatten()
         running = flat.cumsum(0)
         rows = torch.where(flat, running - 1, size).clamp(max=size)  # what is padding falls into a row that is cut off
@@ -56,7 +58,7 @@ class Compaction:
         entries.scatter_(0, rows, torch.arange(len(flat), device=valid.device))
         real = torch.arange(size, device=valid.device) < running[-1]
         slots = rows.masked_fill(~flat, 0).clamp(max=size - 1).view(valid.shape)
-        return cls(entries[:size].masked_fill(~real, 0), slots, valid, real)
+        return cls(entries[:size].masked_fill(~real, 0), slots, valid, real, running[-1] <= size)
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -111,6 +111,9 @@ class IJepa(nn.Module):
             for name, term in more.items():
                 terms[name] = share * term.value
                 loss = loss + term.weight * terms[name]
+        for packing in packings:
+            if packing.fits is not None:  # tokens that were cut off must not be learned from: the step is refused
+                loss = loss.masked_fill(~packing.fits, float("inf"))
         return Prediction(loss, finest.predictions, targets[0], terms)
 
     def packer_for(self, device: torch.device) -> Packer:

@@ -88,6 +88,8 @@ class Packing:
             [B * E * K, ...]; drop_context: the inverse.
         pairs: of the predictor.
         target_rows: of the target encoder, where only target patches are read.
+        fits: scalar bool, whether all tokens have found room in buffers of fixed sizes; None where they have in any
+            case. They have unless the counts that chose the sizes were wrong.
     """
 
     context: PackedPatches
@@ -95,6 +97,7 @@ class Packing:
     drop_context: Rows
     pairs: PackedPairs
     target_rows: TargetRows
+    fits: Tensor | None
 
     def padded(self, context: Tensor, masks: Masks) -> Tensor:
         """Tokens [n, D] of the context views where the masks have them, [B, E, K, D]; without meaning at padding."""
@@ -266,7 +269,9 @@ def _pack(masks: Masks, num_patches: int, compact: _Compact, rows_of: Callable[[
     spread = targets.pad()
     packed = PackedPairs(merge, pairs.of_entries(places)[None], target_patches[None], of_pairs, read, spread)
     target_rows = rows_of(masks.target, num_patches)
-    return Packing(context, contexts.pad(), contexts.drop(), packed, target_rows)
+    room = [each.fits for each in (contexts, pairs, targets) if each.fits is not None]
+    fits = torch.stack(room).all() if room else None
+    return Packing(context, contexts.pad(), contexts.drop(), packed, target_rows, fits)
 
 
 def _pairs(context: Tensor, target: Tensor) -> Tensor:

@@ -123,7 +123,8 @@ def has_kernel_for_variable_lengths(device: torch.device, precision: str, head_d
     """
     if device.type != "cuda" or precision == "fp32" or not kernel_fits(head_dims):
         return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)  # with the tensor cores that it is written for
+    flash = torch.backends.cuda.is_flash_attention_available()
+    return flash and torch.cuda.get_device_capability(device) >= (8, 0)  # the tensor cores that it is written for
 
 
 def kernel_fits(head_dims: Iterable[int]) -> bool:

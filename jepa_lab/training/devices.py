@@ -153,7 +153,7 @@ def memory_errors(settings: TrainingSettings) -> Iterator[None]:
         raise RunOutOfMemory(
             f"out of memory ({first}); checkpoints that were written are kept. Lower training.batch_size "
             f"({settings.batch_size}), raise training.accumulation_steps ({settings.accumulation_steps}), "
-            "set training.activation_checkpointing=true, "
+            "set training.activation_checkpointing=true or training.capture=off (a captured step keeps its memory), "
             "limit data.max_images, or take a smaller encoder"
         ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -177,3 +178,12 @@ def test_attention_and_its_gradient_are_those_of_each_sequence_by_itself(
         assert torch.allclose(mine.grad[rows], its.grad, rtol=0, atol=1e-14)
         others = torch.ones(size, dtype=torch.bool).index_fill(0, rows, False)
         assert not mine.grad[others].any()
+
+
+@pytest.mark.parametrize("short", ["context", "pairs", "targets"])
+def test_a_buffer_that_is_too_small_is_noticed(short: str) -> None:
+    masks, sizes = drawn_masks(), needed(drawn_masks())
+    assert pack_into(masks, NUM_PATCHES, sizes, has_kernel=False).fits
+    less = replace(sizes, **{short: getattr(sizes, short) - 1})
+    assert not pack_into(masks, NUM_PATCHES, less, has_kernel=False).fits
+    assert pack_exactly(masks, NUM_PATCHES).fits is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from jepa_lab.errors import DeviceError
 from jepa_lab.losses.l2 import L2Loss
+from jepa_lab.models.packing import FixedSizes, PackedSizes
 from jepa_lab.training.capture import CapturedStep, CudaGraphs
 from jepa_lab.training.checkpoint import optimizer_tensors, restore_optimizer
 from jepa_lab.training.whole_step import WholeStep
@@ -371,3 +373,15 @@ def test_warming_up_happens_on_a_stream_of_its_own_that_waits_and_is_waited_for(
         *("Stream", "current_stream", "wait_stream", "stream", "begin", "work", "work", "work", "end"),
         *("wait_stream", "synchronize"),
     ]
+
+
+def test_a_step_whose_tokens_were_cut_off_is_refused(tmp_path: Path) -> None:
+    step = whole_step(load_tiny(tmp_path, "data.image_size=16", "masker=multi_block").pipeline)
+    drawn = step.prepared(1)
+    assert step.on_device(step.batches.next_images(), drawn).statistics.refused == 0
+    before = state(step)
+    few = FixedSizes((PackedSizes(64, 64, 64),), has_kernel=False)
+    outcome = step.on_device(step.batches.next_images(), replace(drawn, packer=few))
+    assert outcome.statistics.refused == 1
+    weights = [name for name, _ in step.step.model.named_parameters()]
+    assert all(torch.equal(before[name], state(step)[name]) for name in weights)

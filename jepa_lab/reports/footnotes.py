@@ -262,12 +262,18 @@ def _power(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
     found = detectable_effect(sd, pairs, planned)
     unit = f" {scale.difference_unit}" if scale.difference_unit else ""
     return [
-        f"Minimum detectable effect: {scale.value(found.effect)}{unit}, but anything from {scale.value(found.low)} to "
-        f"{scale.value(found.high)}{unit} fits these data. It is the true difference that is found with a power of "
+        f"Minimum detectable effect: {_size(found.effect, scale)}{unit}, but anything from {_size(found.low, scale)} "
+        f"to {_size(found.high, scale)}{unit} fits these data. It is the true difference that is found with a power of "
         f"{POWER} ({pairs} seeds, Holm over {_counted(planned, 'arm')}) at the median paired standard deviation, "
         f"{scale.value(sd)}{unit}; the range is that of this standard deviation's 95% interval (chi-square), which "
         "a few seeds leave wide. Smaller differences can be real and go unnoticed here."
     ]
+
+
+def _size(effect: float, scale: Scale) -> str:
+    """A difference, of accuracies at most the largest that there can be."""
+    largest = 1.0 if scale.factor == 100 else math.inf
+    return f"more than {scale.value(largest)}" if effect > largest else scale.value(effect)
 
 
 def _measures(content: ReportInput) -> list[str]:

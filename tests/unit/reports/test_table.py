@@ -229,6 +229,16 @@ def test_the_detectable_effect_and_its_range_are_those_of_the_planned_family() -
     assert "Holm over 2 arms" in note
 
 
+def test_no_detectable_difference_of_accuracies_is_larger_than_there_can_be() -> None:
+    content = make_content(("base", "wide"), 2)
+    trials = content.trials.copy()
+    trials.loc[trials["arm"] == "wide", METRIC] = [0.1, 0.9]
+    note = next(
+        each for each in table_of(dataclasses.replace(content, trials=trials)).footnotes if each.startswith("Minimum")
+    )
+    assert re.search(r"to more than 100\.\d+ points fits these data", note)
+
+
 def test_a_difference_over_surviving_seeds_says_that_it_is_conditional_on_survival() -> None:
     content = set_trial(make_content(), "wide", 1, status="FAILED")
     assert "Conditional on survival: the differences of wide (4 of 5 seeds)." in footnotes(content)

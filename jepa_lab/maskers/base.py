@@ -29,14 +29,14 @@ class Masks:
     context: Patches
     target: Patches
 
-    def clone(self) -> Masks:
-        """A copy with memory of its own."""
-        return Masks(self.context.clone(), self.target.clone())
+    def buffer(self) -> Masks:
+        """A copy with memory of its own, for masks of this shape with and without padding."""
+        return Masks(self.context.buffer(), self.target.buffer())
 
     def copy_(self, other: Masks) -> None:
-        """Take over other masks of the same shape, in place."""
-        for mine, its in zip(self.tensors(), other.tensors(), strict=True):
-            mine.copy_(its)
+        """Take over other masks of the same shape, in place; these are a `buffer`."""
+        self.context.copy_(other.context)
+        self.target.copy_(other.target)
 
     def tensors(self) -> list[Tensor]:
         """Indices, and validity where there is padding."""

@@ -44,9 +44,15 @@ class Patches:
         """The same patches on another device."""
         return self._both(lambda tensor: tensor.to(device))
 
-    def clone(self) -> Patches:
-        """A copy with memory of its own."""
-        return self._both(Tensor.clone)
+    def buffer(self) -> Patches:
+        """A copy with memory of its own, for patches of this shape with and without padding."""
+        return Patches(self.indices.clone(), self.validity().clone())
+
+    def copy_(self, other: Patches) -> None:
+        """Take over other patches of the same shape, in place; these are a `buffer`."""
+        assert self.valid is not None, "made by `buffer`"
+        self.indices.copy_(other.indices)
+        self.valid.copy_(other.validity())
 
     def tensors(self) -> list[Tensor]:
         """Indices, and validity where there is padding."""

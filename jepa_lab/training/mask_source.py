@@ -96,7 +96,7 @@ class DrawnAhead(MaskSource):
     def __post_init__(self) -> None:
         with self._generator_kept():
             masks = self.draw()
-        self._now, self._ahead = masks.clone(), masks.clone()
+        self._now, self._ahead = masks.buffer(), masks.buffer()
         self._rows = self.needed(masks).cpu()
         if self.generator.device.type == "cuda":
             self._rows = self._rows.pin_memory()

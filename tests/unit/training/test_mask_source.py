@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from jepa_lab.build import build_mask_source, build_model
+from jepa_lab.maskers.base import Masks
+from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.packing import PackedSizes
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.mask_source import DrawnAhead, DrawnNow, MaskSource
@@ -25,7 +27,7 @@ def source(folder: Path, *overrides: str, ahead: bool, team: Team | None = None)
 
 
 def copies(masks: MaskSource, count: int) -> list[list[Tensor]]:
-    return [masks.next().masks.clone().tensors() for _ in range(count)]
+    return [masks.next().masks.buffer().tensors() for _ in range(count)]
 
 
 def same(first: list[list[Tensor]], second: list[list[Tensor]]) -> bool:
@@ -89,3 +91,18 @@ def test_a_process_among_others_wants_buffers_for_its_own_rows_of_the_masks(tmp_
     own = drawn.masks[slice(4, 8)]
     assert masks.needed(drawn.masks).tolist() == [int(rows) for rows in PackedSizes.of(own)]
     assert len(drawn.packer(own, 64).context.images) >= int(own.context.counts().sum())
+
+
+def test_masks_with_and_without_padding_may_take_turns(tmp_path: Path) -> None:
+    masks = source(tmp_path, "masker=random", ahead=True)
+    assert isinstance(masks, DrawnAhead)
+    draw, calls = masks.sample, []
+
+    def now_and_then(generator: torch.Generator) -> Masks:
+        calls.append(1)
+        drawn = draw(generator)
+        whole = Masks(Patches(drawn.context.indices), Patches(drawn.target.indices))
+        return whole if len(calls) % 2 else drawn
+
+    masks.sample = now_and_then
+    assert {bool(masks.next().masks.context.validity().all()) for _ in range(4)} == {True, False}

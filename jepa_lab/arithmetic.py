@@ -55,7 +55,7 @@ def _on_cuda(pipeline: Pipeline, model: IJepa) -> Layout:
     """Buffers of fixed sizes, and the kernel for variable lengths if this PyTorch has one; the GPU need not be here."""
     training, sampler, levels = pipeline.training, build_sampler(pipeline), model.hierarchy.masks
     parts = part_slices(training.batch_size, training.accumulation_steps)
-    ladder = build_ladder(lambda own: sampler.sample(training.batch_size, own, compiled=True), levels, parts)
+    ladder = build_ladder(lambda own: sampler.sample(training.batch_size, own, fixed_shapes=True), levels, parts)
     has_kernel = training.precision != "fp32" and kernel_fits(head_dims(pipeline))
 
     def packer(masks: Masks) -> Packer:
@@ -96,7 +96,7 @@ def count_arithmetic(pipeline: Pipeline, model: IJepa, layout: Layout) -> Arithm
     useful = computed = 0.0
     batches = sampled_batches(training.batch_size)
     for _ in range(batches):
-        masks = sampler.sample(training.batch_size, generator, compiled=layout.fixed_shapes)
+        masks = sampler.sample(training.batch_size, generator, fixed_shapes=layout.fixed_shapes)
         for start in range(0, training.batch_size, part):
             few = masks[start : start + part]
             useful += useful_flops(model, few)

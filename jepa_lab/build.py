@@ -312,7 +312,7 @@ def build_mask_source(pipeline: Pipeline, model: IJepa, compute: Compute, team: 
     generator, fixed = build_generator(pipeline.seed, "masks", device), compute.compile or compute.draws_ahead
 
     def sample(generator: torch.Generator) -> Masks:
-        return sampler.sample(batch_size, generator, compiled=fixed)
+        return sampler.sample(batch_size, generator, fixed_shapes=fixed)
 
     if not compute.draws_ahead:
         return DrawnNow(sample, generator, pad if fixed else model.packer_for(device))

@@ -19,11 +19,11 @@ class MaskSampler:
     batching: ContextBatching
     joint_targets: bool
 
-    def sample(self, batch_size: int, generator: torch.Generator, *, compiled: bool = False) -> Masks:
+    def sample(self, batch_size: int, generator: torch.Generator, *, fixed_shapes: bool = False) -> Masks:
         """Masks of `batch_size` images on the generator's device.
 
         Args:
-            compiled: whether a compiled model takes them, so that their shapes must not change.
+            fixed_shapes: whether shapes must not change, as for a compiled model or a captured step.
         """
         drawn = self.masker.sample(batch_size, generator)
         if is_first(self.masker, "sample"):
@@ -35,4 +35,4 @@ class MaskSampler:
             masks = union_of_targets(masks, self.masker.grid.num_patches)
         # On a CPU shapes may change from step to step, so padding that no image needs is cut off. Elsewhere that
         # would make the device wait for the host, and a compiled step compile again.
-        return trim(masks) if generator.device.type == "cpu" and not compiled else masks
+        return trim(masks) if generator.device.type == "cpu" and not fixed_shapes else masks

@@ -46,7 +46,7 @@ def outcomes(folder: Path, *overrides: str) -> dict[str, dict[str, Tensor]]:
         yield images.repeat(8, 1, 1, 1).float()[:count] + torch.randn(min(count, 8 * BATCH), 1, SIDE, SIDE)
 
     model.target.fit(some)
-    masks = build_sampler(pipeline).sample(BATCH, generator, compiled=True)
+    masks = build_sampler(pipeline).sample(BATCH, generator, fixed_shapes=True)
     drop_path = build_drop_path(pipeline, CPU)
     factors = None if drop_path is None else drop_path.draw(BATCH).double()
     found = {}

@@ -14,7 +14,7 @@ from tests.integration.pipelines import load_tiny
 def test_a_compiled_model_is_one_graph_before_and_after_the_components_were_looked_at(tmp_path: Path) -> None:
     pipeline = load_tiny(tmp_path).pipeline
     model = build_model(pipeline, num_channels=1)
-    masks = build_sampler(pipeline).sample(4, torch.Generator().manual_seed(0), compiled=True)
+    masks = build_sampler(pipeline).sample(4, torch.Generator().manual_seed(0), fixed_shapes=True)
     images, count = torch.rand(4, 1, 8, 8), model.count_targets(masks)
     torch.compiler.reset()
     counters.clear()

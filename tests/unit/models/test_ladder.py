@@ -30,7 +30,7 @@ def levels_of(pipeline: Pipeline) -> Levels:
 
 
 def draw(pipeline: Pipeline, generator: torch.Generator) -> Masks:
-    return build_sampler(pipeline).sample(pipeline.training.batch_size, generator, compiled=True)
+    return build_sampler(pipeline).sample(pipeline.training.batch_size, generator, fixed_shapes=True)
 
 
 def ladder_of(pipeline: Pipeline, parts: int = 1) -> Ladder:

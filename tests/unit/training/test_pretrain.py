@@ -177,7 +177,7 @@ def test_masks_of_a_compiled_step_keep_their_shape_on_a_cpu_and_others_are_trimm
 
     def shapes(compiled: bool) -> set[tuple[torch.Size, torch.Size]]:
         generator = torch.Generator().manual_seed(0)
-        drawn = [sampler.sample(2, generator, compiled=compiled) for _ in range(30)]
+        drawn = [sampler.sample(2, generator, fixed_shapes=compiled) for _ in range(30)]
         return {(masks.context.shape, masks.target.shape) for masks in drawn}
 
     assert len(shapes(compiled=True)) == 1

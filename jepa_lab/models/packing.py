@@ -2,7 +2,7 @@
 
 A packing is made of the masks of a batch. Three ways to make one give the same loss and the same gradients:
 
-- `WithoutPadding`, `pack_exactly`: no row is padding. The host waits for the counts, which costs nothing on a CPU.
+- `WithoutPadding`: no row is padding. The host waits for the counts, which costs nothing on a CPU.
 - `pack_into`: buffers of fixed sizes, filled up at their ends. The host waits for nothing; whoever calls must know that
   all tokens find room.
 - `pad`: every row of the masks has a token, padding too; shapes depend on the masker alone.
@@ -184,16 +184,6 @@ _FLOPS_WORTH_A_GROUP = 1e6
 Measured on a CPU: with 64 images of at most 15 tokens of 64 features, about nine groups took 0.5 ms a layer more than
 padding; with 32 images of at most 56 tokens of 192, a step without groups took 1.12 times as long.
 """
-
-
-def pack_exactly(masks: Masks, num_patches: int, level: int = 0) -> Packing:
-    """Tokens without padding, sequences of one length always together."""
-
-    def compact(valid: Tensor, buffer: int) -> tuple[Compaction, Sequences]:
-        lengths, order = valid.sum(dim=1).sort(stable=True)
-        return Compaction.exact(valid, order), EqualLengths.sorted(lengths)
-
-    return _pack(masks, num_patches, compact, TargetRows.exact)
 
 
 def _for_attention(compaction: Compaction) -> tuple[Compaction, Sequences]:

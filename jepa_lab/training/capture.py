@@ -100,8 +100,8 @@ class CapturedStep(WholeStep):
 
     def __post_init__(self) -> None:
         self._graphs: dict[int, _Graph] = {}
-        self._buffer: Batch | None = None
-        self._captures = True
+        self._buffer: Batch | None = None  # the images of a captured step, always in the same memory
+        self._captures: bool | None = None  # unknown before the first step
 
     @property
     def captured(self) -> bool:
@@ -109,11 +109,13 @@ class CapturedStep(WholeStep):
 
     def __call__(self, batch: Batch, number: int) -> StepOutcome:
         drawn = self.prepared(number)
-        if self._buffer is None:
+        if self._captures is None:
             self._buffer = batch.clone()
             self._captures = self._begin(drawn)
         if not self._captures:
+            self._buffer = None
             return self.on_device(batch, drawn)
+        assert self._buffer is not None, "made at the first step"
         self._buffer.copy_(batch)
         if drawn.shape not in self._graphs:
             self._graphs[drawn.shape] = self._captured(drawn)
@@ -131,7 +133,7 @@ class CapturedStep(WholeStep):
 
         def rehearse() -> None:
             masks.draw_ahead()
-            self.step_in_place(drawn)
+            self._step_in_place(drawn)
 
         with self._undone(), self.step.uncompiled():
             objections = objections_to_capture(rehearse)
@@ -149,7 +151,7 @@ class CapturedStep(WholeStep):
         """Capture a step; nothing of the run has changed afterwards."""
 
         def work() -> StepOutcome:
-            return self.step_in_place(drawn)
+            return self._step_in_place(drawn)
 
         with self._undone():
             self.capturer.warm_up(work)
@@ -158,7 +160,7 @@ class CapturedStep(WholeStep):
         logger.info("the whole step is captured as one graph%s", "" if not self._graphs else " for one more shape")
         return graph
 
-    def step_in_place(self, drawn: DrawnMasks) -> StepOutcome:
+    def _step_in_place(self, drawn: DrawnMasks) -> StepOutcome:
         """A step on the images of the buffer."""
         assert self._buffer is not None, "made at the first step"
         return self.on_device(self._buffer, drawn)
@@ -215,8 +217,8 @@ def _capture_errors() -> Iterator[None]:
     """Tell what CUDA refuses to capture, although the step has run before, from a bug in jepa-lab.
 
     Raises:
-        DeviceError: instead of CUDA's error, whose traceback goes to the log. The run cannot go on without the graph:
-            a capture that failed leaves generators in the middle of it.
+        DeviceError: instead of CUDA's error, whose traceback goes to the log. The run ends, because a capture that
+            failed leaves generators in the middle of it.
     """
     try:
         yield

@@ -1,6 +1,6 @@
 """A step of every component can be captured: it reads nothing from the device, and the next step repeats it.
 
-Otherwise the host would wait for the device, or a graph of the step would go on with numbers and tensors of the past.
+Otherwise the host would wait for the device, or a graph of the step would repeat numbers and tensors of the past.
 """
 
 from __future__ import annotations

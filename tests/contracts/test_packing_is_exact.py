@@ -12,9 +12,10 @@ from torch import Tensor
 
 from jepa_lab.build import build_drop_path, build_model, build_sampler
 from jepa_lab.maskers.base import Masks
-from jepa_lab.models.packing import PackedSizes, Packer, Packing, WithoutPadding, pack_exactly, pack_into, pad
+from jepa_lab.models.packing import PackedSizes, Packer, Packing, WithoutPadding, pack_into, pad
 from jepa_lab.registry import FAMILIES
 from tests.integration.pipelines import load_tiny
+from tests.packers import pack_exactly
 from tests.unit.models.test_packing import kernel_for_variable_lengths
 
 CPU = torch.device("cpu")

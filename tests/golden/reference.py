@@ -15,7 +15,6 @@ from jepa_lab.losses.smooth_l1 import SmoothL1Loss, SmoothL1Params
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.ijepa import IJepa
-from jepa_lab.models.packing import pack_exactly
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer
@@ -31,6 +30,7 @@ from jepa_lab.training.optimizer import build_optimizer
 from jepa_lab.training.schedules import OptimizerSettings, Schedules
 from jepa_lab.training.step import StepStatistics, TrainingStep
 from jepa_lab.training.step_numbers import StepNumbers
+from tests.packers import pack_exactly
 
 FOLDER = Path(__file__).parent
 RENAMED = {

@@ -15,9 +15,10 @@ from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.flops import Work, computed_flops, transformer_flops, useful_flops
 from jepa_lab.models.ijepa import IJepa
-from jepa_lab.models.packing import PackedSizes, Packer, Packing, WithoutPadding, pack_exactly, pack_into, pad
+from jepa_lab.models.packing import PackedSizes, Packer, Packing, WithoutPadding, pack_into, pad
 from jepa_lab.models.sizes import ModelSize
 from tests.integration.pipelines import load_tiny
+from tests.packers import pack_exactly
 
 BATCH = 6
 

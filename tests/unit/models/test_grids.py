@@ -14,11 +14,11 @@ from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS
 from jepa_lab.maskers.patches import Patches
-from jepa_lab.models.packing import pack_exactly
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.positions.sincos import sincos_2d
 from jepa_lab.training.devices import Compute
 from tests.integration.pipelines import load_tiny
+from tests.packers import pack_exactly
 
 
 @dataclass(frozen=True)

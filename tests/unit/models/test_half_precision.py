@@ -15,7 +15,6 @@ from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.hierarchy import Pyramid, level_grids
 from jepa_lab.models.ijepa import IJepa
-from jepa_lab.models.packing import pack_exactly
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
@@ -23,6 +22,7 @@ from jepa_lab.positions.base import POSITIONS, PositionEmbedding
 from jepa_lab.registry import ComponentParams, Entry
 from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.pixels import PixelsTarget
+from tests.packers import pack_exactly
 
 GRID, SIZE = Grid(4, 4), ModelSize(16, 3, 2)
 

@@ -13,8 +13,9 @@ from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.ladder import Ladder, Levels, build_ladder, needed_rows
-from jepa_lab.models.packing import PackedSizes, pack_exactly
+from jepa_lab.models.packing import PackedSizes
 from tests.integration.pipelines import load_tiny
+from tests.packers import pack_exactly
 
 PIPELINES = sorted((Path(__file__).parents[3] / "pipelines").glob("*.yaml"))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.compaction import Compaction
-from jepa_lab.models.packing import PackedSizes, Packing, pack_exactly, pack_into, pad
+from jepa_lab.models.packing import PackedSizes, Packing, pack_into, pad
 from jepa_lab.models.rows import Rows
 from jepa_lab.models.sequences import (
     EqualLengths,
@@ -21,6 +21,7 @@ from jepa_lab.models.sequences import (
     Sequences,
     VariableLengths,
 )
+from tests.packers import pack_exactly
 
 NUM_PATCHES = 9
 

@@ -13,10 +13,11 @@ from jepa_lab.build import build_model, build_sampler
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.ijepa import IJepa
-from jepa_lab.models.packing import Packer, pack_exactly, pad
+from jepa_lab.models.packing import Packer, pad
 from jepa_lab.targets.features import FeaturesTarget
 from jepa_lab.targets.rows import TargetRows
 from tests.integration.pipelines import load_tiny
+from tests.packers import pack_exactly
 
 BATCH, NUM_PATCHES = 5, 64
 

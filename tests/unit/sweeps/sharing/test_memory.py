@@ -45,6 +45,8 @@ def test_the_number_that_the_refusal_names_fits_and_one_more_does_not() -> None:
 
 def test_one_trial_on_a_gpu_is_never_refused() -> None:
     refuse_small_shares("0", 0, 1, "--slots 1")
+    with pytest.raises(ConfigError):
+        refuse_small_shares("0", 0, 2, "--slots 2")
 
 
 def test_each_gpu_is_looked_at_with_the_slots_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

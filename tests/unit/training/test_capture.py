@@ -385,3 +385,23 @@ def test_a_step_whose_tokens_were_cut_off_is_refused(tmp_path: Path) -> None:
     assert outcome.statistics.refused == 1
     weights = [name for name, _ in step.step.model.named_parameters()]
     assert all(torch.equal(before[name], state(step)[name]) for name in weights)
+
+
+def test_a_buffer_that_steps_change_in_place_is_that_of_the_steps_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a component keeps a running mean that a graph can follow; rehearsals leave no trace in it."""
+    pipeline = load_tiny(tmp_path, "data.image_size=16", "masker=random", "loss=l2").pipeline
+    plain, (replayed, recorder) = whole_step(pipeline), captured(whole_step(pipeline))
+    centres = iter((torch.zeros(()), torch.zeros(())))
+    for step in (plain, replayed):
+        step.step.model.register_buffer("centre", next(centres))
+        centre = step.step.model.get_buffer("centre")
+        with monkeypatch.context() as patch:
+            change_loss(
+                patch, lambda loss, calls, own=centre: loss + 0 * own.mul_(0.9).add_(0.1 * loss.detach().mean())
+            )
+            take(step, range(1, 6))
+    assert recorder.captures >= 1
+    assert state(plain)["centre"] > 0
+    assert_same(state(replayed), state(plain))

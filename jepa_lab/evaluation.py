@@ -24,12 +24,15 @@ from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.grid import Grid
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
+from jepa_lab.monitors.collapse import CollapseDetector
+from jepa_lab.monitors.feature_std import feature_std
+from jepa_lab.monitors.image_variance_ratio import image_variance_ratio
+from jepa_lab.monitors.rankme import rankme
 from jepa_lab.probes.arrays import NUMPY, double_device, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score, require_outcome
 from jepa_lab.probes.extraction import frozen_autocast, images_at_once
 from jepa_lab.probes.features import Autocast, extract_features, patch_features
 from jepa_lab.probes.kept import KeptOutcomes
-from jepa_lab.probes.monitors import CollapseDetector, feature_std, image_variance_ratio, rankme
 from jepa_lab.probes.online import online_probe
 from jepa_lab.probes.splits import ProbeSplits, labels_of
 from jepa_lab.probes.subject import Subject

@@ -28,9 +28,9 @@ from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS
 from jepa_lab.maskers.batching import ContextBatching
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES
+from jepa_lab.monitors.collapse import CollapseSettings
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.probes.base import PROBES
-from jepa_lab.probes.monitors import CollapseSettings
 from jepa_lab.probes.settings import ProbeSettings
 from jepa_lab.registry import ComponentParams, broken_rule
 from jepa_lab.regularizers.base import REGULARIZERS

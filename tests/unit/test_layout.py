@@ -21,6 +21,7 @@ LAYERS = [
     {"targets", "regularizers", "downsampling"},
     {"figures"},
     {"models", "probes"},
+    {"monitors"},
     {"training"},
     {"config"},
     {"build"},

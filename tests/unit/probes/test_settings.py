@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jepa_lab.probes.monitors import CollapseSettings
+from jepa_lab.monitors.collapse import CollapseSettings
 from jepa_lab.probes.settings import ProbeSettings
 
 

@@ -1,67 +1,13 @@
-"""Label-free monitors of features, and the rule that judges a run collapsed."""
+"""The rule that judges a run collapsed, from its monitors."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from jepa_lab.registry import ComponentParams
-
-_RANKME_EPSILON = 1e-7
-"""The paper's value for single precision."""
-
-
-def rankme(features: Tensor) -> float:
-    """Effective rank of a feature matrix: the exponential of the entropy of its normalised singular values.
-
-    p_k = sigma_k / sum_j sigma_j + 1e-7, RankMe = exp(-sum_k p_k log p_k). As in the paper the features are not
-    centred: a mean that all images share counts as one direction, and where it dominates RankMe is near 1.
-
-    Args:
-        features: [n, D], one row an image.
-    Returns:
-        Between 1 and min(n, D).
-    Source: Garrido et al. 2023, arXiv:2210.02885, eq. 1.
-    """
-    singular_values = torch.linalg.svdvals(_double(features))  # [min(n, D)]
-    total = singular_values.sum().clamp_min(torch.finfo(torch.float64).tiny)  # zeros have no direction: rank 1
-    shares = singular_values / total + _RANKME_EPSILON
-    return math.exp(-(shares * shares.log()).sum().item())
-
-
-def feature_std(features: Tensor) -> float:
-    """Standard deviation over images of each feature, averaged over features.
-
-    Args:
-        features: [n, D], one row an image.
-    """
-    return _double(features).std(dim=0, correction=0).mean().item()
-
-
-def image_variance_ratio(patch_features: Tensor) -> float:
-    """How much of the patch features depends on the image rather than on the position alone.
-
-    Variance over images at a fixed position, averaged over positions and features, divided by the mean square over
-    everything. 0 when every image has the same features; about 1 for independent ones of zero mean.
-
-    Args:
-        patch_features: [n, N, D].
-    """
-    features = _double(patch_features)
-    mean_square = features.square().mean()
-    if mean_square == 0:
-        return 0.0  # all zeros are the same for every image
-    return (features.var(dim=0, correction=0).mean() / mean_square).item()
-
-
-def _double(features: Tensor) -> Tensor:
-    """In double precision (on the CPU, as not every accelerator has it): the spread can be tiny beside the mean."""
-    return features.detach().cpu().double()
 
 
 class CollapseSettings(ComponentParams):

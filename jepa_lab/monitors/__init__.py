@@ -1,0 +1,1 @@
+"""Label-free monitors of features, one a file, and the rule that judges a run collapsed."""

@@ -1,0 +1,36 @@
+"""RankMe against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_lab.monitors.rankme import rankme
+
+
+@pytest.mark.parametrize("rank", [1, 2, 7, 16])
+def test_rankme_of_equal_singular_values_is_their_number(rank: int) -> None:
+    generator = np.random.default_rng(rank)
+    left, _ = np.linalg.qr(generator.standard_normal((40, rank)))
+    right, _ = np.linalg.qr(generator.standard_normal((16, rank)))
+    features = torch.as_tensor(5 * left @ right.T)
+    assert rankme(features) == pytest.approx(rank, rel=1e-4)
+
+
+def test_rankme_of_unequal_singular_values_is_the_exponential_of_their_entropy() -> None:
+    features = torch.diag(torch.tensor([3.0, 1.0]))
+    assert rankme(features) == pytest.approx(math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)), rel=1e-5)
+
+
+def test_rankme_does_not_depend_on_scale_and_does_not_centre() -> None:
+    features = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    assert rankme(1000 * features) == pytest.approx(rankme(features))
+    assert rankme(features) > 7
+    assert rankme(features + 1000) < 1.1
+
+
+def test_rankme_of_features_that_are_all_zero_is_one() -> None:
+    assert rankme(torch.zeros(10, 4)) == pytest.approx(1, abs=1e-4)

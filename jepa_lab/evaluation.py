@@ -27,7 +27,7 @@ from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.monitors.collapse import CollapseDetector
 from jepa_lab.monitors.feature_std import feature_std
 from jepa_lab.monitors.image_variance_ratio import image_variance_ratio
-from jepa_lab.monitors.rankme import rankme
+from jepa_lab.monitors.rankme import centred_rankme, rankme
 from jepa_lab.probes.arrays import NUMPY, double_device, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score, require_outcome
 from jepa_lab.probes.extraction import frozen_autocast, images_at_once
@@ -172,6 +172,7 @@ class OnlineEvaluation:
         metrics = {
             "validation/loss": loss,
             "monitor/rankme": rank,
+            "monitor/rankme_centred": centred_rankme(pooled),
             "monitor/feature_std": feature_std(pooled),
             "monitor/image_variance_ratio": ratio,
         }

@@ -14,6 +14,7 @@ from jepa_lab.reports.style import Drawing, Theme, empty_figure, label
 
 MONITORS = {
     "monitor/rankme": "RankMe",
+    "monitor/rankme_centred": "centred RankMe",
     "monitor/feature_std": "feature standard deviation",
     "monitor/image_variance_ratio": "image variance ratio",
     "validation/loss": "validation loss",

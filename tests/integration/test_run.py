@@ -96,6 +96,7 @@ def test_metrics_hold_every_monitor_at_the_promised_steps(finished: RunOutcome) 
         if "monitor/rankme" in row.metrics:
             names = (
                 "validation/loss",
+                "monitor/rankme_centred",
                 "monitor/feature_std",
                 "monitor/image_variance_ratio",
                 "probe/online_validation_accuracy",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_lab.monitors.rankme import rankme
+from jepa_lab.monitors.rankme import centred_rankme, rankme
 
 
 @pytest.mark.parametrize("rank", [1, 2, 7, 16])
@@ -34,3 +34,24 @@ def test_rankme_does_not_depend_on_scale_and_does_not_centre() -> None:
 
 def test_rankme_of_features_that_are_all_zero_is_one() -> None:
     assert rankme(torch.zeros(10, 4)) == pytest.approx(1, abs=1e-4)
+
+
+def test_centred_rankme_does_not_see_the_point_around_which_features_lie() -> None:
+    features = torch.randn(100, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    centred = features - features.mean(dim=0)
+    assert centred_rankme(features + 1000) == pytest.approx(rankme(centred), rel=1e-6)
+    assert centred_rankme(features + 1000) > 7
+
+
+@pytest.mark.parametrize("directions", [1, 3])
+def test_centred_rankme_counts_the_directions_in_which_images_differ(directions: int) -> None:
+    generator = torch.Generator().manual_seed(directions)
+    square, _ = torch.linalg.qr(torch.randn(40, directions, generator=generator, dtype=torch.float64))
+    spread = torch.cat([square, -square])  # of zero mean, equal in every direction
+    axes, _ = torch.linalg.qr(torch.randn(16, directions, generator=generator, dtype=torch.float64))
+    assert centred_rankme(5 + spread @ axes.T) == pytest.approx(directions, rel=1e-4)
+
+
+def test_centred_rankme_of_features_that_are_the_same_for_every_image_is_one() -> None:
+    constant = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)).expand(50, -1)
+    assert centred_rankme(constant) == pytest.approx(1, abs=1e-4)

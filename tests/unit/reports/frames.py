@@ -19,6 +19,7 @@ CURVES = {
     "monitor/rankme": (4.0, 20.0),
     "monitor/feature_std": (0.1, 0.3),
     "monitor/image_variance_ratio": (0.1, 0.5),
+    "monitor/rankme_centred": (3.0, 15.0),
 }
 NASTY_NAMES = (
     "<script>alert(1)</script>",

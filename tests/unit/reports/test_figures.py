@@ -112,7 +112,7 @@ def test_alt_texts_hold_the_numbers() -> None:
     drawings = drawings_of(make_content())
     assert "wide 80.43 [80.11, 80.74] %, difference +0.45 [+0.12, +0.78]" in drawings["means"].alt
     assert "random encoder 60.11" in drawings["means"].alt
-    assert "probe/online_validation_accuracy: base from 29.9% to 86.7%" in drawings["curves"].alt
+    assert "probe/online_validation_accuracy: base from 29.8% to 86.9%" in drawings["curves"].alt
     assert "wide 80.43%, 1.65M parameters, 92 s" in drawings["cost"].alt
 
 

@@ -1,90 +1,12 @@
-"""Rectangular blocks of patches: which sizes occur, where they lie, what they cover.
-
-A scale (area as a share of the grid) and an aspect ratio (height / width) become a size as in the paper's
-released code: keep = int(N * scale), height = round(sqrt(keep * aspect)), width = round(sqrt(keep / aspect)).
-"""
+"""Rectangular blocks of patches: where they lie, and what they cover; `shapes.py` says which sizes occur."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from jepa_lab.grid import Grid
-from jepa_lab.maskers.discrete import Discrete, floor_probabilities
-
-Range = tuple[float, float]
-Size = tuple[int, ...]
-"""Height and width of a block, in patches: an outcome of a `Discrete`."""
-
-
-def block_sizes(num_patches: int, scale: Range, aspect_ratio: Range, limit: Grid) -> Discrete:
-    """The exact distribution of (height, width) for independent uniform draws of scale and aspect ratio.
-
-    Args:
-        num_patches: N of the grid that `scale` refers to.
-        limit: no block is higher or wider than this; every block has at least one patch.
-    """
-    keeps = floor_probabilities(num_patches * scale[0], num_patches * scale[1])
-    pieces = ((keep, share, aspect_ratio) for keep, share in keeps.items())
-    return _distribution(pieces, Grid(1, 1), limit)
-
-
-def block_sizes_from_one_draw(num_patches: int, scale: Range, aspect_ratio: Range, limit: Grid) -> Discrete:
-    """The same where one uniform number sets both scale and aspect ratio (the released code).
-
-    A block may come out empty here: nothing keeps it at one patch.
-    """
-    low, high = num_patches * scale[0], num_patches * scale[1]
-
-    def aspect_at(area: float) -> float:
-        position = (area - low) / (high - low)
-        return aspect_ratio[0] + position * (aspect_ratio[1] - aspect_ratio[0])
-
-    keeps = floor_probabilities(low, high)
-    if low == high:  # the area says nothing about the number that was drawn
-        return _distribution([(keep, 1.0, aspect_ratio) for keep in keeps], Grid(0, 0), limit)
-    pieces = (
-        (keep, share, (aspect_at(max(low, keep)), aspect_at(min(high, keep + 1)))) for keep, share in keeps.items()
-    )
-    return _distribution(pieces, Grid(0, 0), limit)
-
-
-def _distribution(pieces: Iterable[tuple[int, float, Range]], smallest: Grid, largest: Grid) -> Discrete:
-    """Sum over pieces (keep, probability, range of aspect ratios), with sizes clipped to the two bounds."""
-    total: dict[tuple[int, ...], float] = {}
-    for keep, probability, aspect_ratio in pieces:
-        for (height, width), share in _shapes(keep, aspect_ratio, max(largest.height, largest.width)):
-            size = (
-                max(smallest.height, min(height, largest.height)),
-                max(smallest.width, min(width, largest.width)),
-            )
-            total[size] = total.get(size, 0.0) + probability * share
-    return Discrete(total)
-
-
-def _shapes(keep: int, aspect_ratio: Range, limit: int) -> Iterator[tuple[tuple[int, int], float]]:
-    """The roundings that occur for `keep` patches, each with its share of the range of aspect ratios.
-
-    Sizes above `limit` are not told apart: the caller clips them.
-    """
-    low, high = aspect_ratio
-    if keep == 0 or low == high:
-        yield _rounded(keep, low), 1.0
-        return
-    halves = [(k + 0.5) ** 2 for k in range(limit)]
-    # The aspect ratios at which height or width changes.
-    turns = {half / keep for half in halves} | {keep / half for half in halves}
-    edges = [low, *sorted(turn for turn in turns if low < turn < high), high]
-    for start, end in pairwise(edges):
-        yield _rounded(keep, (start + end) / 2), (end - start) / (high - low)
-
-
-def _rounded(keep: int, aspect_ratio: float) -> tuple[int, int]:
-    return round(math.sqrt(keep * aspect_ratio)), round(math.sqrt(keep / aspect_ratio))
+from jepa_lab.maskers.shapes import Size
 
 
 def draw_positions(height: Tensor, width: Tensor, grid: Grid, generator: torch.Generator) -> tuple[Tensor, Tensor]:

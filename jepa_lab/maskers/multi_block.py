@@ -11,11 +11,13 @@ from torch import Tensor
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
-from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
-from jepa_lab.maskers.blocks import Size, block_sizes, cover, largest_remainder, positions_at
+from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, Masks
+from jepa_lab.maskers.block_params import BlockParams
+from jepa_lab.maskers.blocks import cover, largest_remainder, positions_at
 from jepa_lab.maskers.patches import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 from jepa_lab.maskers.redraw import Redraw, failure_rate
+from jepa_lab.maskers.shapes import Size
 
 _KEYS = ("num_targets", "target_scale", "context_scale", "min_context_patches")
 """Parameters that decide together whether enough context is left."""
@@ -48,19 +50,19 @@ class MultiBlock(Masker):
     `reference_multi_block`.
     """
 
-    class Params(MaskerParams):
+    class Params(BlockParams):
         """What the user chooses."""
 
         num_targets: int = Field(4, ge=1, le=256, description="M, target blocks of an image.")
         target_scale: ScaleRange = Field((0.15, 0.2), description="Area of a target block / area of the grid.")
-        target_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Height / width of a target block.")
+        target_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Aspect ratio of a target block.")
         context_scale: ScaleRange = Field(
             (0.85, 1.0),
             description="Area of the context block, before targets are removed / area of the grid.",
         )
         context_aspect_ratio: AspectRatioRange = Field(
             (1.0, 1.0),
-            description="Height / width of the context block; a wide grid may want another than 1.",
+            description="Aspect ratio of the context block; a wide grid may want another than 1.",
         )
         block_sizes: Literal["batch", "image", "block"] = Field(
             "image",
@@ -72,10 +74,8 @@ class MultiBlock(Masker):
     def __init__(self, params: Params, grid: Grid) -> None:
         super().__init__(params, grid)
         self.num_target_blocks = params.num_targets
-        self._target_sizes = block_sizes(grid.num_patches, params.target_scale, params.target_aspect_ratio, limit=grid)
-        self._context_sizes = block_sizes(
-            grid.num_patches, params.context_scale, params.context_aspect_ratio, limit=grid
-        )
+        self._target_sizes = params.sizes(grid, params.target_scale, params.target_aspect_ratio)
+        self._context_sizes = params.sizes(grid, params.context_scale, params.context_aspect_ratio)
         self._redraw = Redraw(
             self._refuse_or_failure_rate(),
             f"of masker multi_block on the {grid} grid left an image with fewer than "

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
-from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
-from jepa_lab.maskers.blocks import block_sizes, cover, draw_positions, marked_inside
+from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, Masks
+from jepa_lab.maskers.block_params import BlockParams
+from jepa_lab.maskers.blocks import cover, draw_positions, marked_inside
 from jepa_lab.maskers.patches import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 from jepa_lab.maskers.redraw import Redraw, failure_rate
@@ -42,24 +43,23 @@ class MultiContext(Masker):
     one mask (`predictor.target_sequences: joint` here). Pinned by tests/unit/maskers/test_multi_context.py.
     """
 
-    class Params(MaskerParams):
+    class Params(BlockParams):
         """What the user chooses."""
 
         num_context_blocks: int = Field(4, ge=1, le=64, description="Context blocks of an image, before their union.")
         context_scale: ScaleRange = Field((0.15, 0.2), description="Area of a context block / area of the grid.")
-        context_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Height / width of a context block.")
+        context_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Aspect ratio of a context block.")
         num_targets: int = Field(2, ge=1, le=64, description="M, target blocks of an image.")
         target_scale: ScaleRange = Field((0.1, 0.15), description="Area of a target block / area of the grid.")
-        target_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Height / width of a target block.")
+        target_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Aspect ratio of a target block.")
 
     params: Params
 
     def __init__(self, params: Params, grid: Grid) -> None:
         super().__init__(params, grid)
         self.num_target_blocks = params.num_targets
-        patches = grid.num_patches
-        self._context_sizes = block_sizes(patches, params.context_scale, params.context_aspect_ratio, limit=grid)
-        self._target_sizes = block_sizes(patches, params.target_scale, params.target_aspect_ratio, limit=grid)
+        self._context_sizes = params.sizes(grid, params.context_scale, params.context_aspect_ratio)
+        self._target_sizes = params.sizes(grid, params.target_scale, params.target_aspect_ratio)
         self._redraw = Redraw(
             self._refuse_or_failure_rate(),
             f"of masker multi_context on the {grid} grid left an image without room for its targets, or with fewer "

@@ -38,7 +38,7 @@ ScaleRange = Annotated[tuple[float, float], AfterValidator(_scale), _pair(exclus
 """Area of a block as a share of the grid."""
 
 AspectRatioRange = Annotated[tuple[float, float], AfterValidator(_aspect_ratio), _pair(exclusiveMinimum=0)]
-"""Height of a block divided by its width."""
+"""Height of a block divided by its width, or width by height (`BlockParams.aspect_ratio_is`)."""
 
 RatioRange = Annotated[tuple[float, float], AfterValidator(_ratio), _pair(exclusiveMinimum=0, exclusiveMaximum=1)]
 """Share of an image's patches; neither none nor all of them."""

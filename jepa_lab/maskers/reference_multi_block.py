@@ -10,7 +10,6 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import MASKERS, Masker, Masks
 from jepa_lab.maskers.blocks import (
-    block_sizes_from_one_draw,
     cover,
     draw_positions,
     largest_remainder,
@@ -20,6 +19,7 @@ from jepa_lab.maskers.blocks import (
 from jepa_lab.maskers.discrete import Discrete
 from jepa_lab.maskers.patches import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
+from jepa_lab.maskers.shapes import block_sizes_from_one_draw
 from jepa_lab.registry import ComponentParams
 
 TRIES = 20

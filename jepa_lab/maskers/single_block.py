@@ -7,8 +7,9 @@ from pydantic import Field
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
-from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, MaskerParams, Masks
-from jepa_lab.maskers.blocks import block_sizes, cover, draw_positions
+from jepa_lab.maskers.base import LEAST_SUCCESS, MASKERS, Masker, Masks
+from jepa_lab.maskers.block_params import BlockParams
+from jepa_lab.maskers.blocks import cover, draw_positions
 from jepa_lab.maskers.patches import patches_of
 from jepa_lab.maskers.ranges import AspectRatioRange, ScaleRange
 
@@ -25,17 +26,17 @@ class SingleBlock(Masker):
     drawing again until `min_context_patches` are left is a draw from the sizes that leave them.
     """
 
-    class Params(MaskerParams):
+    class Params(BlockParams):
         """What the user chooses."""
 
         target_scale: ScaleRange = Field((0.6, 0.6), description="Area of the target block / area of the grid.")
-        target_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Height / width of the target block.")
+        target_aspect_ratio: AspectRatioRange = Field((0.75, 1.5), description="Aspect ratio of the target block.")
 
     num_target_blocks = 1
 
     def __init__(self, params: Params, grid: Grid) -> None:
         super().__init__(params, grid)
-        drawn = block_sizes(grid.num_patches, params.target_scale, params.target_aspect_ratio, limit=grid)
+        drawn = params.sizes(grid, params.target_scale, params.target_aspect_ratio)
 
         def enough(size: tuple[int, ...]) -> bool:
             return grid.num_patches - size[0] * size[1] >= params.min_context_patches

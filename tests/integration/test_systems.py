@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from jepa_lab.training.optimizer import build_optimizer, gated_step, scheduled_g
 from jepa_lab.training.parameter_groups import Decay
 from jepa_lab.training.step_numbers import StepNumbers
 from tests.unit.data.files import write_tree
+from tests.unit.maskers.reading import sizes_of
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 SHIPPED = sorted(PIPELINES.glob("*.yaml"))
@@ -202,6 +206,40 @@ def test_cifar10_is_the_design_document_number_by_number() -> None:
     predictions, targets = torch.zeros(1, 1, 2, 3), torch.tensor([[[[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]]]])
     loss = build_model(narrow(pipeline), 3).loss.per_patch(predictions, targets)
     assert loss.flatten().tolist() == [5.0, 9.0]  # summed over features; the mean is over patches
+
+
+# --- Shapes of blocks ---
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "whole", "wider"),
+    [
+        ("cifar10", (0.15, 0.25), True, 0.46),
+        ("nexus_cifar10", (0.10, 0.15), False, 0.40),
+        ("nexus_imagenet", (0.10, 0.15), False, 0.52),
+    ],
+)
+def test_target_blocks_have_the_shapes_of_the_document(
+    name: str, scale: tuple[float, float], whole: bool, wider: float
+) -> None:
+    pipeline = load(name, "predictor.target_sequences=separate")
+    grid = pipeline_geometry(pipeline).grid
+    # The document's blocks, drawn one by one as it writes them.
+    rng, documented = random.Random(0), Counter[tuple[int, int]]()
+    for _ in range(20_000):
+        area, aspect = grid.num_patches * rng.uniform(*scale), rng.uniform(0.75, 1.5)
+        height = round(math.sqrt((int(area) if whole else area) / aspect))
+        documented[height, round(height * aspect)] += 1
+    ours = Counter(size for image in sizes_of(draw(pipeline, 2000), grid) for size in image)
+    shares = [
+        sum(count for (height, width), count in sizes.items() if width > height) / sizes.total()
+        for sizes in (documented, ours)
+    ]
+    assert shares == pytest.approx([wider, wider], abs=0.03)
+    if name == "cifar10":  # the guide's first draw favours small targets, see `MultiContext`
+        assert {size: count / ours.total() for size, count in ours.items()} == pytest.approx(
+            {size: count / documented.total() for size, count in documented.items()}, abs=0.02
+        )
 
 
 # --- Nexus guide ---

@@ -15,6 +15,20 @@ def block_size(num_patches: int, scale: float, aspect_ratio: float) -> tuple[int
     return round(math.sqrt(keep * aspect_ratio)), round(math.sqrt(keep / aspect_ratio))
 
 
+def any_block_size(
+    num_patches: int, scale: float, aspect_ratio: float, aspect_ratio_is: str, block_rounding: str
+) -> tuple[int, int]:
+    """Height and width before they are made to fit, in every way that there is."""
+    height_follows = aspect_ratio_is == "height_over_width"
+    if block_rounding == "each_side":
+        height, width = block_size(num_patches, scale, aspect_ratio)
+        return (height, width) if height_follows else (width, height)
+    area = num_patches * scale if block_rounding == "one_from_other_exact_area" else int(num_patches * scale)
+    first = round(math.sqrt(area / aspect_ratio))
+    second = round(first * aspect_ratio)
+    return (second, first) if height_follows else (first, second)
+
+
 def block(top: int, left: int, height: int, width: int, grid_width: int) -> Patches:
     return {row * grid_width + column for row in range(top, top + height) for column in range(left, left + width)}
 
@@ -78,12 +92,15 @@ def multi_context_image(
     target_scale: Range,
     target_aspect_ratio: Range,
     min_context_patches: int,
+    aspect_ratio_is: str,
+    block_rounding: str,
 ) -> tuple[Patches, list[Patches]]:
     """Context and targets of one image: blocks united, then targets at listed places outside them, or all again."""
     gh, gw = shape
 
     def draw_size(scale: Range, aspects: Range) -> tuple[int, int]:
-        height, width = block_size(gh * gw, rng.uniform(*scale), rng.uniform(*aspects))
+        drawn = rng.uniform(*scale), rng.uniform(*aspects)
+        height, width = any_block_size(gh * gw, *drawn, aspect_ratio_is, block_rounding)
         return max(1, min(height, gh)), max(1, min(width, gw))
 
     while True:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 
 from jepa_lab.grid import Grid
+from jepa_lab.maskers.block_params import BlockParams
 from jepa_lab.maskers.blocks import (
-    block_sizes,
-    block_sizes_from_one_draw,
     cover,
     draw_positions,
     largest_remainder,
@@ -20,9 +20,13 @@ from jepa_lab.maskers.blocks import (
     smallest_remainder,
 )
 from jepa_lab.maskers.discrete import Discrete, floor_probabilities
+from jepa_lab.maskers.multi_block import MultiBlock
+from jepa_lab.maskers.multi_context import MultiContext
 from jepa_lab.maskers.patches import patches_of
+from jepa_lab.maskers.shapes import block_sizes, block_sizes_from_one_draw
+from jepa_lab.maskers.single_block import SingleBlock
 from tests.unit.maskers import oracles
-from tests.unit.maskers.reading import as_sets, seeded
+from tests.unit.maskers.reading import as_sets, seeded, sizes_of
 
 CASES = [
     (Grid(14, 14), (0.15, 0.2), (0.75, 1.5)),
@@ -55,6 +59,63 @@ def test_size_probabilities_agree_with_drawing_scale_and_aspect(
     assert sum(expected.values()) == pytest.approx(1.0)
     for size, probability in expected.items():
         assert seen[size] / draws == pytest.approx(probability, abs=5 * (probability / draws) ** 0.5 + 1e-4)
+
+
+def counted_sizes(
+    grid: Grid, scale: tuple[float, float], aspect_ratio: tuple[float, float], params: BlockParams, draws: int
+) -> Counter[tuple[int, ...]]:
+    """Sizes of blocks by drawing scale and aspect ratio, one block at a time."""
+    rng, seen = random.Random(0), Counter[tuple[int, ...]]()
+    how = params.aspect_ratio_is, params.block_rounding
+    for _ in range(draws):
+        drawn = rng.uniform(*scale), rng.uniform(*aspect_ratio)
+        height, width = oracles.any_block_size(grid.num_patches, *drawn, *how)
+        seen[max(1, min(height, grid.height)), max(1, min(width, grid.width))] += 1
+    return seen
+
+
+@pytest.mark.parametrize("rounding", ["each_side", "one_from_other", "one_from_other_exact_area"])
+@pytest.mark.parametrize("divided", ["height_over_width", "width_over_height"])
+@pytest.mark.parametrize(
+    ("grid", "scale", "aspect_ratio"),
+    [*CASES, (Grid(5, 3), (0.3, 0.3), (1.3, 1.3)), (Grid(4, 4), (0.1, 1), (0.01, 90))],
+)
+def test_probabilities_of_every_way_to_a_block_agree_with_drawing(
+    grid: Grid, scale: tuple[float, float], aspect_ratio: tuple[float, float], divided: Any, rounding: Any
+) -> None:
+    params, draws = BlockParams(aspect_ratio_is=divided, block_rounding=rounding), 20_000
+    expected = params.sizes(grid, scale, aspect_ratio).probabilities
+    seen = counted_sizes(grid, scale, aspect_ratio, params, draws)
+    assert set(seen) <= set(expected)
+    for size, probability in expected.items():
+        assert seen[size] / draws == pytest.approx(probability, abs=5 * (probability / draws) ** 0.5 + 1e-4)
+
+
+def test_extreme_aspect_ratios_give_strips_in_no_time() -> None:
+    for rounding in ("one_from_other", "one_from_other_exact_area"):
+        params = BlockParams(aspect_ratio_is="width_over_height", block_rounding=rounding)
+        assert params.sizes(Grid(4, 6), (0.5, 1.0), (1e-300, 1e-290)).outcomes == [(4, 1)]
+        assert params.sizes(Grid(4, 6), (0.5, 1.0), (1e290, 1e300)).outcomes == [(1, 1)]  # a height that rounds to 0
+
+
+def test_on_the_8x8_grid_blocks_are_taller_than_wide_or_wider_than_tall_as_the_aspect_ratio_says() -> None:
+    def wider_and_taller(**params: Any) -> tuple[float, float]:
+        sizes = BlockParams(**params).sizes(Grid(8, 8), (0.15, 0.25), (0.75, 1.5))
+        return sizes.probability(lambda size: size[1] > size[0]), sizes.probability(lambda size: size[0] > size[1])
+
+    assert wider_and_taller() == pytest.approx((0.172, 0.472), abs=1e-3)
+    assert wider_and_taller(aspect_ratio_is="width_over_height") == pytest.approx((0.472, 0.172), abs=1e-3)
+    document = {"aspect_ratio_is": "width_over_height", "block_rounding": "one_from_other"}
+    assert wider_and_taller(**document) == pytest.approx((0.457, 0.154), abs=1e-3)
+
+
+@pytest.mark.parametrize("masker", [MultiBlock, MultiContext, SingleBlock])
+@pytest.mark.parametrize("divided", ["height_over_width", "width_over_height"])
+def test_every_masker_of_blocks_draws_them_as_the_aspect_ratio_says(masker: Any, divided: str) -> None:
+    params = {"aspect_ratio_is": divided, "target_scale": (0.1, 0.15), "target_aspect_ratio": (1.5, 2.5)}
+    masks = masker(masker.Params(**params), Grid(8, 8)).sample(200, seeded(0))
+    sizes = [size for image in sizes_of(masks, Grid(8, 8)) for size in image]
+    assert all(height > width if divided == "height_over_width" else width > height for height, width in sizes)
 
 
 def test_the_released_code_draws_5_of_the_11_shapes_of_independent_draws() -> None:

@@ -85,6 +85,7 @@ SETTINGS = {
         "target_aspect_ratio": (1.2, 2.5),
         "min_context_patches": 20,
     },
+    "as the guide": {"aspect_ratio_is": "width_over_height", "block_rounding": "one_from_other_exact_area"},
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from jepa_lab.monitors.collapse import CollapseDetector
 from jepa_lab.monitors.feature_std import feature_std
 from jepa_lab.monitors.image_variance_ratio import image_variance_ratio
 from jepa_lab.monitors.rankme import centred_rankme, rankme
+from jepa_lab.predicted_classes import PredictedScore, collected, digest_of, images_of_splits
 from jepa_lab.probes.arrays import NUMPY, double_device, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score, require_outcome
 from jepa_lab.probes.extraction import frozen_autocast, images_at_once
@@ -37,6 +37,7 @@ from jepa_lab.probes.online import online_probe
 from jepa_lab.probes.splits import ProbeSplits, labels_of
 from jepa_lab.probes.subject import Subject
 from jepa_lab.randomness import build_generator
+from jepa_lab.runs.predictions import write_predictions
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.evaluator import Evaluation
 
@@ -239,6 +240,7 @@ def final_evaluation(
     folder: Path,
     announce: Callable[[str], None] | None = None,
     timed: Callable[[str], AbstractContextManager[None]] | None = None,
+    predictions: Path | None = None,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Probe the trained encoder and the controls; the test split is scored once per probe, or not at all.
 
@@ -246,8 +248,10 @@ def final_evaluation(
         folder: where the figures go; files that are too large for memory pass through it.
         announce: is told what is about to be probed, as some probes take minutes.
         timed: makes a context around all that a row takes.
+        predictions: file for the class of every validation and test image; None keeps none.
     Returns:
-        Flat summary numbers, and the details for result.json: `probe` by row and probe, or `probe_skipped`.
+        Flat summary numbers, and the details for result.json: `probe` by row and probe, `predictions`; or
+        `probe_skipped`.
     """
     splits = probe_splits(probe_data)
     if splits is None:
@@ -264,6 +268,7 @@ def final_evaluation(
     probes, kept = build_probes(pipeline), kept_outcomes(pipeline, probe_data, splits, compute)
     summary: dict[str, float | None] = {}
     rows: dict[str, dict[str, Any]] = {}
+    predicted: dict[str, PredictedScore] = {}
     for row, encoder in encoders.items():
         apt = [chosen for chosen in probes if encoder is not None or not chosen.probe.needs_encoder]
         if announce is not None:
@@ -274,11 +279,16 @@ def final_evaluation(
             subject = build_subject(pipeline, splits, encoder, compute, folder)
             outcomes = {chosen.name: _outcome(chosen, subject, kept) for chosen in apt}
         summary |= _flat(row, probes[0].name, outcomes)
+        predicted |= _predicted(row, probes[0].name, outcomes)
         rows[row] = {name: outcome.to_dict() for name, outcome in outcomes.items()}
         if row == "trained":
             for chosen in probes:
                 chosen.probe.draw(outcomes[chosen.name], splits.class_names, folder)
-    return summary, {"probe": rows, "probe_titles": {chosen.name: chosen.probe.title for chosen in probes}}
+    details = {"probe": rows, "probe_titles": {chosen.name: chosen.probe.title for chosen in probes}}
+    if predictions is not None:
+        found = collected(predicted, splits, images_of_splits(pipeline, probe_data.digest, splits))
+        details["predictions"] = write_predictions(predictions, found)
+    return summary, details
 
 
 def _outcome(chosen: ChosenProbe, subject: Subject, kept: KeptOutcomes) -> ProbeOutcome:
@@ -286,7 +296,7 @@ def _outcome(chosen: ChosenProbe, subject: Subject, kept: KeptOutcomes) -> Probe
 
     def measure() -> ProbeOutcome:
         outcome = chosen.probe.run(subject)
-        require_outcome(chosen.probe, outcome)
+        require_outcome(chosen.probe, outcome, subject.splits)
         return outcome
 
     return measure() if subject.encoder is not None else kept.of(chosen.name, chosen.probe, measure)
@@ -307,17 +317,13 @@ def kept_outcomes(pipeline: Pipeline, probe_data: PreparedData, splits: ProbeSpl
         "digest": probe_data.digest,
         "class_names": probe_data.class_names,
         "shapes": {name: list(part.images.shape) for name, part in parts.items() if part is not None},
-        "labels": {name: _digest_of(labels_of(part)) for name, part in parts.items() if part is not None},
+        "labels": {name: digest_of(labels_of(part)) for name, part in parts.items() if part is not None},
         "data": pipeline.data.model_dump(mode="json", exclude={"root", *HOW_IMAGES_ARE_READ}),
         "probe": pipeline.probe.model_dump(mode="json", exclude=_OF_ENCODERS),
     }
     arrays = "numpy" if estimator_arrays(compute.device) == NUMPY else "tensors"
     conditions = {"device": compute.describe(), "arrays": arrays}
     return KeptOutcomes(json.loads(json.dumps(images)), conditions, pipeline.seed)
-
-
-def _digest_of(labels: torch.Tensor) -> str:
-    return hashlib.sha256(labels.contiguous().numpy().data).hexdigest()
 
 
 def build_subject(
@@ -355,10 +361,28 @@ def half_precision(compute: Compute) -> Autocast | None:
 
 
 def _flat(row: str, method: str, outcomes: Mapping[str, ProbeOutcome]) -> dict[str, float | None]:
-    """The accuracies of a row as flat numbers; the method's bear no name."""
-    prefix = {"trained": "probe"}.get(row, row)
-    flat: dict[str, float | None] = {f"{prefix}/validation_accuracy": None, f"{prefix}/test_accuracy": None}
+    """The accuracies of a row as flat numbers."""
+    flat: dict[str, float | None] = dict.fromkeys(
+        f"{_prefix(row, method, method)}{split}_accuracy" for split in ("validation", "test")
+    )
     for name, outcome in outcomes.items():
-        probe = "" if name == method else f"{name}_"
-        flat |= {f"{prefix}/{probe}{metric}": value for metric, value in outcome.metrics().items()}
+        prefix = _prefix(row, method, name)
+        flat |= {f"{prefix}{metric}": value for metric, value in outcome.metrics().items()}
     return flat
+
+
+def _predicted(row: str, method: str, outcomes: Mapping[str, ProbeOutcome]) -> dict[str, PredictedScore]:
+    """The predictions of a row, by what the names of their accuracies have in common."""
+    return {
+        f"{_prefix(row, method, name)}{score.prefix}": PredictedScore(
+            "/".join(filter(None, (row, name, score.key))), outcome.predictions[score.key]
+        )
+        for name, outcome in outcomes.items()
+        for score in outcome.scores
+        if score.key in outcome.predictions
+    }
+
+
+def _prefix(row: str, method: str, name: str) -> str:
+    """What the flat numbers of a probe begin with; the method's bear no name."""
+    return f"{'probe' if row == 'trained' else row}/{'' if name == method else f'{name}_'}"

@@ -19,6 +19,7 @@ from jepa_lab.data_record import data_record
 from jepa_lab.errors import ConfigError, RunFolderError, printable
 from jepa_lab.evaluation import check_probes, final_evaluation, probe_splits
 from jepa_lab.looks import KIND, VERSION, Looks, count_looks, probe_files
+from jepa_lab.runs.predictions import FILE
 from jepa_lab.tracking.atomic import explained_writes
 from jepa_lab.tracking.records import write_record
 from jepa_lab.tracking.run_folder import RunFolder
@@ -71,8 +72,7 @@ def probe_again(
         known, note = load_surveys(folder.path / "data.json")
         if note is not None:
             print(f"note: {note}", flush=True)
-        figures = file.with_name(f"{file.stem}-figures")
-        summary, details = _probe(folder, loaded, checkpoint, known, looks, figures)
+        summary, details = _probe(folder, loaded, checkpoint, known, looks, file)
     content = {
         "step": checkpoint.run.step,
         "settings": pipeline.probe.model_dump(mode="json"),
@@ -89,9 +89,13 @@ def _probe(
     checkpoint: Checkpoint,
     known: Mapping[str, Survey],
     looks: Looks,
-    figures: Path,
+    file: Path,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Load what is needed and probe; see `final_evaluation`."""
+    """Load what is needed and probe; see `final_evaluation`.
+
+    Args:
+        file: of the result, beside which figures and predictions go.
+    """
     pipeline = loaded.pipeline
     if pipeline.training.num_threads is not None:
         torch.set_num_threads(pipeline.training.num_threads)
@@ -115,7 +119,13 @@ def _probe(
     model = build_model(pipeline, data.train.images.shape[1])
     model.load_state_dict(checkpoint.model)
     summary, details = final_evaluation(
-        pipeline, model.to(compute.device), probe_data, compute, figures, announce=lambda text: print(text, flush=True)
+        pipeline,
+        model.to(compute.device),
+        probe_data,
+        compute,
+        file.with_name(f"{file.stem}-figures"),
+        announce=lambda text: print(text, flush=True),
+        predictions=file.with_name(f"{file.stem}-{FILE}"),
     )
     return summary, {"test_split": looks.to_dict() if has_test else None, **details, **data_record(data, probe_data)}
 

@@ -53,6 +53,7 @@ from jepa_lab.evaluation import OnlineEvaluation, check_probes, encoder_record, 
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.output import unfailing_output
+from jepa_lab.runs.predictions import FILE
 from jepa_lab.tracking.base import TRACKERS, FollowedElsewhere, MirrorState, Tracker
 from jepa_lab.tracking.credentials import scrub
 from jepa_lab.tracking.description import DatasetRecord, RunDescription, RunStatus, flat_params
@@ -476,7 +477,14 @@ class Run:
         announce, phases, state = pretraining.log.display.phase, pretraining.log.phases, pretraining.state
         last = pretraining.timetable.total_steps
         summary, more = final_evaluation(
-            self.pipeline, model, self.probe_data, self.compute, figures, announce, phases.of_row
+            self.pipeline,
+            model,
+            self.probe_data,
+            self.compute,
+            figures,
+            announce,
+            phases.of_row,
+            self.folder.path / FILE,
         )
         summary |= self._training_summary(pretraining, online)
         final = pretraining.checkpointer.store.path(last)

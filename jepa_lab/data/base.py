@@ -21,17 +21,20 @@ class ImageSplit:
     Attributes:
         images: [n, C, H, W] uint8: a tensor, or images that are read batch by batch.
         labels: [n] int64 class indices, or None without labels.
+        positions: [n] int64 of the images in the data set's own split that they were chosen from; None for all of it.
     """
 
     images: Images
     labels: Tensor | None
+    positions: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def subset(self, indices: Tensor) -> ImageSplit:
         """The images (and labels) at `indices`, [m] int64."""
-        return ImageSplit(self.images[indices], None if self.labels is None else self.labels[indices])
+        positions = indices if self.positions is None else self.positions[indices]
+        return ImageSplit(self.images[indices], None if self.labels is None else self.labels[indices], positions)
 
 
 @dataclass(frozen=True)

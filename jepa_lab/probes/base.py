@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from jepa_lab.contracts import require
-from jepa_lab.probes.splits import ProbeSplits
+from jepa_lab.data.base import ImageSplit
+from jepa_lab.probes.predictions import Predictions, accuracy_of
+from jepa_lab.probes.splits import ProbeSplits, labels_of
 from jepa_lab.probes.subject import Subject
 from jepa_lab.registry import Component, ComponentParams, Registry
 
@@ -54,19 +58,22 @@ class ProbeOutcome:
         details: more, as JSON values.
         notes: sentences about what a reader should know before trusting the accuracies; usually none.
         choice: what the validation split chose, in a few words such as "20 neighbours"; empty where it chose nothing.
+        predictions: key of a score -> the predicted class of every image, for each score that has an accuracy; empty
+            for a probe that predicts no class (`Probe.predicts_classes`).
     """
 
     scores: tuple[Score, ...]
     details: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     choice: str = ""
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float | None]:
         """Every score as flat numbers."""
         return {name: value for score in self.scores for name, value in score.metrics().items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """As JSON values, without the predictions."""
         scores = [asdict(score) for score in self.scores]
         return {**self.details, "scores": scores, "notes": list(self.notes), "choice": self.choice}
 
@@ -88,6 +95,9 @@ class Probe(Component[ProbeSplits], ABC):
     """Whether raw pixels cannot be measured."""
     uses_seed: ClassVar[bool] = True
     """Whether what it finds depends on the run's seed; if not, raw pixels need one measurement for all seeds."""
+    predicts_classes: ClassVar[bool] = True
+    """Whether its scores are shares of images whose predicted class, which it hands back, is the true one. False for
+    any other measure, such as a mean IoU: intervals over images cannot be had for it."""
 
     def __init__(self, params: ComponentParams) -> None:
         self.params = params
@@ -122,9 +132,11 @@ def _require_distinct(probe: Probe, call: str, keys: object) -> None:
     require(probe, call, fits, keys, "a tuple of at least one text, each another one")
 
 
-def require_outcome(probe: Probe, outcome: object) -> None:
+def require_outcome(probe: Probe, outcome: object, splits: ProbeSplits) -> None:
     """Refuse what `run` returned, unless it is an outcome that can be written down.
 
+    Args:
+        splits: what was probed on.
     Raises:
         PluginError, AssertionError: see `require`.
     """
@@ -143,6 +155,49 @@ def require_outcome(probe: Probe, outcome: object) -> None:
         json.dumps(outcome.to_dict(), allow_nan=False)
     except (TypeError, ValueError) as error:
         require(probe, "run (details, notes)", False, f"values of which JSON has none ({error})", "JSON values")
+    _require_predictions(probe, outcome, splits)
+
+
+def _require_predictions(probe: Probe, outcome: ProbeOutcome, splits: ProbeSplits) -> None:
+    """The predictions must be those that the accuracies are of."""
+    scored = {score.key: score for score in outcome.scores if score.validation_accuracy is not None}
+    keys = set(scored) if probe.predicts_classes else set()
+    found = outcome.predictions
+    fits = set(found) == keys and all(isinstance(each, Predictions) for each in found.values())
+    expected = f"Predictions for each score that has an accuracy ({', '.join(map(repr, sorted(keys)))}), or "
+    expected += "`predicts_classes = False` in a probe that predicts no class for an image"
+    if not probe.predicts_classes:
+        expected = "none, because predicts_classes is False"
+    require(probe, "run (keys of the predictions)", fits, tuple(found), expected)
+    for key, each in found.items():
+        score, names = scored[key], splits.class_names
+        _require_accuracy(probe, "validation", each.validation, splits.validation, score.validation_accuracy, names)
+        _require_accuracy(probe, "test", each.test, splits.test, score.test_accuracy, names)
+
+
+def _require_accuracy(
+    probe: Probe,
+    name: str,
+    predicted: np.ndarray | None,
+    split: ImageSplit | None,
+    accuracy: float | None,
+    class_names: tuple[str, ...],
+) -> None:
+    """Predicted classes of a split, where it was scored, give the accuracy."""
+    call = f"run (predictions of the {name} split)"
+    if split is None or accuracy is None:
+        require(probe, call, predicted is None, predicted, f"None, because there is no {name} accuracy")
+        return
+    is_array = isinstance(predicted, np.ndarray) and predicted.dtype.kind in "iu" and predicted.ndim in (1, 2)
+    fits = is_array and predicted is not None and predicted.size > 0 and predicted.shape[-1] == len(split)
+    require(probe, call, fits, predicted, f"an array of integers, [{len(split)}] or [R, {len(split)}]")
+    assert predicted is not None
+    lowest, highest = int(predicted.min()), int(predicted.max())
+    inside = lowest >= 0 and highest < len(class_names)
+    require(probe, call, inside, (lowest, highest), f"classes from 0 to {len(class_names) - 1}")
+    share = accuracy_of(predicted, labels_of(split).numpy())
+    call = f"run (share of the {name} images that are predicted right)"
+    require(probe, call, abs(share - accuracy) < 1e-9, share, f"{accuracy!r}, the {name} accuracy")
 
 
 PROBES: Registry[Probe] = Registry("probe", Probe)

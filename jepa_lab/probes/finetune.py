@@ -6,16 +6,17 @@ import copy
 import math
 import re
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from jepa_lab.data.augmentations.minimal import Minimal
-from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.centre_squares import squares_like, stored_pictures
 from jepa_lab.data.images import HeldPictures, Images, LazyImages, Pictures
 from jepa_lab.data.order import Batches
@@ -24,6 +25,7 @@ from jepa_lab.data.streaming import StreamingBatches
 from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Autocast, evaluation_mode
+from jepa_lab.probes.predictions import Predictions, accuracy_of
 from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.splits import labels_of
 from jepa_lab.probes.subject import Subject
@@ -77,20 +79,22 @@ class Finetune(Probe):
             torch.manual_seed(derive_seed(subject.seed, "finetune"))
             classifier = _Classifier(subject)
             training = _Training(self.params, classifier, subject)
-            accuracies, chosen, diverged = training.run()
-        scores = NO_TEST
+            trained = training.run()
+        scores, tested = NO_TEST, None
         if splits.test is not None:
-            predictions = classifier.predict(splits.test.images).numpy()
-            scores = score_predictions(labels_of(splits.test).numpy(), predictions, splits.class_names)
+            tested = classifier.predict(splits.test.images).numpy()
+            scores = score_predictions(labels_of(splits.test).numpy(), tested, splits.class_names)
         notes = []
-        if diverged:
+        accuracies, chosen = trained.accuracies, trained.epoch
+        if trained.diverged:
             notes.append(f"the loss was not finite in epoch {len(accuracies) - 1}, which ended it; lower learning_rate")
         if self.params.epoch == "best" and chosen == self.params.epochs > 1:
             notes.append(f"the last epoch ({chosen}) is the best one; raise epochs")
         main = Score(accuracies[chosen], scores.test_accuracy, test_interval=scores.test_interval)
         details = {"epoch": chosen, "validation_accuracy_by_epoch": accuracies, **vars(scores)}
         choice = f"epoch {chosen}" if self.params.epoch == "best" else ""
-        return ProbeOutcome((main,), details, tuple(notes), choice)
+        predictions = {"": Predictions(trained.predicted, tested)}
+        return ProbeOutcome((main,), details, tuple(notes), choice, predictions)
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         accuracy = outcome.scores[0].test_accuracy
@@ -125,6 +129,22 @@ class _Classifier(nn.Module):
             return torch.cat([self(to_float(part.to(self.device))).argmax(dim=1).cpu() for part in parts])
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """What came of a training, whose classifier has the weights of the chosen epoch.
+
+    Attributes:
+        accuracies: on the validation split, after each epoch; 0 is before the first.
+        epoch: the chosen one. predicted: [n] int64, its class of each validation image.
+        diverged: whether the loss stopped being finite.
+    """
+
+    accuracies: list[float]
+    epoch: int
+    predicted: np.ndarray
+    diverged: bool
+
+
 class _Training:
     """The loop over epochs."""
 
@@ -142,26 +162,23 @@ class _Training:
         half = _autocast_dtype(subject.autocast, subject.device) is torch.float16
         self.scaler = torch.amp.GradScaler(subject.device.type, enabled=half)
 
-    def run(self) -> tuple[list[float], int, bool]:
-        """Train, and leave the classifier with the weights of the chosen epoch.
-
-        Returns:
-            Validation accuracy after each epoch (0 is before the first), the chosen epoch, and whether the loss
-            stopped being finite.
-        """
-        accuracies = [self._accuracy(self.validation)]
+    def run(self) -> _Trained:
+        """Train, and leave the classifier with the weights of the chosen epoch."""
+        predicted = self._predict()
+        accuracies = [self._accuracy(predicted)]
         chosen, kept = 0, copy.deepcopy(self.classifier.state_dict())
         with closing(_batches(self.train.images, self.params.batch_size, self.subject)) as batches:
             for epoch in range(1, self.params.epochs + 1):
                 finite = self._epoch(batches, epoch)
-                accuracies.append(self._accuracy(self.validation))
+                found = self._predict()
+                accuracies.append(self._accuracy(found))
                 if not finite:
                     self.classifier.load_state_dict(kept)
-                    return accuracies, chosen, True
+                    return _Trained(accuracies, chosen, predicted, True)
                 if self.params.epoch == "last" or chosen == 0 or accuracies[epoch] > accuracies[chosen]:
-                    chosen, kept = epoch, copy.deepcopy(self.classifier.state_dict())
+                    chosen, kept, predicted = epoch, copy.deepcopy(self.classifier.state_dict()), found
         self.classifier.load_state_dict(kept)
-        return accuracies, chosen, False
+        return _Trained(accuracies, chosen, predicted, False)
 
     def _epoch(self, batches: Batches, epoch: int) -> bool:
         """One pass; whether every loss was finite."""
@@ -186,8 +203,12 @@ class _Training:
             self.scaler.update()
         return bool(finite)
 
-    def _accuracy(self, split: ImageSplit) -> float:
-        return (self.classifier.predict(split.images) == labels_of(split)).double().mean().item()
+    def _predict(self) -> np.ndarray:
+        """The class of each validation image as the classifier is now, [n] int64."""
+        return self.classifier.predict(self.validation.images).numpy()
+
+    def _accuracy(self, predicted: np.ndarray) -> float:
+        return accuracy_of(predicted, labels_of(self.validation).numpy())
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:

@@ -25,6 +25,7 @@ from jepa_lab import __version__
 from jepa_lab.data.cache import cache_folder
 from jepa_lab.errors import ConfigError, JepaLabError, RunFolderError, RunStopped
 from jepa_lab.probes.base import Probe, ProbeOutcome, Score
+from jepa_lab.probes.predictions import Predictions
 from jepa_lab.tracking.atomic import explained_writes
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.records import read_record, record_as, write_record
@@ -32,7 +33,7 @@ from jepa_lab.tracking.records import read_record, record_as, write_record
 logger = logging.getLogger(__name__)
 
 KIND = "raw pixels"
-VERSION = 2
+VERSION = 3
 _PACKAGES = ("numpy", "scikit-learn", "scipy", "torch")
 
 
@@ -42,6 +43,7 @@ class _Record:
 
     Attributes:
         key: all that the outcome depends on.
+        predictions: as `Predictions.to_dict`, by the key of their score.
     """
 
     key: dict[str, Any]
@@ -49,6 +51,7 @@ class _Record:
     details: dict[str, Any]
     notes: tuple[str, ...]
     choice: str
+    predictions: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -138,20 +141,25 @@ def _read(file: Path, key: Mapping[str, Any]) -> ProbeOutcome | None:
         return None
     try:
         record = record_as(_Record, read_record(file, KIND, VERSION), file)
+        predictions = {key: Predictions.from_dict(each) for key, each in record.predictions.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        logger.warning("raw pixels are measured again: the predictions in %s cannot be read (%s)", file, error)
+        return None
     except RunFolderError as error:
         logger.warning("raw pixels are measured again: %s", error.rule)
         return None
     if record.key != key:
         logger.warning("raw pixels are measured again: %s is about others", file)
         return None
-    return ProbeOutcome(record.scores, record.details, record.notes, record.choice)
+    return ProbeOutcome(record.scores, record.details, record.notes, record.choice, predictions)
 
 
 def _write(file: Path, key: Mapping[str, Any], outcome: ProbeOutcome) -> None:
     scores = [asdict(score) for score in outcome.scores]
     kept = {"scores": scores, "details": outcome.details, "notes": outcome.notes, "choice": outcome.choice}
+    predictions = {name: each.to_dict() for name, each in outcome.predictions.items()}
     try:
-        write_record(file, KIND, VERSION, {"key": key, **kept})
+        write_record(file, KIND, VERSION, {"key": key, **kept, "predictions": predictions})
     except (RunFolderError, RunStopped) as error:
         _tell_not_kept(error)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -15,6 +16,7 @@ from jepa_lab.probes.arrays import CPU, double_device
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.neighbors import Neighbours, NeighbourSearch
+from jepa_lab.probes.predictions import Predictions, accuracy_of
 from jepa_lab.probes.scores import wilson_interval
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.subject import Subject
@@ -64,12 +66,18 @@ class KnnResult:
         validation_accuracy_by_neighbors: (number, accuracy) of every number that was tried, in increasing order.
         test_accuracy: neighbours from training + validation, the images that the logistic probe's last fit sees too;
             None without a test split.
+        predictions: with the number of neighbours that was chosen.
     """
 
     neighbors: int
     validation_accuracy: float
     validation_accuracy_by_neighbors: tuple[tuple[int, float], ...]
     test_accuracy: float | None
+    predictions: Predictions
+
+    def details(self) -> dict[str, Any]:
+        """As JSON values, without the predictions."""
+        return {name: value for name, value in asdict(self).items() if name != "predictions"}
 
 
 @PROBES.register(
@@ -107,7 +115,7 @@ class Knn(Probe):
             interval = wilson_interval(round(result.test_accuracy * num_test), num_test)
         score = Score(result.validation_accuracy, result.test_accuracy, test_interval=interval)
         choice = f"{result.neighbors} neighbours" if self.params.neighbors is None else ""
-        return ProbeOutcome((score,), asdict(result), choice=choice)
+        return ProbeOutcome((score,), result.details(), choice=choice, predictions={"": result.predictions})
 
 
 def knn_probe(
@@ -125,14 +133,16 @@ def knn_probe(
     """
     tried = candidates(params.neighbors, len(train[1]))
     search = NeighbourSearch((train,), params.standardize, device)
-    accuracies = _accuracies(search, validation, tried, params, num_classes)
+    predicted = _predict(search, validation[0], tried, params, num_classes)  # [K, n]
+    accuracies = [accuracy_of(each, validation[1].numpy()) for each in predicted]
     best = max(range(len(tried)), key=lambda index: (accuracies[index], -index))
-    test_accuracy = None
+    test_accuracy = tested = None
     if test is not None:
         both = NeighbourSearch((train, validation), params.standardize, device)
-        (test_accuracy,) = _accuracies(both, test, tried[best : best + 1], params, num_classes)
+        (tested,) = _predict(both, test[0], tried[best : best + 1], params, num_classes)
+        test_accuracy = accuracy_of(tested, test[1].numpy())
     by_neighbors = tuple(zip(tried, accuracies, strict=True))
-    return KnnResult(tried[best], accuracies[best], by_neighbors, test_accuracy)
+    return KnnResult(tried[best], accuracies[best], by_neighbors, test_accuracy, Predictions(predicted[best], tested))
 
 
 def candidates(neighbors: int | None, num_train: int) -> tuple[int, ...]:
@@ -143,23 +153,21 @@ def candidates(neighbors: int | None, num_train: int) -> tuple[int, ...]:
     return tuple(number for number in NEIGHBORS if number <= num_train) or (num_train,)
 
 
-def _accuracies(
-    search: NeighbourSearch, queries: Labelled, numbers: Sequence[int], params: KnnParams, num_classes: int
-) -> list[float]:
-    """Share of the queries whose label gets most votes, for each number of neighbours."""
-    correct, start = [0] * len(numbers), 0
+def _predict(
+    search: NeighbourSearch, queries: Tensor, numbers: Sequence[int], params: KnnParams, num_classes: int
+) -> np.ndarray:
+    """The label that gets most votes for each query, [K, q] int64: one row for each number of neighbours."""
+    parts: list[Tensor] = []
     generator = build_generator(0, "ties of labels")
-    for found in search.of(queries[0], numbers[-1]):
-        size = len(found.labels)
-        own = queries[1][start : start + size]
-        start += size
-        lots = torch.rand(size, num_classes, dtype=torch.float64, generator=generator).to(search.device)
-        for index, number in enumerate(numbers):
+    for found in search.of(queries, numbers[-1]):
+        lots = torch.rand(len(found.labels), num_classes, dtype=torch.float64, generator=generator).to(search.device)
+        rows = []
+        for number in numbers:
             nearest = Neighbours(found.similarities[:, :number], found.labels[:, :number])
             votes = count_votes(nearest, num_classes, params)  # [q, num_classes]
-            chosen = votes.argmax(dim=1) if params.vote == "scikit_learn" else (votes + _TIE * lots).argmax(dim=1)
-            correct[index] += int((chosen.cpu() == own).sum())
-    return [count / len(queries[1]) for count in correct]
+            rows.append(votes.argmax(dim=1) if params.vote == "scikit_learn" else (votes + _TIE * lots).argmax(dim=1))
+        parts.append(torch.stack(rows).cpu())
+    return torch.cat(parts, dim=1).numpy()
 
 
 def count_votes(nearest: Neighbours, num_classes: int, params: KnnParams) -> Tensor:

@@ -9,6 +9,7 @@ from jepa_lab.probes.arrays import estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.logistic import LogisticParams, logistic_probe
+from jepa_lab.probes.predictions import Predictions
 from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.subject import Subject
 
@@ -66,7 +67,12 @@ class Layerwise(Probe):
         if others:
             notes += (f"C is at an end of the values tried for block {', '.join(others)}, too",)
         choice = ", ".join(filter(None, (f"block {best + 1}", chosen.choice())))
-        return ProbeOutcome((main, *each), details, notes, choice)
+        predictions = {"": chosen.predictions}
+        predictions |= {
+            score.key: Predictions(result.predictions.validation, None)
+            for score, result in zip(each, results, strict=True)
+        }
+        return ProbeOutcome((main, *each), details, notes, choice, predictions)
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         draw_depths(outcome.details["validation_accuracy_by_depth"], folder / "layerwise.png")

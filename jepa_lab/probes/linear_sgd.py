@@ -19,6 +19,7 @@ from jepa_lab.errors import Key
 from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.feature_file import column_statistics, stored_features
+from jepa_lab.probes.predictions import Predictions
 from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.splits import labels_of
 from jepa_lab.probes.subject import Subject
@@ -79,11 +80,12 @@ class LinearSgd(Probe):
             predictions = search.predict(heads, features[train:fitted])  # [G, n]
             accuracies = (predictions == labels[train:fitted]).double().mean(dim=1).tolist()
             best = max(range(len(accuracies)), key=lambda index: (accuracies[index], -index))
-            scores = NO_TEST
+            scores, tested = NO_TEST, None
             if splits.test is not None:
                 again = _Descent(self.params, subject, features[:fitted], labels[:fitted])
-                found = again.predict(again.fit(self.params.learning_rates[best : best + 1]), features[fitted:])[0]
-                scores = score_predictions(labels[fitted:].numpy(), found.numpy(), splits.class_names)
+                last = again.fit(self.params.learning_rates[best : best + 1])
+                tested = again.predict(last, features[fitted:])[0].numpy()
+                scores = score_predictions(labels[fitted:].numpy(), tested, splits.class_names)
         main = Score(accuracies[best], scores.test_accuracy, test_interval=scores.test_interval)
         details = {
             "learning_rate": self.params.learning_rates[best],
@@ -91,7 +93,8 @@ class LinearSgd(Probe):
             **vars(scores),
         }
         choice = f"learning rate {self.params.learning_rates[best]:g}" if len(accuracies) > 1 else ""
-        return ProbeOutcome((main,), details, self._notes(best), choice)
+        found = Predictions(predictions[best].numpy(), tested)
+        return ProbeOutcome((main,), details, self._notes(best), choice, {"": found})
 
     def _notes(self, best: int) -> tuple[str, ...]:
         rates = self.params.learning_rates

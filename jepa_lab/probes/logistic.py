@@ -20,6 +20,7 @@ from jepa_lab.probes.arrays import NUMPY, EstimatorArrays, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.penalties import DEFAULT_GRID, End, Tried, beyond, edge_of, flat_top_of
+from jepa_lab.probes.predictions import Predictions
 from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.subject import Subject
@@ -72,7 +73,8 @@ class Logistic(Probe):
         arrays = estimator_arrays(subject.device)
         result = logistic_probe(splits.train, splits.validation, splits.test, self.params, names, arrays=arrays)
         score = Score(result.validation_accuracy, result.test_accuracy, test_interval=result.test_interval)
-        return ProbeOutcome((score,), result.to_dict(), tuple(result.notes()), result.choice())
+        notes = tuple(result.notes())
+        return ProbeOutcome((score,), result.to_dict(), notes, result.choice(), {"": result.predictions})
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         accuracy = outcome.scores[0].test_accuracy
@@ -108,10 +110,11 @@ def logistic_probe(
         fits = _search(train, validation, params, arrays)
         chosen = _best(fits)
         unconverged = tuple(fit.c for fit in fits if not fit.converged)
-        scores = _NO_TEST
+        scores, found = _NO_TEST, None
         if test is not None:
             last = _refit(train, validation, chosen, params, arrays) if refit else chosen
-            scores = _score_test(last, test, class_names, arrays)
+            found = _predict(last, test, arrays)
+            scores = vars(score_predictions(test[1].numpy(), found, class_names)) | {"refit_converged": last.converged}
     return ProbeResult(
         c=chosen.c,
         c_at_edge=edge_of(_tried(fits)),
@@ -123,6 +126,7 @@ def logistic_probe(
         unconverged_c=unconverged,
         num_train=len(train[1]),
         num_validation=len(validation[1]),
+        predictions=Predictions(chosen.predicted, found),
         **scores,
     )
 
@@ -132,10 +136,11 @@ class _Fit:
     """One fit of the search.
 
     Attributes:
-        correct: [n] bool, which validation images it classifies correctly.
+        predicted: [n] int64, the class of each validation image. correct: [n] bool, whether it is the true one.
     """
 
     c: float
+    predicted: np.ndarray
     correct: np.ndarray
     scaler: Any
     classifier: Any
@@ -158,8 +163,8 @@ def _search(train: Labelled, validation: Labelled, params: LogisticParams, array
     def fit(c: float, neighbour: _Fit | None) -> _Fit:
         start = None if neighbour is None else neighbour.classifier
         classifier, converged = _fit(features, labels, c, params.max_iterations, start)
-        correct = arrays.to_numpy(classifier.predict(held_out)) == held_out_labels
-        return _Fit(c, correct, scaler, classifier, converged)
+        predicted = arrays.to_numpy(classifier.predict(held_out))
+        return _Fit(c, predicted, predicted == held_out_labels, scaler, classifier, converged)
 
     fits: list[_Fit] = []
     for c in params.c_grid or DEFAULT_GRID:
@@ -232,7 +237,6 @@ def _refit(
     return replace(chosen, scaler=scaler, classifier=classifier, converged=converged)
 
 
-def _score_test(fit: _Fit, test: Labelled, class_names: tuple[str, ...], arrays: EstimatorArrays) -> dict[str, Any]:
-    """The test fields of a `ProbeResult`: one prediction of the test split."""
-    predictions = arrays.to_numpy(fit.classifier.predict(fit.scaler.transform(arrays.of(test[0]), copy=True)))
-    return {**vars(score_predictions(test[1].numpy(), predictions, class_names)), "refit_converged": fit.converged}
+def _predict(fit: _Fit, test: Labelled, arrays: EstimatorArrays) -> np.ndarray:
+    """The class of each test image, [n] int64: one prediction of the test split."""
+    return arrays.to_numpy(fit.classifier.predict(fit.scaler.transform(arrays.of(test[0]), copy=True)))

@@ -19,6 +19,7 @@ from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.logistic import LogisticParams, logistic_probe
 from jepa_lab.probes.penalties import End
+from jepa_lab.probes.predictions import stacked
 from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.subject import LabelledSplits, Subject
 from jepa_lab.randomness import build_generator
@@ -95,10 +96,13 @@ class LowShot(Probe):
         splits, names = subject.features, subject.splits.class_names
         smallest = int(splits.train[1].bincount(minlength=len(names)).min())
         arrays = estimator_arrays(subject.device)
-        scores, found, skipped = [], {}, []
+        scores, found, predictions, skipped = [], {}, {}, []
         for shots in self.params.shots:
             possible = shots == "all" or shots <= smallest
-            draws = self._draws(shots, splits, names, arrays) if possible else []
+            results = self._fits(shots, splits, names, arrays) if possible else []
+            if results:
+                predictions[str(shots)] = stacked([result.predictions for result in results])
+            draws = [_Draw.of(result) for result in results]
             scores.append(_score(shots, draws))
             found[str(shots)] = draws
             skipped += [] if possible else [str(shots)]
@@ -108,20 +112,20 @@ class LowShot(Probe):
             notes.append(f"{', '.join(skipped)} labels a class were skipped: {rule}")
         notes += _notes(found, self.params.c_grid is None)
         details = {shots: [vars(draw) for draw in draws] for shots, draws in found.items()}
-        return ProbeOutcome(tuple(scores), {"draws": details}, tuple(notes))
+        return ProbeOutcome(tuple(scores), {"draws": details}, tuple(notes), predictions=predictions)
 
-    def _draws(
+    def _fits(
         self, shots: int | str, splits: LabelledSplits, names: tuple[str, ...], arrays: EstimatorArrays
-    ) -> list[_Draw]:
+    ) -> list[ProbeResult]:
+        """One for each draw of labels."""
         if shots == "all":
-            whole = logistic_probe(splits.train, splits.validation, splits.test, self.params, names, arrays=arrays)
-            return [_Draw.of(whole)]
+            return [logistic_probe(splits.train, splits.validation, splits.test, self.params, names, arrays=arrays)]
         found = []
         for number in range(self.params.draws):
             chosen = draw_labels(splits.train[1], int(shots), build_generator(_SEED, f"low shot {shots} {number}"))
             few: Labelled = (splits.train[0][chosen], splits.train[1][chosen])
-            result = logistic_probe(few, splits.validation, splits.test, self.params, names, refit=False, arrays=arrays)
-            found.append(_Draw.of(result))
+            parts = (few, splits.validation, splits.test)
+            found.append(logistic_probe(*parts, self.params, names, refit=False, arrays=arrays))
         return found
 
 

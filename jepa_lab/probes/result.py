@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jepa_lab.probes.penalties import End
+from jepa_lab.probes.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ProbeResult:
         converged: whether every fit converged within `max_iterations`.
         unconverged_c: the C of each fit of the search that did not.
         refit_converged: whether the last fit, on training + validation, did.
+        predictions: for validation of the fit that gave `validation_accuracy`, for test of the last one.
     """
 
     c: float
@@ -46,6 +48,7 @@ class ProbeResult:
     num_train: int
     num_validation: int
     num_test: int | None
+    predictions: Predictions
 
     def notes(self) -> list[str]:
         """Sentences about what a reader should know before trusting the accuracy; usually none."""
@@ -74,5 +77,5 @@ class ProbeResult:
         return f"C={self.c:g}" if len(self.validation_accuracy_by_c) > 1 else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
+        """As JSON values, without the predictions."""
+        return {name: value for name, value in asdict(self).items() if name != "predictions"}

@@ -8,6 +8,7 @@
   metrics.jsonl      one row a step that was logged
   checkpoints/       figures/, and probes/ once `jepa-lab probe` ran
   result.json        how the run ended, and its numbers
+  predictions.safetensors   the class that each probe predicted for each validation and test image
   log.txt            messages and tracebacks
   data.json          what was found about image files that stream, so that a resumed run need not look again
   run.lock           held while a process works on the run

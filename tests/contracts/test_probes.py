@@ -18,7 +18,8 @@ from jepa_lab.grid import Grid
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS
-from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome
+from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, require_outcome
+from jepa_lab.probes.splits import labels_of
 from jepa_lab.probes.subject import Subject
 from jepa_lab.registry import Entry
 from tests.unit.probes.fakes import labelled_images, make_splits, make_subject
@@ -83,12 +84,36 @@ def test_accuracies_are_shares_and_an_outcome_is_json(entry: Entry[Probe]) -> No
 
 
 @every_probe
+def test_every_accuracy_is_that_of_the_predicted_classes_of_all_images(entry: Entry[Probe]) -> None:
+    probe = build(entry)
+    for subject in subjects(probe):
+        outcome = probe.run(subject)
+        require_outcome(probe, outcome, subject.splits)
+        if not probe.predicts_classes:
+            assert outcome.predictions == {}
+            continue
+        for score in outcome.scores:
+            if score.validation_accuracy is None:
+                assert score.key not in outcome.predictions
+                continue
+            found = outcome.predictions[score.key]
+            assert found.validation.shape[-1] == len(subject.splits.validation)
+            right = found.validation == labels_of(subject.splits.validation).numpy()
+            assert right.mean() == pytest.approx(score.validation_accuracy, abs=1e-12)
+            assert (found.test is None) == (score.test_accuracy is None)
+            if found.test is not None and subject.splits.test is not None:
+                right = found.test == labels_of(subject.splits.test).numpy()
+                assert right.mean() == pytest.approx(score.test_accuracy, abs=1e-12)
+
+
+@every_probe
 def test_without_a_test_split_nothing_is_known_about_it_and_nothing_else_changes(entry: Entry[Probe]) -> None:
     probe = build(entry)
     with_test = probe.run(on_encoder())
     without = probe.run(on_encoder(splits=replace(make_splits(), test=None)))
     assert accuracies(without, "test") == []
     assert all(score.test_interval is None for score in without.scores)
+    assert all(found.test is None for found in without.predictions.values())
     assert accuracies(without, "validation") == accuracies(with_test, "validation")
 
 
@@ -108,6 +133,7 @@ def test_a_probe_is_repeated_exactly(entry: Entry[Probe]) -> None:
         torch.manual_seed(disturbance)
         outcomes.append(build(entry).run(on_encoder()))
     assert outcomes[0].to_dict() == outcomes[1].to_dict()
+    assert outcomes[0].predictions == outcomes[1].predictions
 
 
 @every_probe

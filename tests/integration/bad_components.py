@@ -18,6 +18,7 @@ from jepa_lab.maskers.single_block import SingleBlock
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, EncoderSize, ModelSize, PredictorSize
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
+from jepa_lab.probes.predictions import Predictions
 from jepa_lab.registry import ComponentParams
 from jepa_lab.regularizers.base import REGULARIZERS, Regularizer, Term
 from jepa_lab.targets.base import TARGETS, FeatureGridTarget, Target
@@ -352,6 +353,23 @@ class TensorProbe(Probe):
 
     def run(self, subject):
         return ProbeOutcome((Score(0.5, 0.5),), {"weights": torch.zeros(2)})
+
+
+@registered(PROBES, "silent_probe")
+class SilentProbe(Probe):
+    title = "a number without predictions"
+
+    def run(self, subject):
+        return ProbeOutcome((Score(0.5, 0.5),), {})
+
+
+@registered(PROBES, "flattering_probe")
+class FlatteringProbe(Probe):
+    title = "more than was right"
+
+    def run(self, subject):
+        found = Predictions(subject.splits.validation.labels.numpy(), None)
+        return ProbeOutcome((Score(0.99, None),), {}, predictions={"": found})
 
 
 @registered(PROBES, "nameless_probe")

@@ -19,6 +19,7 @@ import torch
 import jepa_lab.run as run_module
 from jepa_lab.cli import main
 from jepa_lab.config.documents import plain_document
+from jepa_lab.runs.predictions import read_predictions
 from tests.integration.pipelines import TINY, write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -203,6 +204,9 @@ def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "this run" in result.output
     content = json.loads((finished / "probes" / "1.json").read_text())
+    predictions = read_predictions(finished / "probes", content["predictions"])
+    accuracy = content["metrics"]["probe/validation_accuracy"]
+    assert predictions.correct("probe/validation_accuracy").mean() == pytest.approx(accuracy)
     assert content["settings"]["encoder"] == "context"
     assert "last_four" in refused("probe", finished, "probe.layers=last_four")
     assert (finished / "result.json").read_text() == before

@@ -75,6 +75,8 @@ IN_A_RUN = [
     ("probe.additional=[percent_probe]", "probe 'percent_probe'", "returned 97.5 from run (validation_accuracy)"),
     ("probe.additional=[repeating_probe]", "probe 'repeating_probe'", "returned a tuple of ('', '') from run (keys"),
     ("probe.additional=[tensor_probe]", "probe 'tensor_probe'", "expected JSON values"),
+    ("probe.additional=[silent_probe]", "probe 'silent_probe'", "or `predicts_classes = False` in a probe that"),
+    ("probe.additional=[flattering_probe]", "probe 'flattering_probe'", "expected 0.99, the validation accuracy"),
 ]  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from jepa_lab.maskers.patches import Patches
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
 from jepa_lab.run import RunOutcome, start_run
+from jepa_lab.runs.predictions import read_predictions
 from jepa_lab.summary import print_probe
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import read_metrics
@@ -65,6 +66,9 @@ def test_a_run_leaves_its_whole_record(finished: RunOutcome) -> None:
     assert (folder.figures / "confusion.png").stat().st_size > 10_000
     assert folder.environment.exists()
     assert "training from step 0" in folder.log.read_text()
+    predictions = read_predictions(folder.path, result["predictions"])
+    for name in ("probe/validation_accuracy", "probe/test_accuracy", "raw_pixels/knn_test_accuracy"):
+        assert predictions.correct(name).mean() == pytest.approx(result["metrics"][name])
 
 
 def test_mean_and_std_of_the_channels_are_in_the_result_and_in_the_model_file(finished: RunOutcome) -> None:
@@ -170,7 +174,7 @@ def test_a_resumed_run_ends_bitwise_as_an_uninterrupted_one(
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert tensor_files(folder) == tensor_files(finished.folder)
     assert timeless_rows(folder) == timeless_rows(finished.folder)
-    for part in ("probe", "best_online_probe"):
+    for part in ("probe", "predictions", "best_online_probe"):  # of predictions the digest
         assert outcome.result[part] == finished.result[part]
     assert outcome.result["metrics"]["training_seconds"] > 0
 

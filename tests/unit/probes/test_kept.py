@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import jepa_lab.probes.kept
@@ -20,10 +21,15 @@ from jepa_lab.probes.knn import Knn
 from jepa_lab.probes.linear_sgd import LinearSgd
 from jepa_lab.probes.logistic import Logistic
 from jepa_lab.probes.low_shot import LowShot
-from jepa_lab.tracking.records import write_record
+from jepa_lab.probes.predictions import Predictions
+from jepa_lab.tracking.records import read_record, write_record
 
 KEPT = KeptOutcomes({"digest": "abc", "split_seed": 0}, {"device": "cpu (1 threads)"}, seed=0)
 KNN = Knn(Knn.Params(neighbors=3))
+PREDICTED = {
+    "": Predictions(np.array([2, 0, 300]), np.array([[1, 0], [1, 1]])),
+    "k": Predictions(np.array([0, 0, 1]), None),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +47,8 @@ class Measuring:
     def __call__(self) -> ProbeOutcome:
         self.times += 1
         score = Score(1 / 3, self.times / 7, validation_interval=None, test_interval=(0.1, 1 / 7))
-        return ProbeOutcome(
-            (score, Score(0.5, None, "k", "l", is_for_a_choice=True)), {"c": (1, 2.5)}, ("a note",), "C=1"
-        )
+        scores = (score, Score(0.5, None, "k", "l", is_for_a_choice=True))
+        return ProbeOutcome(scores, {"c": (1, 2.5)}, ("a note",), "C=1", PREDICTED)
 
 
 @pytest.fixture
@@ -57,6 +62,7 @@ def test_the_second_run_finds_what_the_first_one_measured_to_the_last_bit(measur
     assert first == second
     assert first.scores == Measuring()().scores
     assert (first.notes, first.choice) == (("a note",), "C=1")
+    assert first.predictions == second.predictions == PREDICTED
     assert json.dumps(first.to_dict()) == json.dumps(Measuring()().to_dict())
 
 
@@ -115,16 +121,28 @@ def another_digit(file: Path) -> None:
 
 
 def of_other_images(file: Path) -> None:
-    content = {"scores": [], "details": {}, "notes": [], "choice": ""}
-    write_record(file, "raw pixels", 2, content | {"key": KEPT.key("knn", Knn(Knn.Params(neighbors=9)))})
+    content = {"scores": [], "details": {}, "notes": [], "choice": "", "predictions": {}}
+    write_record(file, "raw pixels", 3, content | {"key": KEPT.key("knn", Knn(Knn.Params(neighbors=9)))})
 
 
 def of_a_newer_version(file: Path) -> None:
-    write_record(file, "raw pixels", 3, {"key": KEPT.key("knn", KNN), "better": True})
+    write_record(file, "raw pixels", 4, {"key": KEPT.key("knn", KNN), "better": True})
 
 
 def without_scores(file: Path) -> None:
-    write_record(file, "raw pixels", 2, {"key": KEPT.key("knn", KNN), "details": {}, "notes": [], "choice": ""})
+    content = {"details": {}, "notes": [], "choice": "", "predictions": {}}
+    write_record(file, "raw pixels", 3, {"key": KEPT.key("knn", KNN), **content})
+
+
+def of_the_version_before_predictions(file: Path) -> None:
+    content = {"scores": [], "details": {}, "notes": [], "choice": ""}
+    write_record(file, "raw pixels", 2, {"key": KEPT.key("knn", KNN), **content})
+
+
+def with_unreadable_predictions(file: Path) -> None:
+    content = read_record(file, "raw pixels", 3)
+    content["predictions"][""]["validation"]["shape"] = [2]
+    write_record(file, "raw pixels", 3, content)
 
 
 def of_the_version_before_choices(file: Path) -> None:
@@ -142,6 +160,8 @@ def of_the_version_before_choices(file: Path) -> None:
         of_a_newer_version,
         without_scores,
         of_the_version_before_choices,
+        of_the_version_before_predictions,
+        with_unreadable_predictions,
     ],
     ids=lambda f: f.__name__,
 )

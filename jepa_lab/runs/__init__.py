@@ -1,0 +1,1 @@
+"""The local run folder, which is the truth about a run."""

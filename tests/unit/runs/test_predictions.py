@@ -1,0 +1,94 @@
+"""The file of predictions: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from jepa_lab.errors import RunFolderError
+from jepa_lab.runs.predictions import RunPredictions, SplitImages, read_predictions, smallest_dtype, write_predictions
+
+IMAGES = SplitImages("chosen", "pixels", 32)
+FOUND = RunPredictions(
+    ("cat", "dog", "eel"),
+    {"validation": IMAGES, "test": replace(IMAGES, chosen="others")},
+    {
+        "probe/validation_accuracy": "validation/trained/logistic",
+        "probe/low_shot_5_validation_accuracy": "validation/trained/low_shot/5",
+        "probe/test_accuracy": "test/trained/logistic",
+    },
+    {
+        "validation/labels": np.array([0, 1, 2, 1]),
+        "validation/trained/logistic": np.array([0, 1, 1, 1]),
+        "validation/trained/low_shot/5": np.array([[0, 0, 2, 1], [0, 1, 2, 2]]),
+        "test/labels": np.array([2, 2]),
+        "test/trained/logistic": np.array([0, 2]),
+    },
+)
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    record = write_predictions(tmp_path / "predictions.safetensors", FOUND)
+    found = read_predictions(tmp_path, record)
+    assert (found.class_names, found.images, found.metrics) == (FOUND.class_names, FOUND.images, FOUND.metrics)
+    assert all(np.array_equal(found.tensors[name], each) for name, each in FOUND.tensors.items())
+    assert all(each.dtype == np.uint8 for each in found.tensors.values())
+    assert found.correct("probe/validation_accuracy").tolist() == [1, 1, 0, 1]
+    assert found.correct("probe/low_shot_5_validation_accuracy").tolist() == [1, 0.5, 1, 0.5]
+    assert found.correct("probe/test_accuracy").tolist() == [0, 1]
+    assert (found.split_of("probe/test_accuracy"), found.split_of("final_loss")) == ("test", None)
+
+
+def test_the_same_predictions_are_the_same_bytes(tmp_path: Path) -> None:
+    backwards = replace(
+        FOUND, tensors=dict(reversed(FOUND.tensors.items())), metrics=dict(reversed(FOUND.metrics.items()))
+    )
+    records = [write_predictions(tmp_path / "a", FOUND), write_predictions(tmp_path / "b", backwards)]
+    assert records[0]["sha256"] == records[1]["sha256"]
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_anyone_with_safetensors_can_read_it(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "a", FOUND)
+    with safe_open(tmp_path / "a", "numpy") as file:
+        assert set(file.keys()) == set(FOUND.tensors)
+        assert json.loads(file.metadata()["jepa_lab"])["class_names"] == ["cat", "dog", "eel"]
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(9, "uint8"), (255, "uint8"), (256, "int16"), (40_000, "int32")])
+def test_integers_are_as_small_as_they_can_be(largest: int, dtype: str) -> None:
+    assert smallest_dtype(np.array([0, largest])) == dtype
+
+
+def test_a_file_that_is_not_the_one_that_was_written_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    record = write_predictions(path, FOUND)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(RunFolderError, match="is damaged: its SHA-256"):
+        read_predictions(tmp_path, record)
+    path.unlink()
+    with pytest.raises(RunFolderError, match="is missing"):
+        read_predictions(tmp_path, record)
+
+
+def test_a_file_of_something_else_or_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    import hashlib
+
+    for metadata, message in ((None, "no file of predictions"), ({"jepa_lab": '{"format_version": 9}'}, "version 9")):
+        save_file({"x": np.zeros(2)}, tmp_path / "a", metadata)
+        record = {"file": "a", "sha256": hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()}
+        with pytest.raises(RunFolderError, match=message):
+            read_predictions(tmp_path, record)
+
+
+def test_images_are_the_same_pictures_at_another_size_and_not_after_a_change_at_the_same() -> None:
+    assert IMAGES.are_those_of(IMAGES)
+    assert IMAGES.are_those_of(replace(IMAGES, content="resized", image_size=64))
+    assert not IMAGES.are_those_of(replace(IMAGES, content="changed"))
+    assert not IMAGES.are_those_of(replace(IMAGES, chosen="others"))

@@ -251,7 +251,8 @@ def schema(ablation: bool) -> None:
 @click.option("--plugin", "plugins", multiple=True, help="Module to import first, as under plugins: in a pipeline.")
 def list_components(family: str | None, form: str | None, plugins: tuple[str, ...]) -> None:
     """Show the components of every family, or of FAMILY: summary, source, fields."""
-    import jepa_lab.sweeps.executors  # noqa: F401  (the one family that no pipeline names)
+    import jepa_lab.interop.exports
+    import jepa_lab.sweeps.executors  # noqa: F401  (families that no pipeline names)
     from jepa_lab.catalogue import catalogue, catalogue_as_markdown, print_catalogue
     from jepa_lab.config.loading import load_plugins
 
@@ -306,6 +307,34 @@ def probe(run: Path, overrides: tuple[str, ...], step: int | None, score_test: b
     file, result = probe_again(RunFolder.open(find_folder(run, [runs])), overrides, step, score_test=score_test)
     print_probe(result)
     click.echo(f"wrote {file}")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "form",
+    required=True,
+    metavar="FORMAT",
+    help="timm, transformers, safetensors or onnx; see `jepa-lab list export_format`.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; it must not exist.")
+@click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
+@click.option("--step", type=int, help="Checkpoint to export (default: the last one).")
+@_runs_option
+def export(
+    run: Path, form: str, out: Path, encoder: Literal["target", "context"], step: int | None, runs: Path
+) -> None:
+    """Write a run's encoder for another library, checked on the run's images, with a model card.
+
+    RUN is the name of a run under --runs, or the path of its folder.
+    """
+    from jepa_lab.interop.export import ExportRequest, export_run
+    from jepa_lab.tracking.folder_names import find_folder
+    from jepa_lab.tracking.run_folder import RunFolder
+
+    outcome = export_run(RunFolder.open(find_folder(run, [runs])), ExportRequest(form, encoder, step), out)
+    click.echo(outcome.sentence())
 
 
 @main.command()

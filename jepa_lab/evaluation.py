@@ -58,7 +58,7 @@ def other_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
 
 def probed_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
     """The chosen encoder for the patch grid of `probe.image_size`, with the model's very weights."""
-    return _at_probed_grid(chosen_encoder(model, pipeline), pipeline)
+    return encoder_at_probed_grid(chosen_encoder(model, pipeline), pipeline)
 
 
 def encoder_record(pipeline: Pipeline, num_channels: int) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def encoder_record(pipeline: Pipeline, num_channels: int) -> dict[str, Any]:
     return {"input_shape": [num_channels, side, side], "num_features": pipeline.probe.num_layers * width}
 
 
-def _at_probed_grid(encoder: VisionTransformer, pipeline: Pipeline) -> VisionTransformer:
+def encoder_at_probed_grid(encoder: VisionTransformer, pipeline: Pipeline) -> VisionTransformer:
     image_size = probe_image_size(pipeline)
     if image_size == pipeline.data.image_size:
         return encoder
@@ -263,7 +263,7 @@ def final_evaluation(
     untrained = build_model(pipeline, probe_data.train.images.shape[1]).to(compute.device)
     encoders: dict[str, VisionTransformer | None] = {"trained": probed_encoder(model, pipeline)}
     if pipeline.probe.both_encoders:
-        encoders["other_encoder"] = _at_probed_grid(other_encoder(model, pipeline), pipeline)
+        encoders["other_encoder"] = encoder_at_probed_grid(other_encoder(model, pipeline), pipeline)
     encoders |= {"random_encoder": probed_encoder(untrained, pipeline), "raw_pixels": None}
     probes, kept = build_probes(pipeline), kept_outcomes(pipeline, probe_data, splits, compute)
     summary: dict[str, float | None] = {}

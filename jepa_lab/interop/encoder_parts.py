@@ -1,0 +1,80 @@
+"""An encoder taken apart: sizes, weights and positions as tensors, for libraries that know nothing of jepa-lab."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jepa_lab.grid import Grid
+from jepa_lab.models.layer_scale import LayerScale
+from jepa_lab.models.sizes import ModelSize
+from jepa_lab.models.vit import VisionTransformer
+
+_POSITION = "position."
+
+
+@dataclass(frozen=True)
+class EncoderParts:
+    """What an encoder is made of, on the CPU in single precision.
+
+    Attributes:
+        weights: by their names in `VisionTransformer`, without positions.
+        positions: [N, D], added to the tokens; None where nothing is added.
+        rotation: cosines and sines for queries and keys, each [N, head_dim]; None where nothing is rotated.
+        has_layer_scale: whether the blocks' branches have learned factors.
+        mean, std: [C] of pixels in [0, 1], by which images are normalised.
+        crop_fraction: side of the square that the encoder sees, over what the shorter side of a picture is resized to.
+    """
+
+    size: ModelSize
+    grid: Grid
+    patch_size: int
+    weights: dict[str, Tensor]
+    positions: Tensor | None
+    rotation: tuple[Tensor, Tensor] | None
+    has_layer_scale: bool
+    mean: Tensor
+    std: Tensor
+    crop_fraction: float
+
+    @property
+    def num_channels(self) -> int:
+        """C of the images."""
+        return len(self.mean)
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the MLPs' hidden layer."""
+        return len(self.weights["blocks.0.mlp.fc1.bias"])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images, in pixels."""
+        return self.grid.height * self.patch_size, self.grid.width * self.patch_size
+
+
+@torch.no_grad()
+def take_apart(encoder: VisionTransformer, mean: Tensor, std: Tensor, crop_fraction: float) -> EncoderParts:
+    """The parts of an encoder that lies on the CPU; the tensors are its own.
+
+    What a position embedding adds is found by adding it to zeros, whatever its class.
+    """
+    weights = {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith(_POSITION)}
+    everywhere = torch.arange(encoder.grid.num_patches)[None]
+    zeros = torch.zeros(1, encoder.grid.num_patches, encoder.size.embed_dim)
+    positions = encoder.position.add(zeros, everywhere)[0]
+    rotation = encoder.position.rotation(everywhere)
+    return EncoderParts(
+        size=encoder.size,
+        grid=encoder.grid,
+        patch_size=encoder.patch_embed.patch_size,
+        weights=weights,
+        positions=positions if positions.any() else None,
+        rotation=None if rotation is None else (rotation[0][0, 0].clone(), rotation[1][0, 0].clone()),
+        has_layer_scale=any(isinstance(part, LayerScale) for part in encoder.modules()),
+        mean=mean,
+        std=std,
+        crop_fraction=crop_fraction,
+    )

@@ -77,7 +77,7 @@ _WIDEST_PREDICTOR = 96
 _FEW_FITS: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 1},
     "layerwise": {"c_grid": [0.01]},
-    "linear_sgd": {"epochs": 5, "learning_rates": [0.1]},
+    "linear_sgd": {"epochs": 5, "learning_rates": [0.1], "ridges": [0.1]},
     "logistic": {"c_grid": [0.1]},
     "low_shot": {"c_grid": [0.1], "draws": 2},
 }

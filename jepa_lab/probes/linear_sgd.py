@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa_lab.data.order import BatchOrder
 from jepa_lab.errors import Key
 from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
-from jepa_lab.probes.feature_file import column_statistics, stored_features
+from jepa_lab.probes.decorrelation import principal_components
+from jepa_lab.probes.feature_file import stored_features
+from jepa_lab.probes.grids import End, OpenGrid, Tried, beyond, edge_of, flat_top_of, notes_on_choice
+from jepa_lab.probes.heads import LinearHeads, summed_cross_entropy
 from jepa_lab.probes.predictions import Predictions
 from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.splits import labels_of
@@ -26,42 +29,79 @@ from jepa_lab.probes.subject import Subject
 from jepa_lab.randomness import build_generator
 from jepa_lab.registry import ComponentParams, broken_rule
 
+RATES = OpenGrid(
+    (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    lower=(0.001, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6),
+    higher=(3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
+)
+_AT_ONCE = 2
+"""Further rates that one more descent tries."""
 _MOMENTUM = 0.9
-_SMALLEST_STD = 1e-12
-"""A feature that is the same for all images stays zero rather than becoming rounding errors blown up."""
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class LinearSgdParams(ComponentParams):
-    """The grid of learning rates and the length of the descent."""
+    """The grid of learning rates and ridges, and the length of the descent."""
 
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    learning_rates: tuple[Positive, ...] | None = Field(
+        None,
         min_length=1,
         description="Peak learning rates, increasing; a classifier is trained with each, all on the same batches, and "
-        "the validation split chooses one.",
+        "the validation split chooses one. Null: 0.003 to 1, and on from there to at least 3e-6 and at most 1000 while "
+        "the best one lies at an end.",
+    )
+    ridges: tuple[Positive, ...] = Field(
+        (1e-5, 1e-3, 0.1, 100.0),
+        min_length=1,
+        description="How much features are decorrelated, increasing: their principal components are scaled by "
+        "sqrt((1 + ridge) / (variance + ridge)). A small ridge whitens; a large one leaves features standardised "
+        "alone. Every learning rate is tried with every ridge.",
     )
     epochs: int = Field(50, ge=1, le=10_000, strict=True, description="Passes over the features.")
     batch_size: int = Field(256, ge=1, strict=True, description="Images in a step of the descent.")
 
     @model_validator(mode="after")
     def _check(self) -> LinearSgdParams:
-        if any(low >= high for low, high in itertools.pairwise(self.learning_rates)):
-            raise broken_rule(
-                Key("learning_rates"), f" must be increasing without repetition, got {self.learning_rates}"
-            )
+        for name, values in (("learning_rates", self.learning_rates or ()), ("ridges", self.ridges)):
+            if any(low >= high for low, high in itertools.pairwise(values)):
+                raise broken_rule(Key(name), f" must be increasing without repetition, got {values}")
         return self
+
+
+class _Setting(NamedTuple):
+    """What one classifier is trained with."""
+
+    rate: float
+    ridge: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a setting gave on the validation split.
+
+    Attributes:
+        predicted: [n] int64.
+    """
+
+    setting: _Setting
+    accuracy: float
+    predicted: Tensor
 
 
 @PROBES.register(
     "linear_sgd",
     summary="linear classifier by SGD on features in a file, for data too large for logistic regression in memory",
-    source="the grid of learning rates trained side by side of Oquab et al. 2023, arXiv:2304.07193, app. B.3",
+    source="the grid of learning rates trained side by side of Oquab et al. 2023, arXiv:2304.07193, app. B.3; features "
+    "are decorrelated before, which is not there",
 )
 class LinearSgd(Probe):
     """Extracts features once into a file and descends on mini-batches of it, with momentum 0.9 and half a cosine.
 
-    As in the logistic probe features are standardised by the images that are fitted on, the validation split makes
-    the choice, and the classifier that is scored on the test split is fitted on training + validation.
+    As in the logistic probe the validation split makes the choice, and the classifier that is scored on the test split
+    is fitted on training + validation. Features are decorrelated by the images that are fitted on: on standardised
+    features alone, descent is still far from the solution after any reasonable number of epochs. Of equal accuracies
+    the largest ridge wins, and then the smallest rate.
     """
 
     Params = LinearSgdParams
@@ -75,33 +115,45 @@ class LinearSgd(Probe):
         labels = torch.cat([labels_of(part) for part in parts])
         train, fitted = len(splits.train), len(splits.train) + len(splits.validation)
         with stored_features(batches, subject.scratch) as features:
-            search = _Descent(self.params, subject, features[:train], labels[:train])
-            heads = search.fit(self.params.learning_rates)
-            predictions = search.predict(heads, features[train:fitted])  # [G, n]
-            accuracies = (predictions == labels[train:fitted]).double().mean(dim=1).tolist()
-            best = max(range(len(accuracies)), key=lambda index: (accuracies[index], -index))
+            descent = _Descent(self.params, subject, features[:train], labels[:train])
+            found = self._search(descent, features[train:fitted], labels[train:fitted])
+            best = _best(found)
             scores, tested = NO_TEST, None
             if splits.test is not None:
                 again = _Descent(self.params, subject, features[:fitted], labels[:fitted])
-                last = again.fit(self.params.learning_rates[best : best + 1])
-                tested = again.predict(last, features[fitted:])[0].numpy()
+                tested = again.fit_and_predict([best.setting], features[fitted:])[0].numpy()
                 scores = score_predictions(labels[fitted:].numpy(), tested, splits.class_names)
-        main = Score(accuracies[best], scores.test_accuracy, test_interval=scores.test_interval)
+        main = Score(best.accuracy, scores.test_accuracy, test_interval=scores.test_interval)
         details = {
-            "learning_rate": self.params.learning_rates[best],
-            "validation_accuracy_by_learning_rate": list(zip(self.params.learning_rates, accuracies, strict=True)),
+            "learning_rate": best.setting.rate,
+            "ridge": best.setting.ridge,
+            "validation_accuracy_by_setting": [[*each.setting, each.accuracy] for each in found],
             **vars(scores),
         }
-        choice = f"learning rate {self.params.learning_rates[best]:g}" if len(accuracies) > 1 else ""
-        found = Predictions(predictions[best].numpy(), tested)
-        return ProbeOutcome((main,), details, self._notes(best), choice, {"": found})
+        choice = f"learning rate {best.setting.rate:g}, ridge {best.setting.ridge:g}" if len(found) > 1 else ""
+        predictions = Predictions(best.predicted.numpy(), tested)
+        return ProbeOutcome((main,), details, self._notes(found), choice, {"": predictions})
 
-    def _notes(self, best: int) -> tuple[str, ...]:
-        rates = self.params.learning_rates
-        if len(rates) == 1 or 0 < best < len(rates) - 1:
-            return ()
-        where = "smallest" if best == 0 else "largest"
-        return (f"learning rate {rates[best]:g} is the {where} of learning_rates; extend the grid there",)
+    def _search(self, descent: _Descent, held_out: np.ndarray, labels: Tensor) -> list[_Found]:
+        """Every rate with every ridge, then further rates while the best one lies at an end of the default grid."""
+        found: list[_Found] = []
+
+        def attempt(rates: Sequence[float]) -> None:
+            settings = [_Setting(rate, ridge) for rate in rates for ridge in self.params.ridges]
+            for setting, predicted in zip(settings, descent.fit_and_predict(settings, held_out), strict=True):
+                found.append(_Found(setting, (predicted == labels).double().mean().item(), predicted))
+
+        attempt(self.params.learning_rates or RATES.values)
+        if self.params.learning_rates is None:
+            for end in get_args(End):
+                while further := beyond(end, _by_rate(found), RATES, _AT_ONCE):
+                    attempt(further)
+        return found
+
+    def _notes(self, found: list[_Found]) -> tuple[str, ...]:
+        tried, chosen = _by_rate(found), f"learning rate {_best(found).setting.rate:g}"
+        about = (edge_of(tried), flat_top_of(tried))
+        return tuple(notes_on_choice(chosen, "learning_rates", *about, is_default=self.params.learning_rates is None))
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         accuracy = outcome.scores[0].test_accuracy
@@ -110,8 +162,19 @@ class LinearSgd(Probe):
             draw_confusion(outcome.details["confusion"], class_names, accuracy, out)
 
 
+def _best(found: Sequence[_Found]) -> _Found:
+    return max(found, key=lambda each: (each.accuracy, each.setting.ridge, -each.setting.rate))
+
+
+def _by_rate(found: Sequence[_Found]) -> list[Tried]:
+    """The best accuracy with each learning rate, that of the chosen setting first."""
+    best = _best(found)
+    rates = {each.setting.rate: 0.0 for each in (best, *sorted(found, key=lambda each: each.setting.rate))}
+    return [Tried(rate, max(each.accuracy for each in found if each.setting.rate == rate)) for rate in rates]
+
+
 class _Descent:
-    """Linear classifiers of standardised features.
+    """Linear classifiers of decorrelated features.
 
     Args:
         features: [n, D'] float32 to fit on, in memory or mapped. labels: [n] int64.
@@ -121,47 +184,42 @@ class _Descent:
         self.params, self.features, self.labels = params, features, labels
         self.device, self.seed, self.num_classes = subject.device, subject.seed, len(subject.splits.class_names)
         self.predict_size = subject.batch_size
-        mean, std = column_statistics(features)
-        self.mean = torch.from_numpy(mean).float().to(self.device)
-        self.scale = torch.from_numpy(np.where(std > _SMALLEST_STD, 1 / np.maximum(std, _SMALLEST_STD), 0.0))
-        self.scale = self.scale.float().to(self.device)
+        self.components = principal_components(features, self.device)
 
-    def fit(self, learning_rates: tuple[float, ...]) -> nn.ModuleList:
-        """One classifier a learning rate; they see the same batches and do not disturb each other."""
-        width = self.features.shape[1]
-        heads = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, width, self.num_classes, device=self.device) for _ in learning_rates
-        )
-        for parameter in heads.parameters():
-            nn.init.zeros_(parameter)  # the problem is convex: where it begins does not matter
-        optimizer = torch.optim.SGD(
-            [{"params": head.parameters(), "lr": rate} for head, rate in zip(heads, learning_rates, strict=True)],
-            momentum=_MOMENTUM,
-        )
+    def fit_and_predict(self, settings: Sequence[_Setting], held_out: np.ndarray) -> Tensor:
+        """The class of each image in `held_out` by a classifier of each setting, [G, n] int64 on the CPU.
+
+        They see the same batches, and do not disturb each other.
+        """
+        scales = self.components.scales([setting.ridge for setting in settings])  # [G, D']
+        heads = self._fit(torch.tensor([setting.rate for setting in settings], device=self.device), scales)
+        with torch.no_grad():
+            found = [heads.logits(x, scales).argmax(dim=2).cpu() for x in self._parts(held_out)]
+        return torch.cat(found, dim=1)
+
+    def _fit(self, rates: Tensor, scales: Tensor) -> LinearHeads:
+        """One classifier for each of the rates [G]."""
+        heads = LinearHeads.zeros(len(rates), self.features.shape[1], self.num_classes, self.device)
+        parameters = (heads.weights, heads.biases)
+        velocities = [torch.zeros_like(parameter) for parameter in parameters]
         batch_size = min(self.params.batch_size, len(self.features))
         order = BatchOrder(len(self.features), batch_size, build_generator(self.seed, "linear_sgd order"))
         total = self.params.epochs * order.steps_per_epoch
         for step in range(total):
             rows = order.next().sort().values  # in the order of the file
-            x, y = self._standardised(self.features[rows.numpy()]), self.labels[rows].to(self.device)
-            for group, rate in zip(optimizer.param_groups, learning_rates, strict=True):
-                group["lr"] = rate * (1 + math.cos(math.pi * step / total)) / 2
-            loss = torch.stack([F.cross_entropy(head(x), y) for head in heads]).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            x, y = self._components(self.features[rows.numpy()]), self.labels[rows].to(self.device)
+            gradients = torch.autograd.grad(summed_cross_entropy(heads.logits(x, scales), y), parameters)
+            rate = rates[:, None, None] * (1 + math.cos(math.pi * step / total)) / 2
+            with torch.no_grad():
+                for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
+                    velocity.mul_(_MOMENTUM).add_(gradient)
+                    parameter.sub_(rate * velocity)
         return heads
-
-    @torch.no_grad()
-    def predict(self, heads: nn.ModuleList, features: np.ndarray) -> Tensor:
-        """The class of each image by each classifier, [G, n] int64 on the CPU."""
-        found = [torch.stack([head(x).argmax(dim=1) for head in heads]).cpu() for x in self._parts(features)]
-        return torch.cat(found, dim=1)
 
     def _parts(self, features: np.ndarray) -> Iterator[Tensor]:
         for start in range(0, len(features), self.predict_size):
-            yield self._standardised(np.array(features[start : start + self.predict_size]))
+            yield self._components(np.array(features[start : start + self.predict_size]))
 
-    def _standardised(self, features: np.ndarray) -> Tensor:
+    def _components(self, features: np.ndarray) -> Tensor:
         """[b, D'] on the device."""
-        return (torch.from_numpy(features).to(self.device) - self.mean) * self.scale
+        return self.components.of(torch.from_numpy(features).to(self.device))

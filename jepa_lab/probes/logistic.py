@@ -19,12 +19,16 @@ from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.arrays import NUMPY, EstimatorArrays, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
-from jepa_lab.probes.penalties import DEFAULT_GRID, End, Tried, beyond, edge_of, flat_top_of
+from jepa_lab.probes.grids import End, OpenGrid, Tried, beyond, edge_of, flat_top_of
 from jepa_lab.probes.predictions import Predictions
 from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.subject import Subject
 from jepa_lab.registry import ComponentParams, broken_rule
+
+C_GRID = OpenGrid(
+    (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0), lower=(1e-5, 1e-6, 1e-7, 1e-8), higher=(1e3, 1e4, 1e5, 1e6)
+)
 
 _TOLERANCE = 1e-5
 """Largest gradient of the mean loss at the end of a fit. At scikit-learn's 1e-4 a fit of separable features stops
@@ -97,7 +101,7 @@ def logistic_probe(
     Features are standardised by the images that the regression is fitted on. The search goes from strong to weak
     penalties, each fit starting from the one before, and ends early at a C that is clearly worse than the best: weak
     penalties need most iterations exactly where they overfit. Of equal accuracies the smallest C wins. The default grid
-    goes on beyond its ends, see `jepa_lab.probes.penalties`; there a C has to be better than those tried before it.
+    goes on beyond its ends, see `jepa_lab.probes.grids`; there a C has to be better than those tried before it.
     `validation_accuracy` of the result is the one that chose C.
 
     Args:
@@ -167,15 +171,15 @@ def _search(train: Labelled, validation: Labelled, params: LogisticParams, array
         return _Fit(c, predicted, predicted == held_out_labels, scaler, classifier, converged)
 
     fits: list[_Fit] = []
-    for c in params.c_grid or DEFAULT_GRID:
+    for c in params.c_grid or C_GRID.values:
         fits.append(fit(c, fits[-1] if fits else None))
         if _is_clearly_worse(fits[-1].correct, _best(fits).correct):
             break
     if params.c_grid is None:
         for end in get_args(End):
             outermost = min if end == "low" else max
-            while (further := beyond(end, _tried(fits))) is not None:
-                fits.append(fit(further, outermost(fits, key=lambda each: each.c)))
+            while further := beyond(end, _tried(fits), C_GRID):
+                fits.append(fit(further[0], outermost(fits, key=lambda each: each.c)))
     return fits
 
 

@@ -17,8 +17,8 @@ from jepa_lab.errors import Key
 from jepa_lab.probes.arrays import EstimatorArrays, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
+from jepa_lab.probes.grids import End
 from jepa_lab.probes.logistic import LogisticParams, logistic_probe
-from jepa_lab.probes.penalties import End
 from jepa_lab.probes.predictions import stacked
 from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.subject import LabelledSplits, Subject

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jepa_lab.probes.penalties import End
+from jepa_lab.probes.grids import End, notes_on_choice
 from jepa_lab.probes.predictions import Predictions
 
 
@@ -52,20 +52,8 @@ class ProbeResult:
 
     def notes(self) -> list[str]:
         """Sentences about what a reader should know before trusting the accuracy; usually none."""
-        notes = []
-        if self.c_at_edge is not None:
-            where = {"low": "smallest", "high": "largest"}[self.c_at_edge]
-            if self.c_grid_is_default:
-                notes.append(
-                    f"C={self.c:g} is the {where} that is tried by default, and a better one may lie beyond it"
-                )
-            else:
-                notes.append(f"C={self.c:g} is the {where} of c_grid; extend the grid there, or leave it out")
-        if self.flat_top is not None:
-            low, high = self.flat_top
-            notes.append(
-                f"C={self.c:g} is as good as every C from {low:g} to {high:g} on validation, and the search ended there"
-            )
+        about = (self.c_at_edge, self.flat_top)
+        notes = notes_on_choice(f"C={self.c:g}", "c_grid", *about, is_default=self.c_grid_is_default)
         if not self.converged:
             fits = [f"C={c:g}" for c in self.unconverged_c]
             fits += [f"the refit with C={self.c:g}"] if self.refit_converged is False else []

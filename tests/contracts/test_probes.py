@@ -27,7 +27,7 @@ from tests.unit.probes.fakes import labelled_images, make_splits, make_subject
 SHORT: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 2, "batch_size": 30},
     "layerwise": {"c_grid": (0.1,)},
-    "linear_sgd": {"epochs": 3, "learning_rates": (0.01, 0.1)},
+    "linear_sgd": {"epochs": 3, "learning_rates": (0.01, 0.1), "ridges": (0.1, 1.0)},
     "logistic": {"c_grid": (0.1, 1.0)},
     "low_shot": {"c_grid": (0.1,), "shots": (1, 5, 100), "draws": 2},
 }

@@ -17,8 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from jepa_lab.probes.features import Labelled
-from jepa_lab.probes.logistic import LogisticParams, _is_clearly_worse, logistic_probe
-from jepa_lab.probes.penalties import DEFAULT_GRID
+from jepa_lab.probes.logistic import C_GRID, LogisticParams, _is_clearly_worse, logistic_probe
 from jepa_lab.probes.result import ProbeResult
 from tests.unit.probes.samples import blobs, digit_splits, labelled
 
@@ -148,7 +147,7 @@ def test_a_c_on_the_edge_of_the_grid_is_reported(grid: tuple[float, ...], edge: 
 def test_the_search_ends_where_weaker_penalties_only_overfit_and_finds_the_same_c() -> None:
     settings = LogisticParams()
     result = logistic_probe(*OVERFITTING, None, settings, BLOB_NAMES)
-    accuracies = {c: accuracy_by_hand(*OVERFITTING, c) for c in DEFAULT_GRID}
+    accuracies = {c: accuracy_by_hand(*OVERFITTING, c) for c in C_GRID.values}
     assert [c for c, _ in result.validation_accuracy_by_c] == [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
     assert result.c == max(accuracies, key=lambda c: accuracies[c])
     assert result.c_at_edge is None
@@ -166,13 +165,13 @@ def scaled_away(num_images: int, seed: int) -> Labelled:
 
 def test_the_default_grid_goes_on_until_the_best_c_is_inside_and_an_explicit_one_does_not() -> None:
     train, validation, test = (scaled_away(400, seed) for seed in range(3))
-    old = logistic_probe(train, validation, test, LogisticParams(c_grid=DEFAULT_GRID), ("a", "b"))
+    old = logistic_probe(train, validation, test, LogisticParams(c_grid=C_GRID.values), ("a", "b"))
     assert (old.c, old.c_at_edge, old.c_grid_is_default) == (100.0, "high", False)
     assert old.notes() == ["C=100 is the largest of c_grid; extend the grid there, or leave it out"]
     new = logistic_probe(train, validation, test, LogisticParams(), ("a", "b"))
     tried = [c for c, _ in new.validation_accuracy_by_c]
     assert tried == sorted(tried)
-    assert tried[: len(DEFAULT_GRID)] == list(DEFAULT_GRID)
+    assert tried[: len(C_GRID.values)] == list(C_GRID.values)
     assert new.c > 100
     assert new.c_at_edge is None
     assert "is the largest" not in str(new.notes())
@@ -185,7 +184,7 @@ def test_the_default_grid_goes_on_until_the_best_c_is_inside_and_an_explicit_one
 
 def test_the_same_grid_given_gives_what_the_default_found_where_it_had_not_to_go_on() -> None:
     default = logistic_probe(*OVERFITTING, None, LogisticParams(), BLOB_NAMES)
-    given = logistic_probe(*OVERFITTING, None, LogisticParams(c_grid=DEFAULT_GRID), BLOB_NAMES)
+    given = logistic_probe(*OVERFITTING, None, LogisticParams(c_grid=C_GRID.values), BLOB_NAMES)
     assert replace(default, c_grid_is_default=False) == given
 
 
@@ -195,9 +194,9 @@ def test_a_flat_top_ends_the_search_and_is_stated() -> None:
     assert {accuracy for _, accuracy in result.validation_accuracy_by_c} == {1.0}
     assert result.c == 1e-4
     assert result.flat_top == (1e-4, 100.0)
-    assert [c for c, _ in result.validation_accuracy_by_c] == [1e-6, 1e-5, *DEFAULT_GRID]
+    assert [c for c, _ in result.validation_accuracy_by_c] == [1e-6, 1e-5, *C_GRID.values]
     assert result.notes() == [
-        "C=0.0001 is as good as every C from 0.0001 to 100 on validation, and the search ended there"
+        "C=0.0001 is as good as every one from 0.0001 to 100 on validation, and the search ended there"
     ]
 
 

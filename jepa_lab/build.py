@@ -409,6 +409,8 @@ def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
     target = build_target(pipeline, geometry, num_channels)
     grids = level_grids(geometry.grid, pipeline.hierarchy.num_levels)
     predictor, *coarser = (_build_predictor(pipeline, geometry, grid, target.num_features) for grid in grids)
+    for each in (predictor, *coarser):
+        each.position.follow(encoder.position)
     pyramid = _build_pyramid(pipeline, geometry, grids)
     generator = build_generator(pipeline.seed, "initialization")
     for module in (encoder, predictor, pyramid, *coarser):

@@ -23,7 +23,7 @@ from jepa_lab.maskers.base import MASKERS, Masker, require_masks, require_patche
 from jepa_lab.maskers.batching import union_of_targets
 from jepa_lab.models.hierarchy import coarser_masks, level_grids
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize, require_size
-from jepa_lab.positions.base import POSITIONS, PositionInputs
+from jepa_lab.positions.base import POSITIONS, PositionInputs, PositionsOfEncoder
 from jepa_lab.probes.base import PROBES, require_keys
 from jepa_lab.registry import ComponentParams, Registry
 from jepa_lab.regularizers.base import REGULARIZERS, ImagesAtOnce
@@ -69,8 +69,9 @@ def check_pipeline(loaded: LoadedPipeline, *, elsewhere: bool = False) -> Geomet
     predictor_keys: tuple[str, ...] = ("predictor.size.embed_dim", "predictor.size.num_heads")
     if "embed_dim" not in type(pipeline.predictor.size).model_fields:  # it may be relative to the encoder's
         predictor_keys += encoder_keys
-    _check_network(loaded, "encoder", geometry.grid, geometry.encoder, encoder_keys)
-    _check_network(loaded, "predictor", geometry.grid, geometry.predictor, predictor_keys)
+    _check_network(loaded, "encoder", geometry.encoder, [geometry.grid], encoder_keys)
+    of_levels = level_grids(geometry.grid, pipeline.hierarchy.num_levels)
+    _check_network(loaded, "predictor", geometry.predictor, of_levels, predictor_keys)
     _check_other_components(loaded, geometry)
     _check_target(loaded, geometry)
     _check_loss(loaded, geometry)
@@ -168,12 +169,18 @@ def _refuse(loaded: LoadedPipeline, section: str, found: Problem | str | None, *
 
 
 def _check_network(
-    loaded: LoadedPipeline, section: str, grid: Grid, size: ModelSize, size_keys: tuple[str, ...]
+    loaded: LoadedPipeline, section: str, size: ModelSize, grids: list[Grid], size_keys: tuple[str, ...]
 ) -> None:
-    position = getattr(loaded.pipeline, section).position
+    """Check the size of a network, and its positions on each grid that it is built for, the patches first."""
     _refuse(loaded, f"{section}.size", size.check(), *size_keys)
-    inputs = PositionInputs(grid, size.embed_dim, size.num_heads)
-    check_component(loaded, f"{section}.position", POSITIONS, position, inputs, *size_keys)
+    position, of_encoder, keys = getattr(loaded.pipeline, section).position, None, size_keys
+    if section == "predictor":
+        entry = POSITIONS.entry_of(loaded.pipeline.encoder.position)
+        of_encoder = PositionsOfEncoder(entry.name, entry.component, grids[0])
+        keys = (*size_keys, "encoder.position", "hierarchy.num_levels")
+    for grid in grids:
+        inputs = PositionInputs(grid, size.embed_dim, size.num_heads, of_encoder)
+        check_component(loaded, f"{section}.position", POSITIONS, position, inputs, *keys)
 
 
 def _check_drop_path(loaded: LoadedPipeline, encoder: ModelSize) -> None:

@@ -9,7 +9,7 @@ from jepa_lab.models.packing import PackedPairs
 from jepa_lab.models.recompute import call_block
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import LAYER_NORM_EPS, Block
-from jepa_lab.positions.base import PositionEmbedding, add_positions, rotation_at
+from jepa_lab.positions.base import PositionEmbedding, rotation_at
 
 
 class Predictor(nn.Module):
@@ -57,9 +57,8 @@ class Predictor(nn.Module):
         Returns:
             [m, target_dim], a row for each mask token of the pairs.
         """
-        seen = add_positions(self.position, self.embed(context)[None], context_patches)[0]  # [n, P]
-        places = pairs.target_patches  # [1, m]
-        asked = add_positions(self.position, self.mask_token.expand(1, places.shape[1], -1), places)[0]  # [m, P]
+        seen = self.position.embed_features(self.embed, context[None], context_patches)[0]  # [n, P]
+        asked = self.position.embed_mask_tokens(self.embed, self.mask_token, pairs.target_patches)[0]  # [m, P]
         tokens = pairs.merge.of(seen, asked)
         rotation = rotation_at(self.position, pairs.patches)
         for depth, block in enumerate(self.blocks, start=1):

@@ -21,12 +21,31 @@ The features (2i, 2i + 1) turn together, by one angle.
 
 
 @dataclass(frozen=True)
+class PositionsOfEncoder:
+    """The position embedding of the encoder whose features a predictor reads.
+
+    Attributes:
+        name: that it is registered under.
+        grid: of the encoder's patches.
+    """
+
+    name: str
+    component: type[PositionEmbedding]
+    grid: Grid
+
+
+@dataclass(frozen=True)
 class PositionInputs:
-    """Where a position embedding is used: the patch grid, the width D of the tokens, and the attention heads."""
+    """Where a position embedding is used: the patch grid, the width D of the tokens, and the attention heads.
+
+    Attributes:
+        encoder: what a predictor's embedding may follow; None for the embedding of an encoder.
+    """
 
     grid: Grid
     embed_dim: int
     num_heads: int
+    encoder: PositionsOfEncoder | None = None
 
 
 class PositionEmbedding(Component[PositionInputs], nn.Module, ABC):
@@ -62,6 +81,30 @@ class PositionEmbedding(Component[PositionInputs], nn.Module, ABC):
     def rotation(self, indices: Tensor) -> Rotation | None:
         """The rotation of queries and keys at `indices` [B or 1, K], or None where positions are absolute."""
         return None
+
+    def follow(self, encoder: PositionEmbedding) -> None:
+        """Meet the embedding of the encoder whose features the predictor reads, where this one is the predictor's."""
+
+    def embed_features(self, embed: nn.Module, features: Tensor, indices: Tensor) -> Tensor:
+        """The tokens that a predictor makes of the encoder's features.
+
+        Args:
+            embed: the projection from the encoder's width D to the predictor's width P.
+            features: [1, n, D]. indices: [1, n] int64 positions on the grid.
+        Returns:
+            [1, n, P].
+        """
+        return add_positions(self, embed(features), indices)
+
+    def embed_mask_tokens(self, embed: nn.Module, mask_token: Tensor, indices: Tensor) -> Tensor:
+        """The tokens that ask a predictor for the features of patches.
+
+        Args:
+            embed: as for `embed_features`. mask_token: [1, 1, P]. indices: [1, m] int64 positions on the grid.
+        Returns:
+            [1, m, P].
+        """
+        return add_positions(self, mask_token.expand(1, indices.shape[1], -1), indices)
 
     def at_grid(self, grid: Grid) -> PositionEmbedding:
         """This embedding for another grid, with the same device and number type; computed anew from its `params`.

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from jepa_lab.errors import Key, Problem
 from jepa_lab.grid import Grid
-from jepa_lab.positions.base import PositionInputs
+from jepa_lab.positions.base import PositionInputs, PositionsOfEncoder
+from jepa_lab.positions.learned import LearnedPosition
+from jepa_lab.positions.rope import RotaryPosition
 from jepa_lab.registry import FAMILIES, Component, Entry
 from jepa_lab.regularizers.base import ImagesAtOnce
 from jepa_lab.targets.base import TargetInputs
@@ -21,7 +23,7 @@ from tests.unit.probes.fakes import make_splits
 
 FITTING: dict[str, Callable[[], Any]] = {
     "masker": lambda: Grid(8, 8),
-    "position": lambda: PositionInputs(Grid(8, 8), 48, 4),
+    "position": lambda: PositionInputs(Grid(8, 8), 48, 4, PositionsOfEncoder("learned", LearnedPosition, Grid(8, 8))),
     "target": lambda: TargetInputs(embed_dim=48, depth=4, patch_size=4, num_channels=3),
     "loss": lambda: 48,
     "regularizer": lambda: ImagesAtOnce(32, 1),
@@ -34,7 +36,12 @@ FITTING: dict[str, Callable[[], Any]] = {
 
 BREAKING: dict[str, list[Any]] = {
     "masker": [Grid(1, 1), Grid(1, 9)],
-    "position": [PositionInputs(Grid(3, 3), 6, 3), PositionInputs(Grid(3, 3), 24, 4)],
+    "position": [
+        PositionInputs(Grid(3, 3), 6, 3),
+        PositionInputs(Grid(3, 3), 24, 4),
+        PositionInputs(Grid(4, 4), 24, 3, PositionsOfEncoder("rope", RotaryPosition, Grid(4, 4))),
+        PositionInputs(Grid(2, 2), 24, 3, PositionsOfEncoder("learned", LearnedPosition, Grid(4, 4))),
+    ],
     "target": [TargetInputs(embed_dim=2, depth=1, patch_size=1, num_channels=1)],
     "loss": [1],
     "regularizer": [ImagesAtOnce(4, 4), ImagesAtOnce(4, 2, 2)],
@@ -104,6 +111,7 @@ def test_the_rules_that_the_shipped_components_have_are_met_above() -> None:
         if entry.component.check(entry.config_type.model_validate(params.model_dump()), known) is not None
     }
     assert broken >= {
+        ("position", "from_encoder"),
         ("position", "rope"),
         ("position", "sincos"),
         ("target", "features"),

@@ -16,6 +16,7 @@ from jepa_lab.registry import FAMILIES
 from jepa_lab.training.mask_source import DrawnAhead
 from jepa_lab.training.step_watch import objections_to_capture
 from tests.integration.pipelines import load_tiny
+from tests.positions import PAIRS
 from tests.whole_steps import whole_step
 
 
@@ -48,8 +49,10 @@ COMPONENTS = [
     for name in FAMILIES[family].names()
 ]
 POSITIONS = [
-    pytest.param((f"encoder.position={name}", f"predictor.position={name}"), id=f"position-{name}")
-    for name in FAMILIES["position"].names()
+    pytest.param(
+        (f"encoder.position={of_encoder}", f"predictor.position={of_predictor}"), id=f"{of_encoder}-{of_predictor}"
+    )
+    for of_encoder, of_predictor in PAIRS
 ]
 SETTINGS = [
     pytest.param(overrides, id=overrides[0])

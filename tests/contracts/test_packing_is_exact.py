@@ -16,6 +16,7 @@ from jepa_lab.models.packing import PackedSizes, Packer, Packing, WithoutPadding
 from jepa_lab.registry import FAMILIES
 from tests.integration.pipelines import load_tiny
 from tests.packers import pack_exactly
+from tests.positions import PAIRS
 from tests.unit.models.test_packing import kernel_for_variable_lengths
 
 CPU = torch.device("cpu")
@@ -81,8 +82,8 @@ CASES = [
         for name in FAMILIES[family].names()
     ),
     *(
-        ("masker=multi_block", f"encoder.position={name}", f"predictor.position={name}")
-        for name in FAMILIES["position"].names()
+        ("masker=multi_block", f"encoder.position={of_encoder}", f"predictor.position={of_predictor}")
+        for of_encoder, of_predictor in PAIRS
     ),
     ("masker=multi_context", "hierarchy.num_levels=3", "regularizer=vicreg", "encoder.position=rope"),
     ("masker=multi_block", "target={name: features, encode: target_patches_only, normalization: batch_norm}"),

@@ -19,6 +19,7 @@ from jepa_lab.positions.sincos import sincos_2d
 from jepa_lab.training.devices import Compute
 from tests.integration.pipelines import load_tiny
 from tests.packers import pack_exactly
+from tests.positions import ENCODER_POSITIONS, PAIRS
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def test_every_masker_draws_masks_on_the_grid(sides: Sides, masker: str, tmp_pat
     assert drawn.context.counts().float().mean() > 0.1 * sides.patches**2
 
 
-@pytest.mark.parametrize("position", POSITIONS.names())
+@pytest.mark.parametrize("position", ENCODER_POSITIONS)
 @pytest.mark.parametrize("sides", GRIDS, ids=str)
 def test_every_position_tells_all_patches_apart(sides: Sides, position: str) -> None:
     grid, entry = Grid(sides.patches, sides.patches), POSITIONS.get(position)
@@ -86,10 +87,12 @@ def test_every_position_tells_all_patches_apart(sides: Sides, position: str) -> 
         assert torch.allclose(added, sincos_2d(grid, 16).float())
 
 
-@pytest.mark.parametrize("position", POSITIONS.names())
+@pytest.mark.parametrize(("of_encoder", "of_predictor"), PAIRS)
 @pytest.mark.parametrize("sides", GRIDS, ids=str)
-def test_a_step_trains_every_weight_on_the_grid(sides: Sides, position: str, tmp_path: Path) -> None:
-    positions = (f"encoder.position={position}", f"predictor.position={position}")
+def test_a_step_trains_every_weight_on_the_grid(
+    sides: Sides, of_encoder: str, of_predictor: str, tmp_path: Path
+) -> None:
+    positions = (f"encoder.position={of_encoder}", f"predictor.position={of_predictor}")
     pipeline = sides.load(tmp_path, *positions).pipeline
     model = build_model(pipeline, 1)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}

@@ -23,6 +23,7 @@ from jepa_lab.registry import ComponentParams, Entry
 from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.pixels import PixelsTarget
 from tests.packers import pack_exactly
+from tests.positions import PAIRS
 
 GRID, SIZE = Grid(4, 4), ModelSize(16, 3, 2)
 
@@ -44,10 +45,11 @@ def watch(blocks: nn.ModuleList) -> set[torch.dtype]:
     return seen
 
 
-@pytest.mark.parametrize("name", POSITIONS.names())
-def test_blocks_add_to_tokens_in_single_precision_whatever_their_positions(name: str) -> None:
+@pytest.mark.parametrize(("name", "of_predictor"), PAIRS)
+def test_blocks_add_to_tokens_in_single_precision_whatever_their_positions(name: str, of_predictor: str) -> None:
     encoder = VisionTransformer(GRID, 2, 3, SIZE, position(name))
-    predictor = Predictor(SIZE.embed_dim, SIZE, position(name))
+    predictor = Predictor(SIZE.embed_dim, SIZE, position(of_predictor))
+    predictor.position.follow(encoder.position)
     for module in (encoder, predictor):
         initialize_weights(module, torch.Generator().manual_seed(0))
     seen = watch(encoder.blocks), watch(predictor.blocks)

@@ -17,6 +17,7 @@ from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
 from jepa_lab.targets.base import TargetInputs
 from jepa_lab.targets.features import FeaturesParams, FeaturesTarget
+from tests.positions import PAIRS
 
 GRID = Grid(4, 6)
 SIZE, NARROW = ModelSize(24, 2, 3), ModelSize(12, 2, 3)
@@ -27,9 +28,10 @@ def build_position(name: str, size: ModelSize) -> PositionEmbedding:
     return entry.component(entry.params_type(), GRID, size.embed_dim, size.num_heads)
 
 
-def build_model(position: str = "sincos") -> IJepa:
+def build_model(position: str = "sincos", of_predictor: str | None = None) -> IJepa:
     encoder = VisionTransformer(GRID, 2, 3, SIZE, build_position(position, SIZE))
-    predictor = Predictor(24, NARROW, build_position(position, NARROW))
+    predictor = Predictor(24, NARROW, build_position(of_predictor or position, NARROW))
+    predictor.position.follow(encoder.position)
     generator = torch.Generator().manual_seed(0)
     for module in (encoder, predictor):
         initialize_weights(module, generator)
@@ -48,10 +50,10 @@ def draw(batch_size: int = 5) -> tuple[torch.Tensor, Masks]:
     return images, masker.sample(batch_size, generator)
 
 
-@pytest.mark.parametrize("position", POSITIONS.names())
+@pytest.mark.parametrize(("position", "of_predictor"), PAIRS)
 @pytest.mark.parametrize("joint", [False, True])
-def test_padded_equals_trimmed_equals_image_by_image(position: str, joint: bool) -> None:
-    model = build_model(position)
+def test_padded_equals_trimmed_equals_image_by_image(position: str, of_predictor: str, joint: bool) -> None:
+    model = build_model(position, of_predictor)
     images, masks = draw()
     if joint:
         masks = union_of_targets(masks, GRID.num_patches)
@@ -104,9 +106,9 @@ def test_joint_sequence_lets_target_patches_attend_to_each_other() -> None:
     assert not torch.allclose(first, second, atol=1e-6)
 
 
-@pytest.mark.parametrize("position", POSITIONS.names())
-def test_the_prediction_depends_on_the_position_of_the_target(position: str) -> None:
-    model = build_model(position)
+@pytest.mark.parametrize(("position", "of_predictor"), PAIRS)
+def test_the_prediction_depends_on_the_position_of_the_target(position: str, of_predictor: str) -> None:
+    model = build_model(position, of_predictor)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "position_embedding" in name:

@@ -65,7 +65,7 @@ class PositionFromEncoder(PositionEmbedding):
 
     @property
     def _followed(self) -> PositionEmbedding:
-        assert self._encoder, "a predictor is built with the encoder's embedding"
+        assert len(self._encoder) == 1, "a predictor is built with the encoder's embedding"
         return self._encoder[0]
 
 

@@ -46,6 +46,7 @@ KINDS = {
         "hierarchy={num_levels: 3, loss_weights: [1, 1, 1]}",
         "augmentation={name: minimal, crop_scale: [0.5, 1.0]}",
     ],
+    "the encoder's positions in the predictor": ["encoder.position=learned", "predictor.position=from_encoder"],
 }
 
 

@@ -25,12 +25,17 @@ from jepa_lab.models.hierarchy import Hierarchy, level_grids
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.positions.base import PositionEmbedding
+from jepa_lab.positions.from_encoder import PositionFromEncoder
+from jepa_lab.positions.learned import LearnedPosition
+from jepa_lab.resume import resume_run
 from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.optimizer import build_optimizer, gated_step, scheduled_groups
 from jepa_lab.training.parameter_groups import Decay
 from jepa_lab.training.step_numbers import StepNumbers
+from tests.integration.pipelines import load_tiny
+from tests.integration.runs import assert_same_run, killed_run
 from tests.unit.data.files import write_tree
 from tests.unit.maskers.reading import sizes_of
 
@@ -306,6 +311,24 @@ def test_nexus_runs_clips_accumulates_watches_and_probes_with_few_labels_and_fin
     for probe in ("low_shot_1", "low_shot_5", "finetune"):
         assert metrics[f"probe/{probe}_validation_accuracy"] is not None
     assert load_pipeline(outcome.folder.config).pipeline.probe.encoder == "context"
+
+
+@pytest.mark.parametrize("name", ["nexus_imagenet", "nexus_cifar10"])
+def test_nexus_predictor_has_no_positions_but_the_encoder_s(name: str) -> None:
+    model = build_model(narrow(load(name)), 3)
+    assert isinstance(model.predictor.position, PositionFromEncoder)
+    assert not [*model.predictor.position.parameters()]
+    assert isinstance(model.context_encoder.position, LearnedPosition)
+
+
+def test_a_run_with_the_encoder_s_positions_is_resumed_as_if_it_had_not_been_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ("encoder.position=learned", "predictor.position=from_encoder")
+    whole = start_run(load_tiny(tmp_path, *chosen), tmp_path / "whole", ["test"])
+    folder = killed_run(tmp_path, monkeypatch, 6, *chosen)
+    assert_same_run(resume_run(folder, None, ["test"]).folder, whole.folder)
+    assert "predictor.position.position_embedding" not in CheckpointStore(whole.folder.checkpoints).load().model
 
 
 # --- Toy I-JEPA ---

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from jepa_lab.build import probe_image_size
@@ -36,7 +37,8 @@ def collected(
     metrics: dict[str, str] = {}
     tensors: dict[str, np.ndarray] = {}
     for split, part in _parts(splits).items():
-        tensors[f"{split}/labels"] = labels_of(part).numpy()
+        positions = torch.arange(len(part)) if part.positions is None else part.positions
+        tensors |= {f"{split}/positions": positions.cpu().numpy(), f"{split}/labels": labels_of(part).numpy()}
         for prefix, score in scores.items():
             predicted = getattr(score.predictions, split)
             if predicted is not None:
@@ -46,21 +48,15 @@ def collected(
 
 
 def images_of_splits(pipeline: Pipeline, content: str, splits: ProbeSplits) -> dict[str, SplitImages]:
-    """What tells the images of each split from others, whatever size they are probed at.
+    """Where the images of each split are from, whatever size they are probed at.
 
     Args:
         content: digest of the data set's pixels.
     """
     source = pipeline.data if pipeline.probe.data is None else pipeline.probe.data
-    dataset, side = source.dataset.model_dump(mode="json"), probe_image_size(pipeline)
-    return {name: SplitImages(_digest_of_choice(dataset, part), content, side) for name, part in _parts(splits).items()}
-
-
-def _digest_of_choice(dataset: Mapping[str, object], split: ImageSplit) -> str:
-    """Of the data set, of the images that were chosen from it, and of their labels."""
-    positions = None if split.positions is None else digest_of(split.positions)
-    parts = {"dataset": dataset, "positions": positions, "labels": digest_of(labels_of(split))}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    dataset = json.dumps(source.dataset.model_dump(mode="json"), sort_keys=True)
+    digest = hashlib.sha256(dataset.encode()).hexdigest()
+    return {name: SplitImages(digest, content, probe_image_size(pipeline)) for name in _parts(splits)}
 
 
 def digest_of(values: Tensor) -> str:

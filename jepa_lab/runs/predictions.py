@@ -1,7 +1,8 @@
 """The class that each probe of a run predicted for each image: `predictions.safetensors` of its folder.
 
 ```
-validation/labels             [n] the true classes, in the order of the split's images
+validation/positions          [n] of the split's images in the data set's own split that they were chosen from
+validation/labels             [n] their true classes
 validation/trained/logistic   [n] predicted classes; [R, n] for the mean of R fits, such as draws of labels
 validation/random_encoder/low_shot/10   the row of the table, the probe, the key of its score where it has one
 test/...                      the same for the test split, where it was scored
@@ -36,20 +37,44 @@ _LENGTH_BYTES = 8  # a safetensors file begins with the length of its JSON heade
 
 @dataclass(frozen=True)
 class SplitImages:
-    """What tells the images of a split from others, whatever they were resized to.
+    """Where the images of a split are from, whatever they were resized to.
 
     Attributes:
-        chosen: digest of the data set's name and parameters, the positions of the images in it, and their labels.
-        content: digest of the data set's pixels at this size. image_size: height and width in pixels.
+        dataset: digest of the data set's name and parameters. content: digest of its pixels at this size.
+        image_size: height and width in pixels.
     """
 
-    chosen: str
+    dataset: str
     content: str
     image_size: int
 
-    def are_those_of(self, other: SplitImages) -> bool:
+    def may_share_images_with(self, other: SplitImages) -> bool:
+        """Whether the same position is the same picture in both."""
+        return self.dataset == other.dataset and (self.content == other.content or self.image_size != other.image_size)
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """How the images of a split were classified by one probe of one run.
+
+    Attributes:
+        images: where they are from.
+        positions: [n] int64, increasing. labels: [n] int64.
+        correct: [n] float64, how often each was predicted right, a share of the fits: 0 or 1 for most probes.
+    """
+
+    images: SplitImages
+    positions: np.ndarray
+    labels: np.ndarray
+    correct: np.ndarray
+
+    def are_those_of(self, other: ScoredImages) -> bool:
         """Whether image i is the same picture in both."""
-        return self.chosen == other.chosen and (self.content == other.content or self.image_size != other.image_size)
+        return (
+            self.images.may_share_images_with(other.images)
+            and np.array_equal(self.positions, other.positions)
+            and np.array_equal(self.labels, other.labels)
+        )
 
 
 @dataclass(frozen=True)
@@ -78,18 +103,18 @@ class RunPredictions:
     metrics: Mapping[str, str]
     tensors: Mapping[str, np.ndarray]
 
-    def split_of(self, metric: str) -> str | None:
-        """The split whose images a metric is about; None for one without predictions."""
-        return self.metrics[metric].split("/", maxsplit=1)[0] if metric in self.metrics else None
-
-    def correct(self, metric: str) -> np.ndarray:
-        """How often each image was predicted right, a share of the fits, [n] float64.
+    def scored(self, metric: str) -> ScoredImages | None:
+        """The images that an accuracy is about; None for a number without predictions.
 
         Args:
-            metric: one of `metrics`.
+            metric: as in `result.json`.
         """
+        if metric not in self.metrics:
+            return None
+        split = self.metrics[metric].split("/", maxsplit=1)[0]
         predicted = np.atleast_2d(self.tensors[self.metrics[metric]])  # [R, n]
-        return (predicted == self.tensors[f"{self.split_of(metric)}/labels"]).mean(axis=0)
+        positions, labels = (self.tensors[f"{split}/{name}"].astype(np.int64) for name in ("positions", "labels"))
+        return ScoredImages(self.images[split], positions, labels, (predicted == labels).mean(axis=0))
 
 
 def write_predictions(path: Path, predictions: RunPredictions) -> dict[str, str]:

@@ -204,9 +204,9 @@ def test_probe_writes_a_new_result_beside_the_old_one(finished: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "this run" in result.output
     content = json.loads((finished / "probes" / "1.json").read_text())
-    predictions = read_predictions(finished / "probes", content["predictions"])
-    accuracy = content["metrics"]["probe/validation_accuracy"]
-    assert predictions.correct("probe/validation_accuracy").mean() == pytest.approx(accuracy)
+    scored = read_predictions(finished / "probes", content["predictions"]).scored("probe/validation_accuracy")
+    assert scored is not None
+    assert scored.correct.mean() == pytest.approx(content["metrics"]["probe/validation_accuracy"])
     assert content["settings"]["encoder"] == "context"
     assert "last_four" in refused("probe", finished, "probe.layers=last_four")
     assert (finished / "result.json").read_text() == before

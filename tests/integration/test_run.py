@@ -68,7 +68,9 @@ def test_a_run_leaves_its_whole_record(finished: RunOutcome) -> None:
     assert "training from step 0" in folder.log.read_text()
     predictions = read_predictions(folder.path, result["predictions"])
     for name in ("probe/validation_accuracy", "probe/test_accuracy", "raw_pixels/knn_test_accuracy"):
-        assert predictions.correct(name).mean() == pytest.approx(result["metrics"][name])
+        scored = predictions.scored(name)
+        assert scored is not None
+        assert scored.correct.mean() == pytest.approx(result["metrics"][name])
 
 
 def test_mean_and_std_of_the_channels_are_in_the_result_and_in_the_model_file(finished: RunOutcome) -> None:

@@ -6,20 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from jepa_lab.build import PreparedData, build_model, prepare_data, prepare_probe_data
+from jepa_lab.build import PreparedData, build_dataset, build_model, prepare_data, prepare_probe_data
 from jepa_lab.data.base import ImageSplit
-from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, half_precision, probe_splits, probed_encoder
+from jepa_lab.evaluation import OnlineEvaluation, final_evaluation, half_precision, probed_encoder
 from jepa_lab.grid import Grid
-from jepa_lab.predicted_classes import images_of_splits
 from jepa_lab.probes.base import Probe, ProbeOutcome
 from jepa_lab.probes.knn import Knn
 from jepa_lab.probes.linear_sgd import LinearSgd
 from jepa_lab.probes.logistic import Logistic
 from jepa_lab.probes.subject import Subject
-from jepa_lab.runs.predictions import SplitImages, read_predictions
+from jepa_lab.runs.predictions import RunPredictions, ScoredImages, read_predictions
 from jepa_lab.training.devices import Compute
 from tests.integration.pipelines import load_tiny
 
@@ -262,6 +262,12 @@ def test_the_precision_that_is_chosen_is_that_of_the_online_probe_and_of_every_r
     assert len(entered) == 2 * (1 + 3 + 1 + 4), "and 160 test images; no pass for raw pixels"
 
 
+def correct(found: RunPredictions, metric: str) -> np.ndarray:
+    scored = found.scored(metric)
+    assert scored is not None
+    return scored.correct
+
+
 def test_predictions_of_every_row_and_probe_are_kept_with_the_labels(tmp_path: Path) -> None:
     probes = "probe.additional=[{name: layerwise, c_grid: [0.1]}, knn, {name: low_shot, shots: [1, 5], draws: 2}]"
     pipeline = load_tiny(tmp_path, probes).pipeline
@@ -273,7 +279,7 @@ def test_predictions_of_every_row_and_probe_are_kept_with_the_labels(tmp_path: P
     scored = {name for name, value in summary.items() if value is not None}
     assert set(found.metrics) == scored
     for name in scored:
-        assert found.correct(name).mean() == pytest.approx(summary[name], abs=1e-12)
+        assert correct(found, name).mean() == pytest.approx(summary[name], abs=1e-12)
     assert {"validation/labels", "test/labels", "test/raw_pixels/knn"} <= set(found.tensors)
     assert found.tensors["validation/trained/low_shot/5"].shape == (2, len(data.validation))
     assert found.class_names == data.class_names
@@ -291,21 +297,33 @@ def test_without_scoring_the_test_split_no_test_prediction_is_kept(tmp_path: Pat
     assert all(name.startswith("validation/") for name in found.tensors)
 
 
-def images_of(tmp_path: Path, *overrides: str) -> dict[str, SplitImages]:
-    pipeline = load_tiny(tmp_path, *overrides).pipeline
+def images_of(tmp_path: Path, *overrides: str) -> dict[str, ScoredImages]:
+    """The images that an untrained model was scored on, by split."""
+    pipeline = load_tiny(tmp_path, "probe.additional=[]", *overrides).pipeline
     data = prepare_data(pipeline)
     probe_data = prepare_probe_data(pipeline, data)
-    splits = probe_splits(probe_data)
-    assert splits is not None
-    return images_of_splits(pipeline, probe_data.digest, splits)
+    arguments = (pipeline, build_model(pipeline, 1), probe_data, COMPUTE, tmp_path)
+    _, details = final_evaluation(*arguments, predictions=tmp_path / "p")
+    found = read_predictions(tmp_path, details["predictions"])
+    scored = {split: found.scored(f"raw_pixels/{split}_accuracy") for split in ("validation", "test")}
+    return {split: each for split, each in scored.items() if each is not None}
 
 
 def test_images_are_told_apart_by_what_was_chosen_and_not_by_their_size(tmp_path: Path) -> None:
     own = images_of(tmp_path)
-    assert own == images_of(tmp_path, "seed=3", "training.epochs=9")
-    larger = images_of(tmp_path, "probe.image_size=12")
-    assert own != larger
+    larger = images_of(tmp_path, "probe.image_size=12", "seed=3")
+    assert own["test"].images != larger["test"].images
     assert all(own[name].are_those_of(larger[name]) for name in own)
-    for override in ("data.split_seed=1", "data.validation_fraction=0.5", "data.max_images=150"):
-        assert not own["validation"].are_those_of(images_of(tmp_path, override)["validation"])
-    assert own["test"].are_those_of(images_of(tmp_path, "data.validation_fraction=0.5")["test"])
+    more, others = images_of(tmp_path, "data.validation_fraction=0.5"), images_of(tmp_path, "data.split_seed=1")
+    assert not own["validation"].are_those_of(more["validation"])
+    assert not own["validation"].are_those_of(others["validation"])
+    assert own["test"].are_those_of(more["test"])
+
+
+def test_the_positions_of_images_find_them_in_the_data_set_again(tmp_path: Path) -> None:
+    pipeline = load_tiny(tmp_path).pipeline
+    data = prepare_data(pipeline)
+    whole = build_dataset(pipeline.data, pipeline.data.image_size).load().train
+    assert isinstance(whole.images, torch.Tensor)
+    assert data.validation.positions is not None
+    assert torch.equal(whole.images[data.validation.positions], data.validation.images)

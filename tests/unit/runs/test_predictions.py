@@ -12,21 +12,30 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from jepa_lab.errors import RunFolderError
-from jepa_lab.runs.predictions import RunPredictions, SplitImages, read_predictions, smallest_dtype, write_predictions
+from jepa_lab.runs.predictions import (
+    RunPredictions,
+    ScoredImages,
+    SplitImages,
+    read_predictions,
+    smallest_dtype,
+    write_predictions,
+)
 
-IMAGES = SplitImages("chosen", "pixels", 32)
+IMAGES = SplitImages("dataset", "pixels", 32)
 FOUND = RunPredictions(
     ("cat", "dog", "eel"),
-    {"validation": IMAGES, "test": replace(IMAGES, chosen="others")},
+    {"validation": IMAGES, "test": IMAGES},
     {
         "probe/validation_accuracy": "validation/trained/logistic",
         "probe/low_shot_5_validation_accuracy": "validation/trained/low_shot/5",
         "probe/test_accuracy": "test/trained/logistic",
     },
     {
+        "validation/positions": np.array([3, 5, 300, 301]),
         "validation/labels": np.array([0, 1, 2, 1]),
         "validation/trained/logistic": np.array([0, 1, 1, 1]),
         "validation/trained/low_shot/5": np.array([[0, 0, 2, 1], [0, 1, 2, 2]]),
+        "test/positions": np.array([0, 1]),
         "test/labels": np.array([2, 2]),
         "test/trained/logistic": np.array([0, 2]),
     },
@@ -38,11 +47,22 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     found = read_predictions(tmp_path, record)
     assert (found.class_names, found.images, found.metrics) == (FOUND.class_names, FOUND.images, FOUND.metrics)
     assert all(np.array_equal(found.tensors[name], each) for name, each in FOUND.tensors.items())
-    assert all(each.dtype == np.uint8 for each in found.tensors.values())
-    assert found.correct("probe/validation_accuracy").tolist() == [1, 1, 0, 1]
-    assert found.correct("probe/low_shot_5_validation_accuracy").tolist() == [1, 0.5, 1, 0.5]
-    assert found.correct("probe/test_accuracy").tolist() == [0, 1]
-    assert (found.split_of("probe/test_accuracy"), found.split_of("final_loss")) == ("test", None)
+    assert {each.dtype.name for name, each in found.tensors.items() if name != "validation/positions"} == {"uint8"}
+
+
+def scored(metric: str) -> ScoredImages:
+    found = FOUND.scored(metric)
+    assert found is not None
+    return found
+
+
+def test_an_accuracy_is_told_image_by_image() -> None:
+    found = scored("probe/validation_accuracy")
+    assert (found.positions.tolist(), found.labels.tolist()) == ([3, 5, 300, 301], [0, 1, 2, 1])
+    assert found.correct.tolist() == [1, 1, 0, 1]
+    assert scored("probe/low_shot_5_validation_accuracy").correct.tolist() == [1, 0.5, 1, 0.5]
+    assert scored("probe/test_accuracy").correct.tolist() == [0, 1]
+    assert FOUND.scored("final_loss") is None
 
 
 def test_the_same_predictions_are_the_same_bytes(tmp_path: Path) -> None:
@@ -88,7 +108,10 @@ def test_a_file_of_something_else_or_of_a_newer_version_is_refused(tmp_path: Pat
 
 
 def test_images_are_the_same_pictures_at_another_size_and_not_after_a_change_at_the_same() -> None:
-    assert IMAGES.are_those_of(IMAGES)
-    assert IMAGES.are_those_of(replace(IMAGES, content="resized", image_size=64))
-    assert not IMAGES.are_those_of(replace(IMAGES, content="changed"))
-    assert not IMAGES.are_those_of(replace(IMAGES, chosen="others"))
+    found = scored("probe/validation_accuracy")
+    assert found.are_those_of(found)
+    assert found.are_those_of(replace(found, images=replace(IMAGES, content="resized", image_size=64)))
+    assert not found.are_those_of(replace(found, images=replace(IMAGES, content="changed")))
+    assert not found.are_those_of(replace(found, images=replace(IMAGES, dataset="another")))
+    assert not found.are_those_of(replace(found, positions=found.positions + 1))
+    assert not found.are_those_of(replace(found, labels=found.labels[::-1]))

@@ -129,6 +129,16 @@ def _check_current_folder() -> None:
         raise ConfigError("the current folder no longer exists; change to another one") from None
 
 
+def _found(given: Path, kind: Literal["pipeline", "ablation"]) -> Path:
+    """The file that is meant, which may come with jepa-lab."""
+    from jepa_lab.config.shipped import find_file
+
+    file, note = find_file(given, kind)
+    if note is not None:
+        _say(f"note: {note}")
+    return file
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
@@ -149,7 +159,10 @@ def main() -> None:
     "starts a new one.",
 )
 def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs: Path, resume: Path | None) -> None:
-    """Train and probe the pipeline FILE, or resume a run; start it with torchrun to use several processes."""
+    """Train and probe the pipeline FILE, or resume a run; start it with torchrun to use several processes.
+
+    FILE is a path, or the name of a pipeline that comes with jepa-lab, such as `digits`.
+    """
     from jepa_lab.training.distributed import joined_team
 
     file = None if first is None else Path(first)
@@ -160,7 +173,7 @@ def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs:
             outcome = _resume(resume, runs, file, overrides, preset, team)
         elif file is None:
             with team.reporting():
-                raise ConfigError("`jepa-lab run` needs a pipeline FILE, as in `jepa-lab run pipelines/digits.yaml`")
+                raise ConfigError("`jepa-lab run` needs a pipeline FILE, as in `jepa-lab run digits`")
         else:
             outcome = _start(file, overrides, preset, runs, resume is not None, team)
         _print_outcome(outcome)
@@ -177,7 +190,7 @@ def _resume(
 
     with team.reporting():
         folder = RunFolder.open(find_folder(run, [runs]))
-        source = folder.config if file is None else file
+        source = folder.config if file is None else _found(file, "pipeline")
         given = load_pipeline(source, overrides, preset).pipeline if file or overrides or preset else None
     return resume_run(folder, given, sys.argv, team=team)
 
@@ -191,7 +204,7 @@ def _start(
     from jepa_lab.run import start_run
 
     with team.reporting():
-        loaded = load_pipeline(file, overrides, preset)
+        loaded = load_pipeline(_found(file, "pipeline"), overrides, preset)
     if look_for_unfinished:
         folder = team.from_leader(lambda: find_unfinished(runs, loaded.pipeline))
         if folder is not None:
@@ -214,13 +227,16 @@ def _print_outcome(outcome: RunOutcome) -> None:
 @click.argument("overrides", nargs=-1)
 @click.option("--preset", help="Apply a preset on top of FILE, before the overrides. Available: smoke.")
 def check(file: Path, overrides: tuple[str, ...], preset: str | None) -> None:
-    """Validate FILE without training: resolved YAML, sizes, FLOPs, steps, masks."""
+    """Validate FILE without training: resolved YAML, sizes, FLOPs, steps, masks.
+
+    FILE is a path, or the name of a pipeline that comes with jepa-lab, such as `digits`.
+    """
     from jepa_lab.config.checks import check_pipeline
     from jepa_lab.config.loading import dump_pipeline, load_pipeline
     from jepa_lab.inspection import inspect_pipeline, print_inspection
     from jepa_lab.run import build_tracker
 
-    loaded = load_pipeline(file, overrides, preset)
+    loaded = load_pipeline(_found(file, "pipeline"), overrides, preset)
     geometry = check_pipeline(loaded, elsewhere=True)
     tracker = build_tracker(loaded.pipeline, None)
     click.echo(dump_pipeline(loaded.pipeline))
@@ -278,7 +294,7 @@ def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path)
     from jepa_lab.config.loading import load_pipeline
     from jepa_lab.mask_picture import draw_pipeline_masks
 
-    loaded = load_pipeline(file, overrides, preset)
+    loaded = load_pipeline(_found(file, "pipeline"), overrides, preset)
     check_pipeline(loaded)
     draw_pipeline_masks(loaded, out)
     click.echo(f"wrote {out}")
@@ -399,7 +415,10 @@ def sweep(
     storage: str | None,
     dry_run: bool,
 ) -> None:
-    """Train every arm of the ablation FILE with every seed, and compare them. Run it again to resume."""
+    """Train every arm of the ablation FILE with every seed, and compare them. Run it again to resume.
+
+    FILE is a path, or the name of an ablation that comes with jepa-lab, such as `predictor_size`.
+    """
     from jepa_lab.reports.report import print_table
     from jepa_lab.sweeps.estimate import print_plan
     from jepa_lab.sweeps.executors import EXECUTORS
@@ -408,6 +427,7 @@ def sweep(
     from jepa_lab.training.team import refuse_torchrun
 
     refuse_torchrun("sweep")
+    file = _found(file, "ablation")
     plan = load_plan(file, overrides, preset)
     local = EXECUTORS.get("local")
     executor = local.config_type.model_validate({"slots": slots, "slots_per_gpu": slots_per_gpu})

@@ -110,7 +110,8 @@ def _read_text(file: Path) -> str:
     except FileNotFoundError:
         hint = ", or give /dev/stdin to read the standard input" if str(file) == "-" else ""
         raise ConfigError(
-            f"there is no such file; the shipped ones are under pipelines/ and ablations/{hint}", place=str(file)
+            f"there is no such file; those that come with jepa-lab have names, as in `jepa-lab run digits`{hint}",
+            place=str(file),
         ) from None
     except IsADirectoryError:
         raise ConfigError(

@@ -1,0 +1,53 @@
+"""The pipelines and ablations that come with jepa-lab, by their names: `digits` for `pipelines/digits.yaml`.
+
+In a checkout `jepa_lab/shipped` links to the folders at the top; an installed package holds their files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from jepa_lab.errors import ConfigError
+from jepa_lab.registry import did_you_mean
+
+Kind = Literal["pipeline", "ablation"]
+
+_SUFFIX = ".yaml"
+
+
+def shipped_files(kind: Kind) -> dict[str, Path]:
+    """Name -> file of all that come with jepa-lab."""
+    folder = Path(__file__).parents[1] / "shipped" / f"{kind}s"
+    return {file.stem: file for file in sorted(folder.glob(f"*{_SUFFIX}"))}
+
+
+def find_file(given: Path, kind: Kind) -> tuple[Path, str | None]:
+    """The file that is meant by what was given on the command line.
+
+    A path is taken as it is. A bare name is a file of the working folder (`NAME.yaml`, or `pipelines/NAME.yaml`), else
+    the one that comes with jepa-lab.
+
+    Returns:
+        The file, and a sentence about the choice where there was one.
+    Raises:
+        ConfigError: there is no such file, and what the name of one that comes with jepa-lab may be.
+    """
+    known = shipped_files(kind)
+    is_name = given.name == str(given) and not given.suffix and not given.is_file() and str(given) != "-"
+    if not is_name or (given.exists() and str(given) not in known):
+        if not given.exists() and given.stem in known:
+            raise ConfigError(
+                f"{given}: no such file; `{given.stem}`, without folder and suffix, is the {kind} of jepa-lab"
+            )
+        return given, None  # whoever reads it says what is wrong
+    own = [Path(f"{given}{_SUFFIX}"), Path(f"{kind}s") / f"{given}{_SUFFIX}"]
+    for file in own:
+        if file.is_file():
+            note = f"using {file} of this folder"
+            return file, f"{note}, not the {kind} {given} that comes with jepa-lab" if str(given) in known else note
+    if str(given) not in known:
+        raise ConfigError(
+            f"{given}: no such file, and no {kind} of this name comes with jepa-lab{did_you_mean(str(given), known)}"
+        )
+    return known[str(given)], f"using the {kind} {given} that comes with jepa-lab"

@@ -41,9 +41,10 @@ from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.sampling import MaskSampler
 from jepa_lab.models.drop_path import DropPath
-from jepa_lab.models.hierarchy import Hierarchy, Pyramid, level_grids
+from jepa_lab.models.hierarchy import Hierarchy, Pyramid
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.ladder import build_ladder, needed_rows
+from jepa_lab.models.level_masks import level_grids
 from jepa_lab.models.packing import FixedSizes, pad
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sequences import has_kernel_for_variable_lengths
@@ -417,7 +418,9 @@ def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
         initialize_weights(module, generator)
     loss = LOSSES.entry_of(pipeline.loss).component(pipeline.loss)
     regularizer = REGULARIZERS.entry_of(pipeline.regularizer).component(pipeline.regularizer)
-    hierarchy = Hierarchy(pyramid, coarser, pipeline.hierarchy.weights) if coarser else None
+    hierarchy = None
+    if coarser:
+        hierarchy = Hierarchy(pyramid, coarser, pipeline.hierarchy.weights, pipeline.hierarchy.count_targets_on)
     return IJepa(encoder, predictor, target, loss, regularizer, hierarchy)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from jepa_lab.grid import Grid
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS, Masker, require_masks, require_patches_of_grid
 from jepa_lab.maskers.batching import union_of_targets
-from jepa_lab.models.hierarchy import coarser_masks, level_grids
+from jepa_lab.models.level_masks import level_grids, level_masks
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize, require_size
 from jepa_lab.positions.base import POSITIONS, PositionInputs, PositionsOfEncoder
 from jepa_lab.probes.base import PROBES, require_keys
@@ -253,14 +252,16 @@ def _check_levels(loaded: LoadedPipeline, masker: Masker) -> None:
     if loaded.pipeline.predictor.target_sequences == "joint":
         masks = union_of_targets(masks, masker.grid.num_patches)
     grids = level_grids(masker.grid, hierarchy.num_levels)
-    for level, (finer, grid) in enumerate(itertools.pairwise(grids), start=2):
-        masks = coarser_masks(masks, finer)
-        if not masks.target.counts().any():
+    of_levels = level_masks(masks, grids, hierarchy.count_targets_on)
+    for level, (of_level, grid) in enumerate(zip(of_levels, grids, strict=True), start=1):
+        if not of_level.target.counts().any():
+            half = {"patches": "the patches in a cell", "level_below": "a cell's finer ones"}
             raise loaded.error(
                 "hierarchy.num_levels",
                 f"hierarchy.num_levels={hierarchy.num_levels}: none of the {grid} cells of level {level} was a target "
-                f"in {_DRAWN_FOR_LEVELS} draws, because at least half of a cell's finer ones must be; enlarge the "
-                "masker's targets, or lower hierarchy.num_levels",
+                f"in {_DRAWN_FOR_LEVELS} draws, because at least half of {half[hierarchy.count_targets_on]} must be; "
+                "enlarge the masker's targets, or lower hierarchy.num_levels",
+                "hierarchy.count_targets_on",
                 "masker",
             )
 

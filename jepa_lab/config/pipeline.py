@@ -27,6 +27,7 @@ from jepa_lab.errors import Key
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS
 from jepa_lab.maskers.batching import ContextBatching
+from jepa_lab.models.level_masks import CountTargetsOn
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES
 from jepa_lab.monitors.collapse import CollapseSettings
 from jepa_lab.positions.base import POSITIONS
@@ -217,6 +218,11 @@ class HierarchySettings(ComponentParams):
     downsampling: Downsampling = _default("pooling")
     skip_connections: bool = Field(
         False, strict=True, description="Add to every cell the feature of the coarser cell that it lies in (top down)."
+    )
+    count_targets_on: CountTargetsOn = Field(
+        "patches",
+        description="A cell is a target of a block when at least half of its patches are (patches), or at least half "
+        "of its cells of the level below (level_below): from level 3 on most of such a cell may be visible.",
     )
 
     @model_validator(mode="after")

@@ -16,46 +16,12 @@ from jepa_lab.contracts import is_first, require_tensor
 from jepa_lab.downsampling.base import Downsampling
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
-from jepa_lab.maskers.patches import Patches, patches_of
+from jepa_lab.models.level_masks import CountTargetsOn, level_masks, visible_target_shares
 from jepa_lab.models.levels import Levels
 from jepa_lab.models.packing import Packing
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.targets.base import FeatureGridTarget, Target, require_features, require_targets
-
-
-def level_grids(grid: Grid, num_levels: int) -> list[Grid]:
-    """The grids of all levels, finest first."""
-    grids = [grid]
-    while len(grids) < num_levels:
-        grids.append(grids[-1].coarser())
-    return grids
-
-
-def coarser_masks(masks: Masks, grid: Grid) -> Masks:
-    """The masks of the next coarser grid.
-
-    A coarse cell is a target of a block when at least half of its fine cells are; it is context when at least one of
-    its fine cells is. It may be both: what is predicted of it is then mostly hidden, since at most half of it is seen.
-    A small block may have no target cell; its validity is then all False.
-
-    Args:
-        masks: on `grid`.
-    """
-    children, exists = grid.children(masks.context.device)  # each [N', 4]
-    num_cells = len(children)
-
-    def counts(patches: Patches) -> Tensor:
-        """Covered fine cells of every coarse one, [B, E or M, N']."""
-        return (patches.coverage(grid.num_patches)[..., children] & exists).sum(dim=-1)
-
-    context = counts(masks.context) > 0
-    target = 2 * counts(masks.target) >= exists.sum(dim=-1)
-    # A coarse cell takes at least one fine one, so none of the two can have more than its fine patches.
-    return Masks(
-        patches_of(context, min(num_cells, masks.context.shape[-1])),
-        patches_of(target, min(num_cells, masks.target.shape[-1])),
-    )
 
 
 class Pyramid(nn.Module):
@@ -116,21 +82,30 @@ class Hierarchy(Levels):
         pyramid: of the context side, trained by gradient.
         predictors: of the levels above the finest.
         loss_weights: of all levels, finest first.
+        count_targets_on: what at least half of a target cell must be targets of, see `level_masks`.
     """
 
-    def __init__(self, pyramid: Pyramid, predictors: Sequence[Predictor], loss_weights: Sequence[float]) -> None:
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        predictors: Sequence[Predictor],
+        loss_weights: Sequence[float],
+        count_targets_on: CountTargetsOn = "patches",
+    ) -> None:
         super().__init__()
         assert len(pyramid.grids) == len(loss_weights) == len(predictors) + 1, "one for each level"
         self.context_pyramid = pyramid
         self.target_pyramid = copy.deepcopy(pyramid).requires_grad_(False)
         self.predictors = nn.ModuleList(predictors)
         self.loss_weights = tuple(loss_weights)
+        self.count_targets_on = count_targets_on
 
     def masks(self, masks: Masks) -> list[Masks]:
-        found = [masks]
-        for grid in self.context_pyramid.grids[:-1]:
-            found.append(coarser_masks(found[-1], grid))
-        return found
+        return level_masks(masks, self.context_pyramid.grids, self.count_targets_on)
+
+    def visible_target_shares(self, masks: Masks) -> dict[str, Tensor]:
+        shares = visible_target_shares(self.masks(masks), self.context_pyramid.grids)
+        return {f"visible_targets_level_{level}": share for level, share in enumerate(shares, start=1)}
 
     @torch.no_grad()
     def targets(
@@ -147,10 +122,10 @@ class Hierarchy(Levels):
             require_features(target, features, images)
         of_levels = self.target_pyramid(features, torch.ones_like(features[..., 0], dtype=torch.bool))
         found: list[Tensor] = []
-        for of_level, level_masks in zip(of_levels, masks, strict=True):
-            found.append(target.of_features(of_level, level_masks))
+        for of_level, masks_there in zip(of_levels, masks, strict=True):
+            found.append(target.of_features(of_level, masks_there))
             if is_first(target, f"of_features of level {len(found)}"):
-                require_targets(target, found[-1], level_masks)
+                require_targets(target, found[-1], masks_there)
         return found
 
     def contexts(self, context: Tensor, masks: Sequence[Masks], packings: Sequence[Packing]) -> list[Tensor]:
@@ -159,8 +134,8 @@ class Hierarchy(Levels):
         views = packings[0].padded(context, masks[0])  # [B, E, K, D]
         of_levels = self.context_pyramid(_on_grid(views, masks[0], num_patches), seen)
         return [
-            packing.drop_context.of(_at_context(of_level, level_masks))
-            for of_level, level_masks, packing in zip(of_levels, masks, packings, strict=True)
+            packing.drop_context.of(_at_context(of_level, masks_there))
+            for of_level, masks_there, packing in zip(of_levels, masks, packings, strict=True)
         ]
 
     def total(self, losses: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

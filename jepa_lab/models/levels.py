@@ -33,6 +33,14 @@ class Levels(nn.Module, ABC):
         """
 
     @abstractmethod
+    def visible_target_shares(self, masks: Masks) -> dict[str, Tensor]:
+        """By name, how much of the targets of each level is seen; nothing where targets are patches.
+
+        Args:
+            masks: of the patches.
+        """
+
+    @abstractmethod
     def targets(
         self,
         target: Target,
@@ -81,6 +89,9 @@ class PatchesAlone(Levels):
 
     def masks(self, masks: Masks) -> list[Masks]:
         return [masks]
+
+    def visible_target_shares(self, masks: Masks) -> dict[str, Tensor]:
+        return {}
 
     @torch.no_grad()
     def targets(

@@ -95,12 +95,14 @@ class TrainingLog:
         schedules, statistics, masks = taken.numbers.schedules, outcome.statistics, outcome.masks
         speed = (step - self._row_step) * self.batch_size / max(seconds - self._row_seconds, 1e-9)
         loss = self.sums.mean_loss()
+        visible = taken.model.hierarchy.visible_target_shares(masks)
         metrics = {
             "train/loss": loss,
             "train/encoder_gradient_norm": statistics.encoder_gradient_norm.item(),
             "train/predictor_gradient_norm": statistics.predictor_gradient_norm.item(),
             "train/context_patches": masks.context.counts().float().mean().item(),
             "train/target_patches": masks.target.counts().float().mean().item(),
+            **{f"train/{name}": share.item() for name, share in visible.items()},
             "train/skipped_steps": self.sums.skipped.item(),
             "train/learning_rate": schedules.learning_rate(step),
             "train/weight_decay": schedules.weight_decay(step),

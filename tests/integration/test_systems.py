@@ -21,8 +21,9 @@ from jepa_lab.config.loading import load_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.figures.masks import CONTEXT_COLOUR, TARGET_COLOUR
 from jepa_lab.maskers.base import Masks
-from jepa_lab.models.hierarchy import Hierarchy, level_grids
+from jepa_lab.models.hierarchy import Hierarchy
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.level_masks import level_grids
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.positions.base import PositionEmbedding
 from jepa_lab.positions.from_encoder import PositionFromEncoder

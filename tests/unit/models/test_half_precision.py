@@ -13,8 +13,9 @@ from jepa_lab.grid import Grid
 from jepa_lab.losses.base import Loss
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
-from jepa_lab.models.hierarchy import Pyramid, level_grids
+from jepa_lab.models.hierarchy import Pyramid
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.level_masks import level_grids
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights

@@ -1,4 +1,4 @@
-"""Coarser levels: masks and features against loops, what is hidden, and what one level is."""
+"""Coarser levels: features against loops, what is hidden, and what one level is."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from jepa_lab.grid import Grid
 from jepa_lab.losses.smooth_l1 import SmoothL1Loss, SmoothL1Params
 from jepa_lab.maskers.base import MASKERS, Masks
 from jepa_lab.maskers.patches import Patches
-from jepa_lab.models.hierarchy import Hierarchy, Pyramid, coarser_masks, level_grids
+from jepa_lab.models.hierarchy import Hierarchy, Pyramid
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.level_masks import level_grids
 from jepa_lab.models.packing import pad
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
@@ -64,11 +65,6 @@ def images(batch_size: int = 16) -> Tensor:
     return torch.rand(batch_size, 3, 14, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def test_grids_are_halved_and_rounded_up() -> None:
-    assert [str(grid) for grid in level_grids(Grid(14, 14), 3)] == ["14x14", "7x7", "4x4"]
-    assert [str(grid) for grid in level_grids(Grid(5, 3), 3)] == ["5x3", "3x2", "2x1"]
-
-
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_children_and_parents_are_the_cells_at_twice_the_place(grid: Grid) -> None:
     children, exists = grid.children()
@@ -81,29 +77,6 @@ def test_children_and_parents_are_the_cells_at_twice_the_place(grid: Grid) -> No
         assert grid.parents()[patch] == parent
     assert sum(map(len, found.values())) == grid.num_patches
     assert children[0].tolist()[:2] == [0, 1]
-
-
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_coarse_cells_are_targets_by_half_and_context_by_one_of_their_fine_cells(grid: Grid) -> None:
-    masks = draw(grid)
-    coarse = coarser_masks(masks, grid)
-    cells = grid.coarser().num_patches
-    context = masks.context.coverage(grid.num_patches)
-    target = masks.target.coverage(grid.num_patches)
-    coarse_context = coarse.context.coverage(cells)
-    coarse_target = coarse.target.coverage(cells)
-    for cell in range(cells):
-        row, column = divmod(cell, grid.coarser().width)
-        fine = [
-            y * grid.width + x
-            for y in (2 * row, 2 * row + 1)
-            for x in (2 * column, 2 * column + 1)
-            if y < grid.height and x < grid.width
-        ]
-        assert torch.equal(coarse_context[..., cell], context[..., fine].any(dim=-1))
-        assert torch.equal(coarse_target[..., cell], target[..., fine].sum(dim=-1) * 2 >= len(fine))
-    assert coarse_target.any()
-    assert coarse.context.shape == (16, 1, min(cells, masks.context.shape[2]))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -228,7 +201,7 @@ def test_blocks_without_a_cell_at_a_level_count_for_nothing_and_leave_gradients_
     alone = torch.tensor([[[3], [37]]]).expand(2, 2, 1)  # single patches: never half of a coarse cell
     context = torch.arange(40, 60).expand(2, 1, 20)
     masks = Masks(Patches(context), Patches(alone))
-    assert not coarser_masks(masks, GRID).target.counts().any()
+    assert not model.hierarchy.masks(masks)[1].target.counts().any()
     out = model(images(2), masks)
     assert out.terms["loss_level_2"] == 0
     out.loss.backward()

@@ -13,8 +13,9 @@ from jepa_lab.losses.base import LOSSES
 from jepa_lab.maskers.base import MASKERS, Masks
 from jepa_lab.maskers.batching import ContextBatching
 from jepa_lab.maskers.sampling import MaskSampler
-from jepa_lab.models.hierarchy import Hierarchy, Pyramid, level_grids
+from jepa_lab.models.hierarchy import Hierarchy, Pyramid
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.level_masks import level_grids
 from jepa_lab.models.predictor import Predictor
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights

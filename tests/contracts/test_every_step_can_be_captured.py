@@ -64,6 +64,7 @@ SETTINGS = [
         ("training.activation_checkpointing=true",),
         ("optimizer.final_weight_decay=0.4",),
         ("masker.block_sizes=batch",),
+        ("masker.num_hidden_blocks=1",),
     )
 ]
 SHAPES = [

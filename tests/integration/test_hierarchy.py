@@ -27,6 +27,10 @@ def test_every_level_is_logged_and_their_weighted_sum_is_the_loss(tmp_path: Path
     for row in rows:
         levels = [row[f"train/loss_level_{level}"] for level in (1, 2, 3)]
         assert row["train/loss"] == pytest.approx(levels[0] + 0.7 * levels[1] + 0.5 * levels[2], rel=1e-5)
+        visible = [row[f"train/visible_targets_level_{level}"] for level in (1, 2, 3)]
+        assert visible[0] == 0
+        assert all(0 <= share <= 0.5 for share in visible)
+    assert sum(row["train/visible_targets_level_2"] for row in rows) > 0
     assert run.result["metrics"]["encoder_parameters"] > 2 * 4 * 16 * 16  # the pyramid's are among them
 
 
@@ -55,6 +59,16 @@ def test_a_hierarchy_that_was_killed_goes_on_bitwise(tmp_path: Path, monkeypatch
     resume_run(killed, None, ["test"])
     assert_same_run(killed, whole)
     assert any(name.startswith("hierarchy.target_pyramid.") for name in final_weights(whole))
+
+
+def test_what_targets_are_counted_on_changes_the_third_level_alone(tmp_path: Path) -> None:
+    found = {}
+    for counted in ("patches", "level_below"):
+        pipeline = load_tiny(tmp_path, FINE, LEVELS, f"hierarchy.count_targets_on={counted}").pipeline
+        masks = build_sampler(pipeline).sample(64, torch.Generator().manual_seed(0))
+        found[counted] = build_model(pipeline, 1).count_targets(masks).tolist()
+    assert found["patches"][:2] == found["level_below"][:2]
+    assert found["patches"][2] < found["level_below"][2]
 
 
 def test_one_level_is_the_run_without_a_hierarchy(tmp_path: Path) -> None:

@@ -42,8 +42,10 @@ def paper_image(
     min_context: int,
     size_per_block: bool,
     aspect_ratio: Range = (0.75, 1.5),
+    num_hidden: int = 0,
+    hidden_scale: Range = (0.15, 0.2),
 ) -> tuple[Patches, list[Patches]]:
-    """Context and targets of one image of the paper's masker, by rejection."""
+    """Context and targets of one image of the paper's masker, by rejection; hidden blocks are neither."""
     gh, gw = shape
 
     def draw_size(scale: Range, aspects: Range) -> tuple[int, int]:
@@ -53,12 +55,13 @@ def paper_image(
     def place(height: int, width: int) -> Patches:
         return block(rng.randint(0, gh - height), rng.randint(0, gw - width), height, width, gw)
 
+    def blocks(count: int, scale: Range) -> list[Patches]:
+        shared = draw_size(scale, aspect_ratio)
+        return [place(*(draw_size(scale, aspect_ratio) if size_per_block else shared)) for _ in range(count)]
+
     while True:
-        shared = draw_size(target_scale, aspect_ratio)
-        targets = [
-            place(*(draw_size(target_scale, aspect_ratio) if size_per_block else shared)) for _ in range(num_targets)
-        ]
-        context = place(*draw_size(context_scale, (1.0, 1.0))).difference(*targets)
+        targets, hidden = blocks(num_targets, target_scale), blocks(num_hidden, hidden_scale)
+        context = place(*draw_size(context_scale, (1.0, 1.0))).difference(*targets, *hidden)
         if len(context) >= min_context:
             return context, targets
 

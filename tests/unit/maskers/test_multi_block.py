@@ -84,12 +84,14 @@ def test_sizes_shared_by_the_batch_change_from_batch_to_batch() -> None:
     assert len({sizes_of(masker.sample(1, generator), grid)[0][0] for _ in range(60)}) > 5
 
 
+@pytest.mark.parametrize("hidden", [0, 2])
 @pytest.mark.parametrize("min_context", [4, 34])
 @pytest.mark.parametrize("sharing", ["image", "block"])
-def test_counts_agree_with_a_masker_of_python_loops(sharing: str, min_context: int) -> None:
-    """With 34 about two thirds of the first draws are rejected."""
-    scales = {"target_scale": (0.1, 0.3), "context_scale": (0.7, 1.0)}
-    masker = make(Grid(8, 8), **scales, block_sizes=sharing, min_context_patches=min_context)
+def test_counts_agree_with_a_masker_of_python_loops(sharing: str, min_context: int, hidden: int) -> None:
+    """With 34 about two thirds of the first draws are rejected, and nearly all where blocks are hidden, too."""
+    scales = {"target_scale": (0.1, 0.3), "context_scale": (0.7, 1.0), "hidden_scale": (0.05, 0.2)}
+    min_context = min_context if hidden == 0 else min(min_context, 20)
+    masker = make(Grid(8, 8), **scales, block_sizes=sharing, min_context_patches=min_context, num_hidden_blocks=hidden)
     masks = masker.sample(10_000, seeded(0))
     union = masks.target.coverage(64).any(dim=1).sum(dim=-1)
     rng = random.Random(0)
@@ -102,6 +104,8 @@ def test_counts_agree_with_a_masker_of_python_loops(sharing: str, min_context: i
             size_per_block=sharing == "block",
             target_scale=scales["target_scale"],
             context_scale=scales["context_scale"],
+            num_hidden=hidden,
+            hidden_scale=scales["hidden_scale"],
         )
         for _ in range(2500)
     ]
@@ -115,6 +119,52 @@ def test_counts_agree_with_a_masker_of_python_loops(sharing: str, min_context: i
         spread = statistics.stdev(theirs)
         assert ours.double().mean().item() == pytest.approx(statistics.mean(theirs), abs=4.5 * spread / 2500**0.5)
         assert ours.double().std().item() == pytest.approx(spread, rel=0.08)
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+def test_hidden_blocks_are_taken_out_of_the_context_and_are_no_targets(sharing: str) -> None:
+    """What is neither context nor target of a context block that is the whole grid lies in one block of their size."""
+    grid = Grid(14, 14)
+    hidden = {"num_hidden_blocks": 1, "hidden_scale": (0.2, 0.2), "hidden_aspect_ratio": (1.0, 1.0)}
+    masks = make(grid, num_targets=2, context_scale=(1.0, 1.0), block_sizes=sharing, **hidden).sample(500, seeded(0))
+    whole, side = 0, 6
+    for (context,), targets in zip(contexts_of(masks), targets_of(masks), strict=True):
+        target = set().union(*targets)
+        assert not context & target
+        left = set(range(grid.num_patches)) - context - target
+        rows, columns = {patch // 14 for patch in left}, {patch % 14 for patch in left}
+        assert max(rows, default=0) - min(rows, default=0) < side
+        assert max(columns, default=0) - min(columns, default=0) < side
+        whole += len(left) == side**2
+    assert 20 < whole < 400  # otherwise it shares patches with a target
+
+
+def test_without_hidden_blocks_the_same_masks_are_drawn_whatever_their_size() -> None:
+    plain, sized = make(Grid(8, 8)), make(Grid(8, 8), hidden_scale=(0.5, 0.6))
+    first, second = plain.sample(16, seeded(3)), sized.sample(16, seeded(3))
+    assert torch.equal(first.context.indices, second.context.indices)
+    assert torch.equal(first.target.indices, second.target.indices)
+
+
+def test_hidden_blocks_that_leave_no_context_are_refused_with_their_numbers() -> None:
+    hidden = {"num_hidden_blocks": 200, "hidden_scale": (0.3, 0.3)}
+    with pytest.raises(
+        ConfigError, match=r"num_hidden_blocks=200, hidden_scale=\(0\.3, 0\.3\).*lower .*num_hidden_blocks"
+    ):
+        make(Grid(8, 8), **hidden)
+    with pytest.raises(ConfigError, match=r"target blocks, .* hidden blocks and a .* for the whole batch"):
+        make(Grid(8, 8), num_hidden_blocks=2, hidden_scale=(0.15, 0.9), block_sizes="batch")
+
+
+def test_the_declared_maximum_of_a_context_with_hidden_blocks_is_never_exceeded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    masker = make(Grid(4, 5), target_scale=(0.05, 0.2), num_targets=1, num_hidden_blocks=1, hidden_scale=(0.3, 0.3))
+    with record_largest_counts(monkeypatch, multi_block) as largest:
+        generator = seeded(0)
+        for _ in range(300):
+            masker.sample(64, generator)
+    assert largest == [masker.max_context_patches, masker.max_target_patches] == [14, 4]
 
 
 def test_scale_and_aspect_ratio_are_independent_draws() -> None:

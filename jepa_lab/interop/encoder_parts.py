@@ -10,7 +10,7 @@ from torch import Tensor
 from jepa_lab.grid import Grid
 from jepa_lab.models.layer_scale import LayerScale
 from jepa_lab.models.sizes import ModelSize
-from jepa_lab.models.vit import VisionTransformer
+from jepa_lab.models.vit import LAYER_NORM_EPS, VisionTransformer
 
 _POSITION = "position."
 
@@ -23,6 +23,8 @@ class EncoderParts:
         weights: by their names in `VisionTransformer`, without positions.
         positions: [N, D], added to the tokens; None where nothing is added.
         rotation: cosines and sines for queries and keys, each [N, head_dim]; None where nothing is rotated.
+        prefix: [P, D], tokens before the patches, their positions included, such as a class token; P may be 0.
+        layer_norm_eps: added to variances.
         has_layer_scale: whether the blocks' branches have learned factors.
         mean, std: [C] of pixels in [0, 1], by which images are normalised.
         crop_fraction: side of the square that the encoder sees, over what the shorter side of a picture is resized to.
@@ -34,6 +36,8 @@ class EncoderParts:
     weights: dict[str, Tensor]
     positions: Tensor | None
     rotation: tuple[Tensor, Tensor] | None
+    prefix: Tensor
+    layer_norm_eps: float
     has_layer_scale: bool
     mean: Tensor
     std: Tensor
@@ -73,6 +77,8 @@ def take_apart(encoder: VisionTransformer, mean: Tensor, std: Tensor, crop_fract
         weights=weights,
         positions=positions if positions.any() else None,
         rotation=None if rotation is None else (rotation[0][0, 0].clone(), rotation[1][0, 0].clone()),
+        prefix=torch.zeros(0, encoder.size.embed_dim),
+        layer_norm_eps=LAYER_NORM_EPS,
         has_layer_scale=any(isinstance(part, LayerScale) for part in encoder.modules()),
         mean=mean,
         std=std,

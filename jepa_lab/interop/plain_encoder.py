@@ -39,11 +39,11 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block; the factors of layer scale are 1 where the encoder has none."""
 
-    def __init__(self, embed_dim: int, num_heads: int, hidden_dim: int) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, hidden_dim: int, eps: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(embed_dim, eps=eps)
         self.attn = Attention(embed_dim, num_heads)
-        self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=eps)
         self.fc1 = nn.Linear(embed_dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, embed_dim)
         self.register_buffer("scale1", torch.ones(embed_dim))
@@ -56,7 +56,7 @@ class Block(nn.Module):
 
 
 class PlainEncoder(nn.Module):
-    """A vision transformer without a class token.
+    """A vision transformer that is read at its patches; it may have tokens of its own before them.
 
     Args:
         description: content of encoder.json.
@@ -64,17 +64,22 @@ class PlainEncoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    prefix: Tensor
 
     def __init__(self, description: dict[str, Any]) -> None:
         super().__init__()
         dim, heads, patch = description["embed_dim"], description["num_heads"], description["patch_size"]
         height, width = description["grid"]
+        eps = description["layer_norm_eps"]
         self.patch_embed = nn.Conv2d(len(description["channel_mean"]), dim, patch, patch)
-        blocks = (Block(dim, heads, description["hidden_dim"]) for _ in range(description["depth"]))
+        blocks = (Block(dim, heads, description["hidden_dim"], eps) for _ in range(description["depth"]))
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=eps)
         self.has_rotation: bool = description["rotary"]
         self.register_buffer("positions", torch.zeros(height * width, dim))
+        self.num_prefix_tokens: int = description["num_prefix_tokens"]
+        if self.num_prefix_tokens:
+            self.register_buffer("prefix", torch.zeros(self.num_prefix_tokens, dim))
         if self.has_rotation:
             self.register_buffer("cosine", torch.ones(height * width, dim // heads))
             self.register_buffer("sine", torch.zeros(height * width, dim // heads))
@@ -89,12 +94,27 @@ class PlainEncoder(nn.Module):
         Returns:
             [B, D] averaged over the patches of each image, and [B, N, D] of each patch in raster order.
         """
-        tokens = self.patch_embed((pixels - self.mean) / self.std).flatten(2).transpose(1, 2) + self.positions
-        rotation = (self.cosine, self.sine) if self.has_rotation else None
-        for block in self.blocks:
-            tokens = block(tokens, rotation)
-        patches = self.norm(tokens)
+        patches = self.last_layers((pixels - self.mean) / self.std, 1)
         return patches.mean(dim=1), patches
+
+    def last_layers(self, images: Tensor, num_layers: int) -> Tensor:
+        """Features of the last blocks, each after the final norm, side by side.
+
+        Args:
+            images: [B, C, H, W], normalised.
+        Returns:
+            [B, N, num_layers * D], the last block's features at the end.
+        """
+        tokens = self.patch_embed(images).flatten(2).transpose(1, 2) + self.positions
+        if self.num_prefix_tokens:
+            tokens = torch.cat([self.prefix.expand(len(tokens), -1, -1), tokens], dim=1)
+        rotation = (self.cosine, self.sine) if self.has_rotation else None
+        outputs = []
+        for depth, block in enumerate(self.blocks, start=1):
+            tokens = block(tokens, rotation)
+            if depth > len(self.blocks) - num_layers:
+                outputs.append(self.norm(tokens)[:, self.num_prefix_tokens :])
+        return torch.cat(outputs, dim=-1)
 
 
 def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +11,10 @@ from torch import Tensor
 from jepa_lab.interop import plain_encoder
 from jepa_lab.interop.encoder_parts import EncoderParts
 from jepa_lab.interop.exports.base import EXPORT_FORMATS, ExportFormat, Usage
-from jepa_lab.interop.plain_encoder import PlainEncoder
+from jepa_lab.interop.plain import describe, plain_encoder_of
 from jepa_lab.tracking.atomic import write_json_atomically, write_text_atomically
 from jepa_lab.training.tensor_file import write_tensors
 
-_RENAMED = (("patch_embed.proj.", "patch_embed."), (".mlp.", "."), (".gamma", ""))
 _CODE = """\
 import sys
 
@@ -62,35 +60,3 @@ class SafetensorsFormat(ExportFormat):
 
     def usage(self) -> Usage:
         return Usage("pytorch", _CODE)
-
-
-def describe(parts: EncoderParts) -> dict[str, Any]:
-    """Content of encoder.json."""
-    return {
-        "embed_dim": parts.size.embed_dim,
-        "depth": parts.size.depth,
-        "num_heads": parts.size.num_heads,
-        "hidden_dim": parts.hidden_dim,
-        "patch_size": parts.patch_size,
-        "grid": [parts.grid.height, parts.grid.width],
-        "rotary": parts.rotation is not None,
-        "channel_mean": parts.mean.tolist(),
-        "channel_std": parts.std.tolist(),
-        "crop_fraction": parts.crop_fraction,
-    }
-
-
-def plain_encoder_of(parts: EncoderParts) -> PlainEncoder:
-    """The encoder in plain PyTorch."""
-    encoder = PlainEncoder(describe(parts))
-    state = encoder.state_dict()  # zero positions, factors of 1
-    for name, tensor in parts.weights.items():
-        for ours, theirs in _RENAMED:
-            name = name.replace(ours, theirs)  # noqa: PLW2901
-        state[name] = tensor
-    if parts.positions is not None:
-        state["positions"] = parts.positions
-    if parts.rotation is not None:
-        state["cosine"], state["sine"] = parts.rotation
-    encoder.load_state_dict(state)
-    return encoder.eval()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -133,6 +133,15 @@ def probe_splits(data: PreparedData) -> ProbeSplits | None:
     return ProbeSplits(data.train, data.validation, data.test, data.class_names, data.mean, data.std)
 
 
+@runtime_checkable
+class HasPatches(Protocol):
+    """An encoder that says how many patches of an image it sees."""
+
+    @property
+    def num_patches(self) -> int:
+        """N."""
+
+
 class OnlineEvaluation:
     """The evaluation at probe epochs; it never sees the test split.
 
@@ -242,9 +251,29 @@ def final_evaluation(
     timed: Callable[[str], AbstractContextManager[None]] | None = None,
     predictions: Path | None = None,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Probe the trained encoder and the controls; the test split is scored once per probe, or not at all.
+    """Probe the trained encoder and the controls, see `probe_rows`."""
+    untrained = build_model(pipeline, probe_data.train.images.shape[1]).to(compute.device)
+    encoders: dict[str, nn.Module | None] = {"trained": probed_encoder(model, pipeline)}
+    if pipeline.probe.both_encoders:
+        encoders["other_encoder"] = encoder_at_probed_grid(other_encoder(model, pipeline), pipeline)
+    encoders |= {"random_encoder": probed_encoder(untrained, pipeline), "raw_pixels": None}
+    return probe_rows(pipeline, encoders, probe_data, compute, folder, announce, timed, predictions)
+
+
+def probe_rows(
+    pipeline: Pipeline,
+    encoders: Mapping[str, nn.Module | None],
+    probe_data: PreparedData,
+    compute: Compute,
+    folder: Path,
+    announce: Callable[[str], None] | None = None,
+    timed: Callable[[str], AbstractContextManager[None]] | None = None,
+    predictions: Path | None = None,
+) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Probe encoders; the test split is scored once per probe, or not at all.
 
     Args:
+        encoders: row -> what is probed, on the device, with `last_layers`; None is raw pixels.
         folder: where the figures go; files that are too large for memory pass through it.
         announce: is told what is about to be probed, as some probes take minutes.
         timed: makes a context around all that a row takes.
@@ -260,11 +289,6 @@ def final_evaluation(
         return {}, {"probe": None, "probe_skipped": reason}
     if not pipeline.probe.score_test:
         splits = replace(splits, test=None)
-    untrained = build_model(pipeline, probe_data.train.images.shape[1]).to(compute.device)
-    encoders: dict[str, VisionTransformer | None] = {"trained": probed_encoder(model, pipeline)}
-    if pipeline.probe.both_encoders:
-        encoders["other_encoder"] = encoder_at_probed_grid(other_encoder(model, pipeline), pipeline)
-    encoders |= {"random_encoder": probed_encoder(untrained, pipeline), "raw_pixels": None}
     probes, kept = build_probes(pipeline), kept_outcomes(pipeline, probe_data, splits, compute)
     summary: dict[str, float | None] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -347,8 +371,8 @@ def build_subject(
 def extraction_size(pipeline: Pipeline, encoder: nn.Module | None, device: torch.device) -> int:
     """Images that features are extracted from at once; None is raw pixels."""
     values = 0
-    if isinstance(encoder, VisionTransformer):
-        values = encoder.grid.num_patches * pipeline_geometry(pipeline).encoder.embed_dim
+    if isinstance(encoder, HasPatches):
+        values = encoder.num_patches * pipeline_geometry(pipeline).encoder.embed_dim
     return images_at_once(pipeline.probe.batch_size, device, values)
 
 

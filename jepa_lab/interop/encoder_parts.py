@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
 from jepa_lab.models.layer_scale import LayerScale
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import LAYER_NORM_EPS, VisionTransformer
+from jepa_lab.positions.learned import resample
+from jepa_lab.positions.sincos import sincos_2d
 
 _POSITION = "position."
 
@@ -83,4 +86,52 @@ def take_apart(encoder: VisionTransformer, mean: Tensor, std: Tensor, crop_fract
         mean=mean,
         std=std,
         crop_fraction=crop_fraction,
+    )
+
+
+def at_grid(parts: EncoderParts, grid: Grid) -> EncoderParts:
+    """The encoder for images of another grid of patches: its positions resampled.
+
+    Raises:
+        ConfigError: it rotates queries and keys by positions, and does not say by which on another grid.
+    """
+    if grid == parts.grid:
+        return parts
+    if parts.rotation is not None:
+        raise ConfigError(
+            f"the encoder has rotary positions for a grid of {parts.grid} patches, which cannot be resampled to one of "
+            f"{grid}; probe it at its own image size, {parts.image_size[0]} px"
+        )
+    positions = None if parts.positions is None else resample(parts.positions, parts.grid, grid)
+    return replace(parts, grid=grid, positions=positions)
+
+
+def untrained_parts(parts: EncoderParts, generator: torch.Generator) -> EncoderParts:
+    """The same architecture with random weights, the control of what training has added.
+
+    Matrices and tables get the truncated normal of a new encoder, biases 0 and norms 1; layer scales keep their values,
+    and so do positions that are fixed ones.
+    """
+
+    def drawn(tensor: Tensor) -> Tensor:
+        return nn.init.trunc_normal_(torch.empty_like(tensor), std=0.02, generator=generator)
+
+    def untrained(name: str, tensor: Tensor) -> Tensor:
+        if name.endswith(".gamma"):
+            return tensor
+        if name.endswith("bias"):
+            return torch.zeros_like(tensor)
+        return torch.ones_like(tensor) if tensor.ndim == 1 else drawn(tensor)
+
+    weights = {name: untrained(name, tensor) for name, tensor in parts.weights.items()}
+    positions = parts.positions
+    if positions is not None and not is_sincos(positions, parts.grid):
+        positions = drawn(positions)
+    return replace(parts, weights=weights, positions=positions, prefix=drawn(parts.prefix))
+
+
+def is_sincos(positions: Tensor, grid: Grid) -> bool:
+    """Whether a table [N, D] is the fixed sine-cosine embedding of the grid."""
+    return positions.shape[1] % 4 == 0 and torch.allclose(
+        positions.double(), sincos_2d(grid, positions.shape[1]), atol=1e-4
     )

@@ -65,6 +65,7 @@ class PlainEncoder(nn.Module):
     mean: Tensor
     std: Tensor
     prefix: Tensor
+    positions: Tensor
 
     def __init__(self, description: dict[str, Any]) -> None:
         super().__init__()
@@ -85,6 +86,11 @@ class PlainEncoder(nn.Module):
             self.register_buffer("sine", torch.zeros(height * width, dim // heads))
         self.register_buffer("mean", torch.tensor(description["channel_mean"])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(description["channel_std"])[:, None, None], persistent=False)
+
+    @property
+    def num_patches(self) -> int:
+        """N, of a whole image."""
+        return len(self.positions)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Features of images.

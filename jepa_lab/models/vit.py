@@ -181,6 +181,11 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(size, layer_scale) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.embed_dim, eps=LAYER_NORM_EPS)
 
+    @property
+    def num_patches(self) -> int:
+        """N, of a whole image."""
+        return self.grid.num_patches
+
     def forward(self, images: Tensor, patches: Patches | None = None) -> Tensor:
         """Encode patches; those that are not among `patches` are never looked at.
 

@@ -70,7 +70,7 @@ def load_source(text: str, context: SourceContext) -> ForeignEncoder:
         if source.recognises(text, context):
             return source.load(text, context)
     raise ConfigError(
-        f"{text} is no run, no folder of a model, no file of weights and no model in the cache of the Hugging Face hub; "
+        f"{text} is no run, no folder of a model, no file of weights and no model in the hub cache of Hugging Face; "
         "to use a model of a hub fetch its config.json and model.safetensors into a folder and give the folder "
         "(`jepa-lab list weight_source` has all kinds of sources)"
     )

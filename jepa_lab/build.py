@@ -513,7 +513,7 @@ def build_step(
         forward=team.replicate(called, compute.device),
         optimizer=optimizer,
         numbers=StepNumbers(optimizer, build_schedules(pipeline, steps_per_epoch), compute.device),
-        gate=FiniteGate.open(compute.device, compute.precision),
+        gate=FiniteGate.open(compute.device, compute.precision, pipeline.training.max_skipped_batches),
         compute=compute,
         parts=pipeline.training.accumulation_steps,
         clip_norm=pipeline.training.gradient_clip_norm,

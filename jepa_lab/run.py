@@ -550,6 +550,7 @@ class Run:
             "training_seconds": seconds,
             "images_per_second": images / seconds if seconds > 0 else None,
             "collapsed": float(online.collapsed),
+            "skipped_steps": float(pretraining.log.sums.skipped_steps()),
             "encoder_parameters": float(sum(p.numel() for p in model.encoder_parameters())),
             "predictor_parameters": float(sum(p.numel() for p in model.predictor_parameters())),
         }

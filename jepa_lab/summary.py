@@ -49,6 +49,9 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
         "run folder": str(folder),
         "tracking": tracker,
     }
+    steps = int(metrics.get("skipped_steps") or 0)  # not in an older result
+    if steps:
+        rows["skipped steps"] = f"{steps:,} batch(es) changed nothing, because loss or gradients were not finite"
     skipped = sum(result.get(key, {"count": 0})["count"] for key in ("skipped_images", "probe_skipped_images"))
     if skipped:
         rows["skipped"] = f"{skipped:,} image(s) that cannot be decoded were left out; the run's log names them"

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TOLERATED_FP16_SKIPS = 20
+_MAX_FP16_SKIPS = 19
+"""In a row, by default: the loss scale begins too high for many models, and each skip halves it."""
+
 _GROWTH_INTERVAL_STEPS = 2000
 
 
@@ -15,17 +17,18 @@ _GROWTH_INTERVAL_STEPS = 2000
 class FiniteGate:
     """Decides on the device whether an update may be applied, without the host waiting.
 
-    A step whose loss or gradient is not finite is refused. After `tolerated` such steps in a row the gate stays
-    shut, so that the weights are those of the last good step until the host reads the flag and ends the run.
+    A step whose loss or gradient is not finite is refused. After more than `max_skipped` such steps in a row the gate
+    stays shut, so that the weights are those of the last good step until the host reads the flag and ends the run.
 
     Attributes:
+        max_skipped: refused steps in a row after which training still goes on.
         consecutive: scalar int64, refused steps in a row.
         stopped_at: scalar int64, step of the first refusal of the row that shut the gate; 0 while it is open.
         loss_scale: scalar float32 that the loss is multiplied with; 1 unless `scaling`.
         good_steps: scalar int64, steps since the scale last changed.
     """
 
-    tolerated: int
+    max_skipped: int
     scaling: bool
     consecutive: Tensor
     stopped_at: Tensor
@@ -33,15 +36,21 @@ class FiniteGate:
     good_steps: Tensor
 
     @classmethod
-    def open(cls, device: torch.device, precision: str) -> FiniteGate:
-        """A gate for a new run; fp16 scales the loss and tolerates `TOLERATED_FP16_SKIPS` refusals in a row."""
+    def open(cls, device: torch.device, precision: str, max_skipped: int | None = None) -> FiniteGate:
+        """A gate for a new run; fp16 scales the loss.
+
+        Args:
+            max_skipped: by default none, and under fp16 as many as it takes to find its loss scale.
+        """
         scaling = precision == "fp16"
+        if max_skipped is None:
+            max_skipped = _MAX_FP16_SKIPS if scaling else 0
 
         def zero() -> Tensor:
             return torch.zeros((), dtype=torch.int64, device=device)
 
         scale = torch.full((), 65536.0 if scaling else 1.0, device=device)
-        return cls(TOLERATED_FP16_SKIPS if scaling else 1, scaling, zero(), zero(), scale, zero())
+        return cls(max_skipped, scaling, zero(), zero(), scale, zero())
 
     def judge(self, loss: Tensor, gradient_norm: Tensor, step: Tensor | int) -> Tensor:
         """Whether to refuse this step's update: scalar float32, 0 or 1.
@@ -53,7 +62,7 @@ class FiniteGate:
         """
         bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
         self.consecutive.copy_(torch.where(bad, self.consecutive + 1, 0))
-        shuts = (self.consecutive >= self.tolerated) & (self.stopped_at == 0)
+        shuts = (self.consecutive > self.max_skipped) & (self.stopped_at == 0)
         self.stopped_at.copy_(torch.where(shuts, step - self.consecutive + 1, self.stopped_at))
         if self.scaling:
             self._adapt_scale(bad)
@@ -98,6 +107,10 @@ class StepSums:
         self._loss += torch.where(refused > 0, 0.0, loss.float())
         self._accepted += 1 - refused
         self.skipped += refused
+
+    def skipped_steps(self) -> int:
+        """Steps of the whole run that the gate refused, read by the host."""
+        return int(self.skipped)
 
     def mean_loss(self) -> float:
         """Of the accepted steps since `begin_row`, read by the host; NaN where no step was accepted."""

@@ -27,7 +27,7 @@ def group_parameters(model: IJepa, settings: OptimizerSettings) -> list[dict[str
     Returns:
         Groups with `params`, `lr_scale` and `decay`, in the order of their first parameters.
     """
-    scales = learning_rate_scales(model.context_encoder, settings.layer_decay)
+    scales = learning_rate_scales(model.context_encoder, settings)
     decays = parameter_decays(model, settings)
     groups: dict[tuple[float, Decay], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -36,11 +36,12 @@ def group_parameters(model: IJepa, settings: OptimizerSettings) -> list[dict[str
     return [{"params": params, "lr_scale": scale, "decay": decay} for (scale, decay), params in groups.items()]
 
 
-def learning_rate_scales(encoder: nn.Module, layer_decay: float) -> dict[nn.Parameter, float]:
+def learning_rate_scales(encoder: nn.Module, settings: OptimizerSettings) -> dict[nn.Parameter, float]:
     """The factor on the learning rate of each parameter that has one: layer_decay ** (depth - layer).
 
     Patch embedding and positions are layer 0, block i (from 0) is layer i + 1, so the last block learns at the full
-    rate; so do the final norm and whatever else is not in here.
+    rate; so do the final norm and whatever else is not in here. Without `layer_decay_embedding` layer 0 does, too, as
+    in the Nexus guide to I-JEPA.
     Source: Clark et al. 2020, arXiv:2003.10555, sec. 3.2; layer numbers as in the fine-tuning of BEiT (Bao et al. 2022,
     arXiv:2106.08254) and MAE. Differs: those count a head above the last block, so that every factor of theirs
     is smaller by one more layer_decay; pretraining has no such head.
@@ -51,15 +52,16 @@ def learning_rate_scales(encoder: nn.Module, layer_decay: float) -> dict[nn.Para
             layers = [nn.ModuleList([transformer.patch_embed, transformer.position]), *transformer.blocks]
             depth = len(transformer.blocks)
             for layer, module in enumerate(layers):
-                scales.update(dict.fromkeys(module.parameters(), layer_decay ** (depth - layer)))
+                if layer > 0 or settings.layer_decay_embedding:
+                    scales.update(dict.fromkeys(module.parameters(), settings.layer_decay ** (depth - layer)))
     return scales
 
 
 def parameter_decays(model: IJepa, settings: OptimizerSettings) -> dict[str, Decay]:
     """The weight decay of each trainable parameter, by name.
 
-    None on anything named bias or with one dimension, such as norms and layer scales; mask token and learned
-    positions by choice. What belongs to no predictor counts as the encoder's.
+    Mask token, learned positions, and anything named bias or with one dimension, such as norms and layer scales, are
+    decayed by choice. What belongs to no predictor counts as the encoder's.
     Source: the released code's groups, which know one weight decay.
     """
     learned = {
@@ -73,7 +75,7 @@ def parameter_decays(model: IJepa, settings: OptimizerSettings) -> dict[str, Dec
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        decayed = not name.endswith("bias") and parameter.ndim > 1
+        decayed = settings.decay_biases_and_norms or (not name.endswith("bias") and parameter.ndim > 1)
         if name.endswith("mask_token"):
             decayed = settings.decay_mask_token
         if parameter in learned:

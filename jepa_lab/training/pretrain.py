@@ -181,13 +181,16 @@ class Pretraining:
 
     def _stop_if_not_finite(self, step: int) -> None:
         """Read the gate's flag; the weights are still those before the first bad step."""
-        stopped_at = int(self.step.gate.stopped_at)
+        gate = self.step.gate
+        stopped_at = int(gate.stopped_at)
         if not stopped_at:
             return
+        skipped = gate.max_skipped
+        more = "" if skipped == 0 else f" and at the next {skipped}, the most that may be skipped in a row"
         raise RunStopped(
-            f"loss or gradients were not finite {self._moment(stopped_at)}; no weight was changed by it. "
+            f"loss or gradients were not finite {self._moment(stopped_at)}{more}; no weight was changed by that. "
             f"{self.checkpointer.last_good()}. Lower optimizer.learning_rate, set training.gradient_clip_norm, "
-            "or use training.precision=fp32"
+            f"use training.precision=fp32, or let more batches be skipped (training.max_skipped_batches={skipped})"
         )
 
     def _stop_if_collapsed(self, step: int, collapsed: bool, reason: str | None) -> None:

@@ -37,8 +37,17 @@ class OptimizerSettings(ComponentParams):
         "the block above it, the last one at the full rate, patch embedding and learned positions below the first. "
         "Weight decay, which AdamW multiplies with the learning rate, shrinks alike.",
     )
+    layer_decay_embedding: bool = Field(
+        True,
+        strict=True,
+        description="Whether layer_decay slows patch embedding and learned positions down, as a layer below the first "
+        "block; false lets them learn at the full rate.",
+    )
     weight_decay: float = Field(
-        0.04, ge=0, description="Weight decay at the start; none on biases, norms and other 1-D parameters."
+        0.04,
+        ge=0,
+        description="Weight decay at the start; of biases, norms and other 1-D parameters only by choice "
+        "(decay_biases_and_norms).",
     )
     final_weight_decay: float | None = Field(
         None, ge=0, description="Weight decay at the end of a cosine; null keeps it constant."
@@ -62,6 +71,9 @@ class OptimizerSettings(ComponentParams):
     eps: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
     decay_mask_token: bool = Field(True, description="Apply weight decay to the mask token, as the released code does.")
     decay_positions: bool = Field(True, description="Apply weight decay to learned position embeddings.")
+    decay_biases_and_norms: bool = Field(
+        False, strict=True, description="Apply weight decay to biases, norms and other 1-D parameters, too."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> OptimizerSettings:

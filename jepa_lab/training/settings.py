@@ -48,6 +48,14 @@ class TrainingSettings(ComponentParams):
         description="Compute each block again in the backward pass instead of keeping its activations: less memory, "
         "about a third more time, the same step.",
     )
+    max_skipped_batches: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        strict=True,
+        description="Batches in a row that are skipped, without any change of weights, because loss or gradients are "
+        "not finite; one more ends the run (exit code 3). Null is 0, and 19 under fp16, which finds its loss scale so.",
+    )
     num_threads: int | None = Field(
         None, ge=1, le=1024, strict=True, description="CPU threads; null leaves torch's choice."
     )

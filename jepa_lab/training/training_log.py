@@ -55,10 +55,12 @@ class TrainingLog:
     def __post_init__(self) -> None:
         self._pace = Pace(self.timetable.total_steps, self.timetable.evaluate_every_steps)
         self._row_step, self._row_seconds = 0, 0.0
+        self._skipped = 0
 
     def begin(self, step: int, seconds: float) -> None:
         """Training starts after `step`, when `seconds` have been spent on steps before."""
         self._row_step, self._row_seconds = step, seconds
+        self._skipped = self.sums.skipped_steps()
 
     def first_step(self, seconds: float, compute: Compute) -> None:
         """The first step of this process took so long, with compiling where `compute` says so."""
@@ -103,7 +105,7 @@ class TrainingLog:
             "train/context_patches": masks.context.counts().float().mean().item(),
             "train/target_patches": masks.target.counts().float().mean().item(),
             **{f"train/{name}": share.item() for name, share in visible.items()},
-            "train/skipped_steps": self.sums.skipped.item(),
+            "train/skipped_steps": float(self.sums.skipped_steps()),
             "train/learning_rate": schedules.learning_rate(step),
             "train/weight_decay": schedules.weight_decay(step),
             "train/ema_momentum": schedules.ema_momentum(step),
@@ -112,9 +114,25 @@ class TrainingLog:
             **{f"train/{name}": value.item() for name, value in statistics.terms.items()},  # of this step alone
         }
         self.metrics.append(step, self.timetable.epoch(step), metrics)
+        self._tell_of_skipped(step, taken)
         self.display.logged(LoggedNumbers(loss, metrics["train/learning_rate"], speed))
         self.sums.begin_row()
         self._row_step, self._row_seconds = step, seconds
+
+    def _tell_of_skipped(self, step: int, taken: TrainingStep) -> None:
+        """Say how many batches were skipped since the last row; under fp16 some always are, so only the log does."""
+        before, self._skipped = self._skipped, self.sums.skipped_steps()
+        if self._skipped == before:
+            return
+        text = (
+            f"skipped {self._skipped - before} of {step - self._row_step} batches since step {self._row_step}, because "
+            f"loss or gradients were not finite ({self._skipped} in this run so far)"
+        )
+        if taken.gate.scaling:
+            logger.info("%s; the loss scale is now %g", text, taken.gate.loss_scale.item())
+        else:
+            logger.warning(text)
+            self.display.message(f"warning: {text}")
 
     def evaluated(self, step: int, evaluation: Evaluation, seconds: float) -> None:
         """Write what an evaluation found, which took `seconds`."""

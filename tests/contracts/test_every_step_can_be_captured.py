@@ -58,6 +58,7 @@ SETTINGS = [
     pytest.param(overrides, id=overrides[0])
     for overrides in (
         ("training.gradient_clip_norm=1.0",),
+        ("training.max_skipped_batches=3",),
         ("encoder.drop_path_rate=0.2", "encoder.size.depth=2"),
         ("encoder.layer_scale=0.1",),
         ("training.accumulation_steps=2",),

@@ -98,6 +98,15 @@ def leader_gets_ctrl_c_in_an_evaluation() -> None:
     OnlineEvaluation.evaluate = interrupted  # type: ignore[method-assign]
 
 
+def follower_has_images_that_are_not_finite() -> None:
+    call = TrainingStep.__call__
+
+    def poisoned(self: TrainingStep, images: Any, *arguments: Any) -> Any:
+        return call(self, images * (float("nan") if int(self.numbers.step) == AT else 1), *arguments)
+
+    TrainingStep.__call__ = poisoned  # type: ignore[method-assign]
+
+
 def nothing() -> None:
     """A refusal that all of them find out."""
 
@@ -136,6 +145,7 @@ CASES: dict[str, tuple[int, Callable[[], None], tuple[str, ...]]] = {
     "memory": (1, follower_is_out_of_memory, ()),
     "sigterm": (1, follower_gets_sigterm, ()),
     "evaluation": (0, leader_gets_ctrl_c_in_an_evaluation, ()),
+    "skipped": (1, follower_has_images_that_are_not_finite, ("training.max_skipped_batches=1",)),
     "not_finite": (0, nothing, ("optimizer.learning_rate=1e30", "loss=l2")),
 }
 

@@ -136,7 +136,7 @@ def errors_in(said: str) -> list[str]:
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("faults")
-    return folder, faulty_teams(folder, "data", "sigterm", "killed")
+    return folder, faulty_teams(folder, "data", "sigterm", "killed", "skipped")
 
 
 def test_a_refusal_of_any_process_ends_all_and_is_told_once(faults: tuple[Path, dict[str, Any]]) -> None:
@@ -170,6 +170,17 @@ def test_the_death_of_a_process_ends_the_others_and_the_run_can_go_on(faults: tu
     assert result is not None
     assert result["status"] == "FAILED"
     assert resume_run(stopped, None, []).result["status"] == "FINISHED"
+
+
+def test_a_batch_that_is_not_finite_in_one_process_is_skipped_by_all(faults: tuple[Path, dict[str, Any]]) -> None:
+    folder, report = faults
+    assert report["skipped"]["codes"] == [0, 0], report["skipped"]["said"]
+    assert report["skipped"]["said"][1] == ""
+    finished = only_run(folder / "skipped" / "runs")
+    result = finished.read_result()
+    assert result is not None
+    assert result["metrics"]["skipped_steps"] == 1
+    assert all(tensor.isfinite().all() for tensor in final_weights(finished).values())
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -44,8 +45,9 @@ from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.pretrain import Evaluation, Pretraining
+from jepa_lab.training.step import StepStatistics, TrainingStep
 from tests.integration.pipelines import TINY, load_tiny, write_tiny
-from tests.integration.runs import copy_of, final_weights, killed_run, tensor_files, timeless_rows
+from tests.integration.runs import assert_same_run, copy_of, final_weights, killed_run, tensor_files, timeless_rows
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +261,44 @@ def test_non_finite_numbers_stop_the_run_before_they_reach_the_weights(tmp_path:
     assert result["images"]["training"] > 0
     store = CheckpointStore(folder.checkpoints)
     assert all(tensor.isfinite().all() for step in store.steps() for tensor in store.load(step).model.values())
+
+
+@pytest.fixture
+def poisoned_batches(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Numbers of steps whose images are not finite."""
+    steps: set[int] = set()
+    take_step = TrainingStep.__call__
+
+    def poison(self: TrainingStep, images: torch.Tensor, *arguments: Any) -> StepStatistics:
+        return take_step(self, images * (math.nan if int(self.numbers.step) in steps else 1), *arguments)
+
+    monkeypatch.setattr(TrainingStep, "__call__", poison)
+    return steps
+
+
+def test_batches_that_are_not_finite_are_skipped_by_choice_counted_and_told_and_a_resumed_run_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poisoned_batches: set[int]
+) -> None:
+    poisoned_batches |= {3, 4, 9}
+    chosen = ("training.max_skipped_batches=2",)
+    whole = start_run(load_tiny(tmp_path, *chosen), tmp_path / "whole", ["test"])
+    assert whole.result["status"] == "FINISHED"
+    assert whole.result["metrics"]["skipped_steps"] == 3
+    told = "skipped 2 of 2 batches since step 2, because loss or gradients were not finite (2 in this run so far)"
+    assert told in whole.folder.log.read_text()
+    assert all(tensor.isfinite().all() for tensor in final_weights(whole.folder).values())
+    resumed = resume_run(killed_run(tmp_path, monkeypatch, 5, *chosen), None, ["test"])
+    assert resumed.result["metrics"]["skipped_steps"] == 3
+    assert_same_run(resumed.folder, whole.folder)
+
+
+def test_one_more_batch_in_a_row_than_may_be_skipped_ends_the_run_with_3(
+    tmp_path: Path, poisoned_batches: set[int]
+) -> None:
+    poisoned_batches |= {2, 5, 6, 7}
+    with pytest.raises(RunStopped, match=r"not finite at step 5 .* and at the next 2, the most") as caught:
+        start_run(load_tiny(tmp_path, "training.max_skipped_batches=2"), tmp_path / "runs", ["test"])
+    assert caught.value.exit_code == 3
 
 
 def test_non_finite_features_stop_the_run_with_the_step_and_the_last_good_checkpoint(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.optimizer import build_optimizer, gated_step, scheduled_groups
-from jepa_lab.training.parameter_groups import Decay
+from jepa_lab.training.parameter_groups import Decay, parameter_decays
 from jepa_lab.training.step_numbers import StepNumbers
 from tests.integration.pipelines import load_tiny
 from tests.integration.runs import assert_same_run, killed_run
@@ -207,6 +207,7 @@ def test_cifar10_is_the_design_document_number_by_number() -> None:
     peak, last = schedules.learning_rate(100), schedules.learning_rate(1000)
     assert (peak, last) == (pytest.approx(1e-3), pytest.approx(1e-5))
     assert schedules.weight_decay(1) == schedules.weight_decay(1000) == 0.05
+    assert Decay.NONE not in parameter_decays(build_model(narrow(pipeline), 3), pipeline.optimizer).values()
     momenta = [schedules.ema_momentum(step) for step in (1, 501, 1001)]
     assert momenta == pytest.approx([0.996, 0.998, 1.0])
     predictions, targets = torch.zeros(1, 1, 2, 3), torch.tensor([[[[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]]]])
@@ -268,7 +269,10 @@ def test_nexus_groups_have_the_guide_s_learning_rates_and_weight_decays() -> Non
     StepNumbers(optimizer, schedules, torch.device("cpu")).set(400)
     depth = len(model.context_encoder.blocks)
     rates = {group["lr"].item() for group in optimizer.param_groups}
-    assert sorted(rates) == pytest.approx([1.5e-4 * 0.75**layer for layer in range(depth, -1, -1)])
+    assert sorted(rates) == pytest.approx([1.5e-4 * 0.75**layer for layer in range(depth - 1, -1, -1)])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    slowed = {names[id(p)] for group in optimizer.param_groups if group["lr_scale"] < 1 for p in group["params"]}
+    assert all(name.startswith("context_encoder.blocks.") for name in slowed)  # not patch embedding and positions
     decays = {group.decay: group.weight_decay(schedules, 400) for group in scheduled_groups(optimizer)}
     assert decays == {Decay.ENCODER: 0.05, Decay.PREDICTOR: 0.04, Decay.NONE: 0.0}
     first, middle, last = (schedules.ema_momentum(step) for step in (1, 1501, 3001))

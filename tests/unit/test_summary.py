@@ -138,6 +138,20 @@ def test_the_end_of_a_run_says_where_its_time_went(
     assert told in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("skipped", "told"), [({}, False), ({"skipped_steps": 0.0}, False), ({"skipped_steps": 12.0}, True)]
+)
+def test_the_end_of_a_run_says_how_many_batches_were_skipped(
+    skipped: dict[str, float], told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"rankme_start": 1.0, "rankme_end": 2.0, "images_per_second": 1.0, "training_seconds": 1.0, **skipped}
+    result = {"metrics": metrics, "total_seconds": 1.0, "collapsed": False, "probe": None, "probe_skipped": "none"}
+    print_summary(result, Path("runs/a"), "none")
+    printed = " ".join(capsys.readouterr().out.split())
+    sentence = "skipped steps 12 batch(es) changed nothing, because loss or gradients were not finite"
+    assert (sentence in printed) == told
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_end_of_a_run_fits_whatever_its_folder_and_probes_are_called(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int

@@ -96,6 +96,25 @@ def test_the_gate_of_a_captured_step_shuts_and_stays_shut(tmp_path: Path) -> Non
     assert_same(state(replayed), state(plain))
 
 
+def test_a_captured_step_skips_batches_that_are_not_finite_and_goes_on(tmp_path: Path) -> None:
+    chosen = ("data.image_size=16", "masker=random", "training.max_skipped_batches=2")
+    pipeline = load_tiny(tmp_path, *chosen).pipeline
+    plain = whole_step(pipeline)
+    replayed, _ = captured(whole_step(pipeline))
+    for step in (plain, replayed):
+        take(step, range(1, 4))
+        good, weights = step.batches.std.clone(), next(step.step.model.parameters()).clone()
+        step.batches.std.fill_(float("nan"))
+        take(step, range(4, 6))
+        assert torch.equal(next(step.step.model.parameters()), weights)
+        step.batches.std.copy_(good)
+        found = take(step, range(6, 8))
+        assert [each["refused"] for each in found] == [0, 0]
+        assert not torch.equal(next(step.step.model.parameters()), weights)
+        assert (int(step.step.gate.stopped_at), step.sums.skipped_steps()) == (0, 2)
+    assert_same(state(replayed), state(plain))
+
+
 def test_a_captured_step_follows_a_checkpoint_that_was_restored_before_its_first_step(tmp_path: Path) -> None:
     pipeline = load_tiny(tmp_path, "data.image_size=16", "masker=random", "optimizer.final_weight_decay=0.4").pipeline
     whole, _ = captured(whole_step(pipeline))

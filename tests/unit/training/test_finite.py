@@ -50,6 +50,20 @@ def test_fp16_gate_halves_the_scale_and_stops_only_after_twenty_refusals_in_a_ro
     assert gate.judge(good, good, 41) == 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_gate_that_may_skip_two_in_a_row_shuts_at_the_third_and_names_the_first(precision: str) -> None:
+    gate, sums = FiniteGate.open(CPU, precision, max_skipped=2), StepSums(CPU)
+    good, bad = torch.tensor(1.0), torch.tensor(math.nan)
+    steps = [bad, bad, good, bad, good, good, bad, bad, bad, good]
+    refused = [gate.judge(loss, good, step) for step, loss in enumerate(steps, start=1)]
+    for loss, judged in zip(steps, refused, strict=True):
+        sums.add(loss, judged)
+    assert [int(judged) for judged in refused] == [1, 1, 0, 1, 0, 0, 1, 1, 1, 1]
+    assert int(gate.stopped_at) == 7
+    assert sums.skipped_steps() == 7
+    assert sums.mean_loss() == 1.0
+
+
 def test_fp16_gate_doubles_the_scale_after_two_thousand_good_steps() -> None:
     gate = FiniteGate.open(torch.device("cpu"), "fp16")
     for step in range(1, 2001):

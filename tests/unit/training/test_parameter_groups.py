@@ -61,23 +61,26 @@ def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def expected_scale(name: str, layer_decay: float) -> float:
+def expected_scale(name: str, layer_decay: float, of_embedding: bool) -> float:
     """The factor that a name calls for, read off the name alone."""
     if name.startswith(("context_encoder.patch_embed.", "context_encoder.position.")):
-        return layer_decay**DEPTH
+        return layer_decay**DEPTH if of_embedding else 1.0
     if name.startswith("context_encoder.blocks."):
         return layer_decay ** (DEPTH - 1 - int(name.split(".")[2]))
     return 1.0
 
 
-@pytest.mark.parametrize("layer_decay", [1.0, 0.75])
-def test_every_parameter_moves_by_its_layer_s_learning_rate(model: IJepa, layer_decay: float) -> None:
+@pytest.mark.parametrize(("layer_decay", "of_embedding"), [(1.0, True), (0.75, True), (0.75, False)])
+def test_every_parameter_moves_by_its_layer_s_learning_rate(
+    model: IJepa, layer_decay: float, of_embedding: bool
+) -> None:
     before = weights(model)
-    take_step(model, gradient=1.0, layer_decay=layer_decay, weight_decay=0.0)
+    chosen = {"layer_decay": layer_decay, "layer_decay_embedding": of_embedding}
+    take_step(model, gradient=1.0, weight_decay=0.0, **chosen)
     for name, after in weights(model).items():
         # AdamW's first step moves every element by the learning rate.
         moved = (before[name] - after).mean().item()
-        assert moved == pytest.approx(0.1 * expected_scale(name, layer_decay), rel=1e-4), name
+        assert moved == pytest.approx(0.1 * expected_scale(name, layer_decay, of_embedding), rel=1e-4), name
 
 
 def test_weight_decay_is_that_of_encoder_or_predictor_and_none_on_vectors(model: IJepa) -> None:
@@ -105,6 +108,15 @@ def test_weight_decay_shrinks_with_the_layer_s_learning_rate(model: IJepa) -> No
     take_step(model, gradient=0.0, weight_decay=0.5, layer_decay=0.5)
     first = model.context_encoder.blocks[0].attn.qkv.weight
     assert torch.allclose(first, torch.full_like(first, 1 - 0.1 * 0.5**2 * 0.5))
+
+
+def test_biases_and_norms_are_decayed_by_choice(model: IJepa) -> None:
+    decays = parameter_decays(model, OptimizerSettings(decay_biases_and_norms=True))
+    assert set(decays.values()) == {Decay.ENCODER, Decay.PREDICTOR}
+    spared = {"decay_mask_token": False, "decay_positions": False}
+    decays = parameter_decays(model, OptimizerSettings(decay_biases_and_norms=True, **spared))
+    undecayed = {name.rsplit(".", 1)[-1] for name, decay in decays.items() if decay is Decay.NONE}
+    assert undecayed == {"mask_token", "position_embedding"}
 
 
 def test_layer_scales_and_other_vectors_are_not_decayed_wherever_they_are(model: IJepa) -> None:

@@ -14,6 +14,7 @@ import torch
 from jepa_lab.build import build_sampler
 from jepa_lab.errors import RunPruned, RunStopped
 from jepa_lab.interruption import StopRequested
+from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.pretrain import RunCollapsed
 from jepa_lab.training.timetable import Timetable
 from tests.integration.pipelines import load_tiny
@@ -129,6 +130,41 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_next_row_and_names_its_st
         loop.pretraining.run()
     assert loop.events[-1] == "step 2"
     assert not [row for row in loop.metrics.rows if row[0] == 2], "no row, and no checkpoint, of bad numbers"
+
+
+def test_batches_that_may_be_skipped_are_counted_and_told_and_the_run_goes_on(
+    loop: Loop, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    loop.whole_step.step.gate = FiniteGate.open(torch.device("cpu"), "fp32", max_skipped=1)
+    loop.whole_step.losses |= {2: float("nan"), 4: float("inf")}
+    loop.pretraining.run()
+    assert loop.events[-1] == "save 6 after batch 6"
+    rows = {step: row for step, row in loop.metrics.rows if "train/loss" in row}
+    assert {step: row["train/skipped_steps"] for step, row in rows.items()} == {2: 1, 3: 1, 4: 2, 6: 2}
+    assert [rows[step]["train/loss"] for step in (2, 3, 6)] == [1.0, 3.0, 5.5]
+    why = "because loss or gradients were not finite"
+    first = f"skipped 1 of 2 batches since step 0, {why} (1 in this run so far)"
+    second = f"skipped 1 of 1 batches since step 3, {why} (2 in this run so far)"
+    assert [record.getMessage() for record in caplog.records] == [first, second]
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert told == [f"warning: {first}", f"warning: {second}"]
+
+
+def test_more_batches_in_a_row_than_may_be_skipped_end_the_run(loop: Loop) -> None:
+    loop.whole_step.step.gate = FiniteGate.open(torch.device("cpu"), "fp32", max_skipped=1)
+    loop.whole_step.losses |= {1: float("nan"), 3: float("nan"), 4: float("nan")}
+    message = r"not finite at step 3 .* and at the next 1, the most that may be skipped in a row; no weight was changed"
+    with pytest.raises(RunStopped, match=message) as caught:
+        loop.pretraining.run()
+    assert caught.value.exit_code == 3
+    assert "training.max_skipped_batches=1" in str(caught.value)
+
+
+def test_a_resumed_run_tells_only_of_batches_that_it_skips_itself(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    loop.whole_step.sums.skipped.fill_(3.0)
+    loop.continue_from(3, evaluated=True)
+    loop.pretraining.run()
+    assert not caplog.records
 
 
 def test_a_validation_loss_that_is_not_finite_ends_the_run(loop: Loop) -> None:

@@ -20,6 +20,7 @@ OPTIMIZER: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "warmup_fraction": (0.5, {}, {"learning_rate"}),
     "warmup_epochs": (3, {}, {"learning_rate"}),
     "layer_decay": (0.75, {}, {"scales"}),
+    "layer_decay_embedding": (False, {"layer_decay": 0.75}, {"scales"}),
     "weight_decay": (0.1, {}, {"weight_decay", "predictor_weight_decay"}),
     "final_weight_decay": (0.4, {}, {"weight_decay", "predictor_weight_decay"}),
     "predictor_weight_decay": (0.1, {}, {"predictor_weight_decay"}),
@@ -32,6 +33,7 @@ OPTIMIZER: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "betas": ((0.8, 0.95), {}, {"betas"}),
     "eps": (1e-6, {}, {"eps"}),
     "decay_mask_token": (False, {}, {"decays"}),
+    "decay_biases_and_norms": (True, {}, {"decays"}),
     "decay_positions": (False, {}, set()),  # sincos has nothing to decay; see test_parameter_groups.py for learned ones
 }
 EMA: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {

@@ -40,6 +40,18 @@ def test_a_non_finite_batch_changes_neither_weights_nor_moments_nor_ema(referenc
     assert int(step.gate.stopped_at) == 2
 
 
+def test_a_skipped_batch_is_as_if_it_had_not_been_given(reference: Reference) -> None:
+    with_it, without = (build_reference_step(build_reference_model(reference)) for _ in range(2))
+    with_it.gate = FiniteGate.open(torch.device("cpu"), "fp32", max_skipped=1)
+    for step in (with_it, without):
+        take(step, reference.images(0), reference.masks(0), 1)
+    poisoned = torch.full_like(reference.images(1), float("nan"))
+    assert take(with_it, poisoned, reference.masks(1), 2).refused == 1
+    for step in (with_it, without):
+        assert take(step, reference.images(2), reference.masks(2), 3).refused == 0
+    assert same(snapshot(with_it.model), snapshot(without.model))
+
+
 def test_after_a_refused_step_the_weights_stay_those_of_the_last_good_step(reference: Reference) -> None:
     step = build_reference_step(build_reference_model(reference))
     take(step, torch.full_like(reference.images(0), float("inf")), reference.masks(0), 1)

@@ -20,6 +20,7 @@ IMAGE_SIZE = 12
 MORE_SETTINGS: dict[str, list[dict[str, object]]] = {
     "stl10": [{"pretrain_on": "train"}, {"pretrain_on": "train_and_unlabeled"}],
     "celeba": [{"attribute": "Bald"}],
+    "synthetic": [{"num_classes": 8, "radius": (0.3, 0.4), "texture": 0.2, "palette": "on_grey"}],
 }
 WITHOUT_LABELS = ("stl10", "stl10 train_and_unlabeled")
 

@@ -12,6 +12,7 @@ import torch
 from jepa_lab.data.order import Batch, BatchPosition
 from jepa_lab.maskers.base import Masks
 from jepa_lab.maskers.patches import Patches
+from jepa_lab.models.levels import PatchesAlone
 from jepa_lab.training.checkpointer import TrainingState
 from jepa_lab.training.devices import Compute
 from jepa_lab.training.evaluator import Evaluation
@@ -49,6 +50,7 @@ class FakeStep:
         self.compute = Compute(CPU, "fp32", compile=False)
         self.gate = FiniteGate.open(CPU, "fp32")
         self.numbers = SimpleNamespace(schedules=FakeSchedules())
+        self.model = SimpleNamespace(hierarchy=PatchesAlone())
 
 
 class FakeWholeStep:

@@ -35,6 +35,10 @@ ELSEWHERE = {
     ),
     "device": ("integration/test_run.py", "test_unusable_data_and_devices_are_told_with_the_place_that_chose_them"),
     "stop_on_collapse": ("integration/test_run.py", "test_a_forced_collapse_is_marked_and_can_stop_the_run"),
+    "max_skipped_batches": (
+        "integration/test_run.py",
+        "test_one_more_batch_in_a_row_than_may_be_skipped_ends_the_run_with_3",
+    ),
     "activation_checkpointing": ("unit/models/test_recompute.py", "test_a_block_keeps_its_input_alone"),
 }
 

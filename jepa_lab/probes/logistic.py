@@ -6,13 +6,15 @@ import copy
 import itertools
 import math
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from jepa_lab.errors import Key
 from jepa_lab.figures.confusion import draw_confusion
@@ -111,19 +113,22 @@ def logistic_probe(
         arrays: what the regression computes on; the coefficients are the same to rounding.
     """
     with arrays.computing(train[0].numel()):
-        fits = _search(train, validation, params, arrays)
+        fits = search([(train, validation)], params, arrays)
         chosen = _best(fits)
         unconverged = tuple(fit.c for fit in fits if not fit.converged)
         scores, found = _NO_TEST, None
         if test is not None:
-            last = _refit(train, validation, chosen, params, arrays) if refit else chosen
-            found = _predict(last, test, arrays)
+            last = chosen.models[0]
+            if refit:
+                both = (torch.cat((train[0], validation[0])), torch.cat((train[1], validation[1])))
+                last = fit_model(both, chosen.c, params, arrays, chosen.models[0], overwrite=True)
+            found = last.predict(test[0], arrays)
             scores = vars(score_predictions(test[1].numpy(), found, class_names)) | {"refit_converged": last.converged}
     return ProbeResult(
         c=chosen.c,
-        c_at_edge=edge_of(_tried(fits)),
+        c_at_edge=edge_of(tried(fits)),
         c_grid_is_default=params.c_grid is None,
-        flat_top=flat_top_of(_tried(fits)),
+        flat_top=flat_top_of(tried(fits)),
         validation_accuracy=chosen.accuracy,
         validation_accuracy_by_c=tuple(sorted((fit.c, fit.accuracy) for fit in fits)),
         converged=not unconverged and scores["refit_converged"] is not False,
@@ -136,41 +141,64 @@ def logistic_probe(
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """One fit of the search.
+class Model:
+    """A regression, and the standardisation of its features."""
+
+    scaler: Any
+    classifier: Any
+    converged: bool
+
+    def predict(self, features: Tensor, arrays: EstimatorArrays) -> np.ndarray:
+        """The class of each image, [n] int64."""
+        return arrays.to_numpy(self.classifier.predict(self.scaler.transform(arrays.of(features), copy=True)))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One C of the search.
 
     Attributes:
-        predicted: [n] int64, the class of each validation image. correct: [n] bool, whether it is the true one.
+        predicted: [n] int64, the class of each held-out image, one division after another. correct: [n] bool, whether
+            it is the true one.
+        models: one for each division.
     """
 
     c: float
     predicted: np.ndarray
     correct: np.ndarray
-    scaler: Any
-    classifier: Any
-    converged: bool
+    models: tuple[Model, ...]
 
     @property
     def accuracy(self) -> float:
-        """On the validation split."""
+        """On the held-out images."""
         return float(self.correct.mean())
 
+    @property
+    def converged(self) -> bool:
+        """Whether all regressions did."""
+        return all(model.converged for model in self.models)
 
-def _search(train: Labelled, validation: Labelled, params: LogisticParams, arrays: EstimatorArrays) -> list[_Fit]:
-    """Fit C after C, from strong to weak penalties, until one is clearly worse than the best; then beyond the grid."""
-    from sklearn.preprocessing import StandardScaler
 
-    scaler = StandardScaler()
-    features, labels = scaler.fit_transform(arrays.of(train[0])), arrays.of(train[1])
-    held_out, held_out_labels = scaler.transform(arrays.of(validation[0])), validation[1].numpy()
+def search(
+    divisions: Sequence[tuple[Labelled, Labelled]], params: LogisticParams, arrays: EstimatorArrays
+) -> list[Fit]:
+    """Fit C after C, from strong to weak penalties, until one is clearly worse than the best; then beyond the grid.
 
-    def fit(c: float, neighbour: _Fit | None) -> _Fit:
-        start = None if neighbour is None else neighbour.classifier
-        classifier, converged = _fit(features, labels, c, params.max_iterations, start)
-        predicted = arrays.to_numpy(classifier.predict(held_out))
-        return _Fit(c, predicted, predicted == held_out_labels, scaler, classifier, converged)
+    Args:
+        divisions: images to fit on and images held out: one pair, or one for each fold of a cross-validation.
+    """
+    labels = np.concatenate([held_out[1].numpy() for _, held_out in divisions])
 
-    fits: list[_Fit] = []
+    def fit(c: float, neighbour: Fit | None) -> Fit:
+        starts = [None] * len(divisions) if neighbour is None else neighbour.models
+        models = tuple(
+            fit_model(train, c, params, arrays, start) for (train, _), start in zip(divisions, starts, strict=True)
+        )
+        parts = [model.predict(held_out[0], arrays) for model, (_, held_out) in zip(models, divisions, strict=True)]
+        predicted = np.concatenate(parts)
+        return Fit(c, predicted, predicted == labels, models)
+
+    fits: list[Fit] = []
     for c in params.c_grid or C_GRID.values:
         fits.append(fit(c, fits[-1] if fits else None))
         if _is_clearly_worse(fits[-1].correct, _best(fits).correct):
@@ -178,16 +206,40 @@ def _search(train: Labelled, validation: Labelled, params: LogisticParams, array
     if params.c_grid is None:
         for end in get_args(End):
             outermost = min if end == "low" else max
-            while further := beyond(end, _tried(fits), C_GRID):
+            while further := beyond(end, tried(fits), C_GRID):
                 fits.append(fit(further[0], outermost(fits, key=lambda each: each.c)))
     return fits
 
 
-def _tried(fits: list[_Fit]) -> list[Tried]:
+def fit_model(
+    train: Labelled,
+    c: float,
+    params: LogisticParams,
+    arrays: EstimatorArrays,
+    start: Model | None = None,
+    *,
+    overwrite: bool = False,
+) -> Model:
+    """A regression on standardised features.
+
+    Args:
+        start: it begins at its coefficients.
+        overwrite: standardise the features in place, for a copy that nobody else needs.
+    """
+    from sklearn.preprocessing import StandardScaler
+
+    scaler, begin = StandardScaler(copy=not overwrite), None if start is None else start.classifier
+    features, labels = scaler.fit_transform(arrays.of(train[0])), arrays.of(train[1])
+    classifier, converged = _fit(features, labels, c, params.max_iterations, begin)
+    return Model(scaler, classifier, converged)
+
+
+def tried(fits: Sequence[Fit]) -> list[Tried]:
+    """The values of C in the order of the search."""
     return [Tried(fit.c, fit.accuracy) for fit in fits]
 
 
-def _best(fits: list[_Fit]) -> _Fit:
+def _best(fits: Sequence[Fit]) -> Fit:
     """The highest accuracy; of equal ones the first."""
     return max(fits, key=lambda fit: fit.accuracy)
 
@@ -227,20 +279,3 @@ def _fit(features: Any, labels: Any, c: float, max_iterations: int, start: Any |
 
 
 _NO_TEST: dict[str, Any] = {**vars(NO_TEST), "refit_converged": None}
-
-
-def _refit(
-    train: Labelled, validation: Labelled, chosen: _Fit, params: LogisticParams, arrays: EstimatorArrays
-) -> _Fit:
-    """The chosen C on training + validation."""
-    from sklearn.preprocessing import StandardScaler
-
-    features, labels = (arrays.of(torch.cat(parts)) for parts in zip(train, validation, strict=True))
-    scaler = StandardScaler(copy=False).fit(features)
-    classifier, converged = _fit(scaler.transform(features), labels, chosen.c, params.max_iterations, chosen.classifier)
-    return replace(chosen, scaler=scaler, classifier=classifier, converged=converged)
-
-
-def _predict(fit: _Fit, test: Labelled, arrays: EstimatorArrays) -> np.ndarray:
-    """The class of each test image, [n] int64: one prediction of the test split."""
-    return arrays.to_numpy(fit.classifier.predict(fit.scaler.transform(arrays.of(test[0]), copy=True)))

@@ -17,9 +17,9 @@ from jepa_lab.errors import Key
 from jepa_lab.probes.arrays import EstimatorArrays, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
-from jepa_lab.probes.grids import End
-from jepa_lab.probes.logistic import LogisticParams, logistic_probe
-from jepa_lab.probes.predictions import stacked
+from jepa_lab.probes.grids import End, best_of, edge_of, flat_top_of
+from jepa_lab.probes.logistic import Fit, LogisticParams, fit_model, logistic_probe, search, tried
+from jepa_lab.probes.predictions import Predictions, accuracy_of, stacked
 from jepa_lab.probes.result import ProbeResult
 from jepa_lab.probes.subject import LabelledSplits, Subject
 from jepa_lab.randomness import build_generator
@@ -43,6 +43,16 @@ class LowShotParams(LogisticParams):
     draws: int = Field(
         5, ge=1, le=1000, strict=True, description="Random choices of the labels; the mean of their accuracies counts."
     )
+    folds: int = Field(
+        5,
+        ge=2,
+        strict=True,
+        description="Parts of the cross-validation within the labels that chooses C; with fewer labels a class than "
+        "that, one part for each of them.",
+    )
+    c_of_one_label: float = Field(
+        1.0, gt=0, description="C where there is one label a class, of which no part can be held out."
+    )
 
     @model_validator(mode="after")
     def _check_shots(self) -> LowShotParams:
@@ -54,20 +64,22 @@ class LowShotParams(LogisticParams):
 
 @dataclass(frozen=True)
 class _Draw:
-    """One choice of labels: accuracies of the fit on them alone; `c_at_edge` and `flat_top` as in `ProbeResult`."""
+    """One choice of labels: accuracies of the fit on them alone; `c_at_edge` and `flat_top` as in `ProbeResult`.
+
+    Attributes:
+        chosen_by: what chose C; "given" where there was one value.
+    """
 
     c: float
+    chosen_by: Literal["cross_validation", "one_label_rule", "given", "validation"]
     c_at_edge: End | None
     flat_top: tuple[float, float] | None
     validation_accuracy: float
     test_accuracy: float | None
     converged: bool
 
-    @classmethod
-    def of(cls, result: ProbeResult) -> _Draw:
-        """What a logistic probe found with these labels."""
-        accuracies = (result.validation_accuracy, result.test_accuracy)
-        return cls(result.c, result.c_at_edge, result.flat_top, *accuracies, result.converged)
+
+_Measured = tuple[_Draw, Predictions]
 
 
 @PROBES.register(
@@ -78,14 +90,15 @@ class _Draw:
 class LowShot(Probe):
     """Fits the logistic probe on n labels a class, drawn several times.
 
-    The validation split chooses C for each draw and is never fitted on: the test split is scored with the fit on n
-    labels a class. With `all` labels nothing is drawn, and the last fit is on training + validation as in the
-    logistic probe, whose numbers these then are.
+    C is chosen by cross-validation within the n labels, stratified by class: a validation split of many labels would
+    tell more than n labels do. So it is neither chosen nor fitted on the validation split, whose accuracy is as honest
+    as that of the test split. With one label a class nothing can be held out, and C is `c_of_one_label`. With `all`
+    labels nothing is drawn: that is the logistic probe, whose C the validation split chooses.
     """
 
     Params = LowShotParams
     params: LowShotParams
-    title = "a logistic regression on a few labels"
+    title = "a logistic regression on a few labels, its penalty chosen by cross-validation within them"
     uses_seed = False
     gives_one_accuracy = False
 
@@ -99,10 +112,10 @@ class LowShot(Probe):
         scores, found, predictions, skipped = [], {}, {}, []
         for shots in self.params.shots:
             possible = shots == "all" or shots <= smallest
-            results = self._fits(shots, splits, names, arrays) if possible else []
-            if results:
-                predictions[str(shots)] = stacked([result.predictions for result in results])
-            draws = [_Draw.of(result) for result in results]
+            measured = self._measured(shots, splits, names, arrays) if possible else []
+            if measured:
+                predictions[str(shots)] = stacked([predicted for _, predicted in measured])
+            draws = [draw for draw, _ in measured]
             scores.append(_score(shots, draws))
             found[str(shots)] = draws
             skipped += [] if possible else [str(shots)]
@@ -114,19 +127,72 @@ class LowShot(Probe):
         details = {shots: [vars(draw) for draw in draws] for shots, draws in found.items()}
         return ProbeOutcome(tuple(scores), {"draws": details}, tuple(notes), predictions=predictions)
 
-    def _fits(
+    def _measured(
         self, shots: int | str, splits: LabelledSplits, names: tuple[str, ...], arrays: EstimatorArrays
-    ) -> list[ProbeResult]:
+    ) -> list[_Measured]:
         """One for each draw of labels."""
         if shots == "all":
-            return [logistic_probe(splits.train, splits.validation, splits.test, self.params, names, arrays=arrays)]
+            return [
+                _of_all(logistic_probe(splits.train, splits.validation, splits.test, self.params, names, arrays=arrays))
+            ]
         found = []
         for number in range(self.params.draws):
             chosen = draw_labels(splits.train[1], int(shots), build_generator(_SEED, f"low shot {shots} {number}"))
             few: Labelled = (splits.train[0][chosen], splits.train[1][chosen])
-            parts = (few, splits.validation, splits.test)
-            found.append(logistic_probe(*parts, self.params, names, refit=False, arrays=arrays))
+            found.append(_of_few(few, int(shots), splits, self.params, arrays))
         return found
+
+
+def _of_all(result: ProbeResult) -> _Measured:
+    chosen_by: Literal["given", "validation"] = "validation" if len(result.validation_accuracy_by_c) > 1 else "given"
+    accuracies = (result.validation_accuracy, result.test_accuracy)
+    draw = _Draw(result.c, chosen_by, result.c_at_edge, result.flat_top, *accuracies, result.converged)
+    return draw, result.predictions
+
+
+def _of_few(
+    few: Labelled, shots: int, splits: LabelledSplits, params: LowShotParams, arrays: EstimatorArrays
+) -> _Measured:
+    """Choose C within the labels, fit on all of them, and predict the other splits.
+
+    Args:
+        few: `shots` images of each class.
+    """
+    with arrays.computing(few[0].numel()):
+        fits: list[Fit] = []
+        chosen_by: Literal["cross_validation", "one_label_rule", "given"] = "given"
+        if params.c_grid is not None and len(params.c_grid) == 1:
+            (c,) = params.c_grid
+        elif shots == 1:
+            c, chosen_by = params.c_of_one_label, "one_label_rule"
+        else:
+            fits = search(_divisions(few, min(params.folds, shots)), params, arrays)
+            c, chosen_by = best_of(tried(fits)).value, "cross_validation"
+        model = fit_model(few, c, params, arrays)
+        predicted = model.predict(splits.validation[0], arrays)
+        tested = None if splits.test is None else model.predict(splits.test[0], arrays)
+    test_accuracy = None
+    if splits.test is not None and tested is not None:
+        test_accuracy = accuracy_of(tested, splits.test[1].numpy())
+    draw = _Draw(
+        c,
+        chosen_by,
+        edge_of(tried(fits)) if fits else None,
+        flat_top_of(tried(fits)) if fits else None,
+        accuracy_of(predicted, splits.validation[1].numpy()),
+        test_accuracy,
+        model.converged and all(fit.converged for fit in fits),
+    )
+    return draw, Predictions(predicted, tested)
+
+
+def _divisions(few: Labelled, folds: int) -> list[tuple[Labelled, Labelled]]:
+    """What each part of a cross-validation is fitted on, and what it holds out: each class in equal shares."""
+    from sklearn.model_selection import StratifiedKFold
+
+    features, labels = few
+    parts = StratifiedKFold(folds).split(features, labels)
+    return [((features[fitted], labels[fitted]), (features[held_out], labels[held_out])) for fitted, held_out in parts]
 
 
 def _notes(found: Mapping[str, list[_Draw]], c_grid_is_default: bool) -> Iterator[str]:
@@ -179,4 +245,6 @@ def _score(shots: int | str, draws: list[_Draw]) -> Score:
         else:
             found |= {f"{split}_accuracy": statistics.fmean(values), f"{split}_interval": mean_interval(values)}
     label = "all labels" if shots == "all" else f"{shots} label{'s' if shots != 1 else ''} a class"
+    if draws and draws[0].chosen_by == "one_label_rule":
+        label += f", C={draws[0].c:g}"
     return Score(key=str(shots), label=label, **found)

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -39,7 +40,7 @@ def test_all_labels_give_the_logistic_probe_itself() -> None:
 
 
 def test_as_many_labels_as_there_are_give_its_validation_accuracy_in_every_draw() -> None:
-    probe = low_shot(shots=(30,))
+    probe = low_shot(shots=(30,), c_grid=(0.1,))
     outcome = probe.run(SUBJECT)
     features, names = SUBJECT.features, SUBJECT.splits.class_names
     plain = logistic_probe(features.train, features.validation, None, probe.params, names)
@@ -68,6 +69,42 @@ def test_each_draw_is_a_fit_of_scikit_learn_on_its_labels_alone() -> None:
     assert len(set(expected["test"])) > 1, "draws differ"
     interval = stats.t.interval(0.95, 2, statistics.fmean(expected["test"]), stats.sem(expected["test"]))
     assert score.test_interval == pytest.approx(tuple(map(float, interval)))
+
+
+def test_c_is_chosen_as_by_scikit_learn_s_cross_validation_within_the_labels() -> None:
+    grid, (train, labels) = (1e-4, 0.01, 1.0), SUBJECT.features.train
+    outcome = low_shot(shots=(3, 10), c_grid=grid).run(SUBJECT)
+    for shots, folds in ((3, 3), (10, 5)):
+        for number, draw in enumerate(outcome.details["draws"][str(shots)]):
+            chosen = draw_labels(labels, shots, build_generator(0, f"low shot {shots} {number}"))
+            features, truth = train[chosen].double().numpy(), labels[chosen].numpy()
+            means = []
+            for c in grid:
+                by_hand = make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=1e-9, max_iter=20_000))
+                means.append(cross_val_score(by_hand, features, truth, cv=StratifiedKFold(folds)).mean())
+            tried_in_vain = draw["c"] != grid[max(range(3), key=lambda index: (means[index], -index))]
+            assert not tried_in_vain, (shots, number, means)
+            assert draw["chosen_by"] == "cross_validation"
+
+
+def test_labels_of_the_other_splits_choose_nothing() -> None:
+    splits = make_splits()
+    other = replace(splits, validation=labelled_images(45, 3, seed=55), test=labelled_images(60, 3, seed=66))
+    found = [
+        low_shot(shots=(1, 5, 20)).run(make_subject(FakeEncoder(), each)).details["draws"] for each in (splits, other)
+    ]
+    chosen = [[[draw["c"] for draw in draws] for draws in each.values()] for each in found]
+    assert chosen[0] == chosen[1]
+    assert len({c for draws in chosen[0] for c in draws}) > 1
+
+
+def test_one_label_a_class_has_a_fixed_c_and_says_so() -> None:
+    outcome = low_shot(shots=(1, 2), c_of_one_label=0.3).run(SUBJECT)
+    assert {(draw["c"], draw["chosen_by"]) for draw in outcome.details["draws"]["1"]} == {(0.3, "one_label_rule")}
+    assert [score.label for score in outcome.scores] == ["1 label a class, C=0.3", "2 labels a class"]
+    given = low_shot(shots=(1, 2), c_grid=(0.1,)).run(SUBJECT)
+    assert {draw["chosen_by"] for draws in given.details["draws"].values() for draw in draws} == {"given"}
+    assert [score.label for score in given.scores] == ["1 label a class", "2 labels a class"]
 
 
 def test_a_draw_has_that_many_labels_of_each_class_and_no_image_twice() -> None:

@@ -75,6 +75,7 @@ _WIDEST_PREDICTOR = 96
 """Twice the small encoder's width; wider ones take minutes."""
 
 _FEW_FITS: dict[str, dict[str, Any]] = {
+    "attentive": {"epochs": 2, "learning_rates": [0.01], "weight_decays": [0.01]},
     "finetune": {"epochs": 1},
     "layerwise": {"c_grid": [0.01]},
     "linear_sgd": {"epochs": 5, "learning_rates": [0.1], "ridges": [0.1]},

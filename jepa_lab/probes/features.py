@@ -16,6 +16,9 @@ from jepa_lab.errors import RunStopped
 RAW_PIXEL_SIDE = 32
 """Raw pixels are pooled to at most this height and width: those of CIFAR, beyond which a linear probe only slows."""
 
+_RAW_PIXEL_PATCH = 4
+"""Side of the patches that are tokens of raw pixels."""
+
 Labelled = tuple[Tensor, Tensor]
 """Features [n, D'] float32 and their labels [n] int64, both on the CPU."""
 
@@ -87,6 +90,36 @@ def patch_features(
     return _checked(torch.cat([tokens.float() for tokens in batches]))
 
 
+def token_batches(
+    encoder: nn.Module,
+    images: Images,
+    mean: Tensor,
+    std: Tensor,
+    num_layers: int,
+    batch_size: int,
+    device: torch.device,
+    autocast: Autocast = contextlib.nullcontext,
+) -> Iterator[Tensor]:
+    """Features of each patch batch by batch, [b, N, num_layers * D] float32 on `device`; arguments as above."""
+    for tokens in _encoded(encoder, images, (mean, std), num_layers, batch_size, device, autocast):
+        yield _checked(tokens.float())
+
+
+def tokens_of(
+    encoder: nn.Module, images: Tensor, mean: Tensor, std: Tensor, num_layers: int, autocast: Autocast
+) -> Tensor:
+    """Features of each patch of one batch, [b, N, num_layers * D] float32, where the images and the encoder are.
+
+    Args:
+        images: [b, C, H, W] float32 in [0, 1].
+    Raises:
+        RunStopped: if a feature is not finite.
+    """
+    with evaluation_mode(encoder), torch.no_grad(), autocast():
+        tokens = encoder.last_layers(normalize(images, mean, std), num_layers)  # type: ignore[operator]
+    return _checked(tokens.float())
+
+
 def _checked(features: Tensor) -> Tensor:
     """The features [n, ...], if all are finite."""
     finite = torch.isfinite(features).flatten(1).all(dim=1)  # [n]
@@ -110,6 +143,27 @@ def raw_pixel_features(images: Images) -> Tensor:
     # In parts, or the float copy of large images would be many times the size of the result.
     pooled = [F.adaptive_avg_pool2d(to_float(part), size).flatten(1).cpu() for part in images.split(256)]
     return torch.cat(pooled)
+
+
+def raw_pixel_tokens(images: Tensor) -> Tensor:
+    """Patches of the pixels themselves, average-pooled as in `raw_pixel_features`, each with its row and column.
+
+    A token of an encoder knows where it is; so must a patch of pixels, or the control would be a bag of patches.
+
+    Args:
+        images: [b, C, H, W] float32 in [0, 1].
+    Returns:
+        [b, N, C * p * p + rows + columns] float32 where the images are, with p = 4 or the side where it is smaller:
+        the pixels of a patch, then a one for its row and one for its column.
+    """
+    side = min(*images.shape[2:], RAW_PIXEL_SIDE)
+    patch = min(_RAW_PIXEL_PATCH, side)
+    across = side // patch
+    pooled = F.adaptive_avg_pool2d(images, (across * patch, across * patch))
+    pixels = F.unfold(pooled, patch, stride=patch).transpose(1, 2)  # [b, N, C * p * p]
+    ones = torch.eye(across, device=images.device)
+    places = torch.cat([ones.repeat_interleave(across, dim=0), ones.repeat(across, 1)], dim=1)  # [N, 2 * across]
+    return torch.cat([pixels, places.expand(len(images), -1, -1)], dim=2)
 
 
 @torch.no_grad()

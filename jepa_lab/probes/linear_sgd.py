@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_args
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -20,9 +19,10 @@ from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.decorrelation import principal_components
 from jepa_lab.probes.feature_file import stored_features
-from jepa_lab.probes.grids import End, OpenGrid, Tried, beyond, edge_of, flat_top_of, notes_on_choice
+from jepa_lab.probes.grids import OpenGrid
 from jepa_lab.probes.heads import LinearHeads, summed_cross_entropy
 from jepa_lab.probes.predictions import Predictions
+from jepa_lab.probes.rate_search import RateSearch, Setting
 from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.splits import labels_of
 from jepa_lab.probes.subject import Subject
@@ -34,8 +34,6 @@ RATES = OpenGrid(
     lower=(0.001, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6),
     higher=(3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
 )
-_AT_ONCE = 2
-"""Further rates that one more descent tries."""
 _MOMENTUM = 0.9
 
 Positive = Annotated[float, Field(gt=0)]
@@ -69,26 +67,6 @@ class LinearSgdParams(ComponentParams):
         return self
 
 
-class _Setting(NamedTuple):
-    """What one classifier is trained with."""
-
-    rate: float
-    ridge: float
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What a setting gave on the validation split.
-
-    Attributes:
-        predicted: [n] int64.
-    """
-
-    setting: _Setting
-    accuracy: float
-    predicted: Tensor
-
-
 @PROBES.register(
     "linear_sgd",
     summary="linear classifier by SGD on features in a file, for data too large for logistic regression in memory",
@@ -116,8 +94,15 @@ class LinearSgd(Probe):
         train, fitted = len(splits.train), len(splits.train) + len(splits.validation)
         with stored_features(batches, subject.scratch) as features:
             descent = _Descent(self.params, subject, features[:train], labels[:train])
-            found = self._search(descent, features[train:fitted], labels[train:fitted])
-            best = _best(found)
+            held_out = features[train:fitted]
+            search = RateSearch.of(
+                lambda settings: descent.fit_and_predict(settings, held_out),
+                labels[train:fitted],
+                self.params.learning_rates,
+                self.params.ridges,
+                RATES,
+            )
+            best = search.best
             scores, tested = NO_TEST, None
             if splits.test is not None:
                 again = _Descent(self.params, subject, features[:fitted], labels[:fitted])
@@ -126,51 +111,18 @@ class LinearSgd(Probe):
         main = Score(best.accuracy, scores.test_accuracy, test_interval=scores.test_interval)
         details = {
             "learning_rate": best.setting.rate,
-            "ridge": best.setting.ridge,
-            "validation_accuracy_by_setting": [[*each.setting, each.accuracy] for each in found],
+            "ridge": best.setting.shrinkage,
+            "validation_accuracy_by_setting": search.accuracies(),
             **vars(scores),
         }
-        choice = f"learning rate {best.setting.rate:g}, ridge {best.setting.ridge:g}" if len(found) > 1 else ""
         predictions = Predictions(best.predicted.numpy(), tested)
-        return ProbeOutcome((main,), details, self._notes(found), choice, {"": predictions})
-
-    def _search(self, descent: _Descent, held_out: np.ndarray, labels: Tensor) -> list[_Found]:
-        """Every rate with every ridge, then further rates while the best one lies at an end of the default grid."""
-        found: list[_Found] = []
-
-        def attempt(rates: Sequence[float]) -> None:
-            settings = [_Setting(rate, ridge) for rate in rates for ridge in self.params.ridges]
-            for setting, predicted in zip(settings, descent.fit_and_predict(settings, held_out), strict=True):
-                found.append(_Found(setting, (predicted == labels).double().mean().item(), predicted))
-
-        attempt(self.params.learning_rates or RATES.values)
-        if self.params.learning_rates is None:
-            for end in get_args(End):
-                while further := beyond(end, _by_rate(found), RATES, _AT_ONCE):
-                    attempt(further)
-        return found
-
-    def _notes(self, found: list[_Found]) -> tuple[str, ...]:
-        tried, chosen = _by_rate(found), f"learning rate {_best(found).setting.rate:g}"
-        about = (edge_of(tried), flat_top_of(tried))
-        return tuple(notes_on_choice(chosen, "learning_rates", *about, is_default=self.params.learning_rates is None))
+        return ProbeOutcome((main,), details, search.notes(), search.choice("ridge"), {"": predictions})
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
         accuracy = outcome.scores[0].test_accuracy
         if accuracy is not None:
             out = folder / "linear_sgd_confusion.png"
             draw_confusion(outcome.details["confusion"], class_names, accuracy, out)
-
-
-def _best(found: Sequence[_Found]) -> _Found:
-    return max(found, key=lambda each: (each.accuracy, each.setting.ridge, -each.setting.rate))
-
-
-def _by_rate(found: Sequence[_Found]) -> list[Tried]:
-    """The best accuracy with each learning rate, that of the chosen setting first."""
-    best = _best(found)
-    rates = {each.setting.rate: 0.0 for each in (best, *sorted(found, key=lambda each: each.setting.rate))}
-    return [Tried(rate, max(each.accuracy for each in found if each.setting.rate == rate)) for rate in rates]
 
 
 class _Descent:
@@ -186,12 +138,12 @@ class _Descent:
         self.predict_size = subject.batch_size
         self.components = principal_components(features, self.device)
 
-    def fit_and_predict(self, settings: Sequence[_Setting], held_out: np.ndarray) -> Tensor:
+    def fit_and_predict(self, settings: Sequence[Setting], held_out: np.ndarray) -> Tensor:
         """The class of each image in `held_out` by a classifier of each setting, [G, n] int64 on the CPU.
 
         They see the same batches, and do not disturb each other.
         """
-        scales = self.components.scales([setting.ridge for setting in settings])  # [G, D']
+        scales = self.components.scales([setting.shrinkage for setting in settings])  # [G, D']
         heads = self._fit(torch.tensor([setting.rate for setting in settings], device=self.device), scales)
         with torch.no_grad():
             found = [heads.logits(x, scales).argmax(dim=2).cpu() for x in self._parts(held_out)]

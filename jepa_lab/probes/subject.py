@@ -15,9 +15,19 @@ from torch import Tensor, nn
 
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import Images
+from jepa_lab.data.resident import to_float
 from jepa_lab.probes.extraction import frozen_autocast
 from jepa_lab.probes.feature_file import stored_features
-from jepa_lab.probes.features import Autocast, Labelled, extract_features, feature_batches, raw_pixel_features
+from jepa_lab.probes.features import (
+    Autocast,
+    Labelled,
+    extract_features,
+    feature_batches,
+    raw_pixel_features,
+    raw_pixel_tokens,
+    token_batches,
+    tokens_of,
+)
 from jepa_lab.probes.splits import ProbeSplits, labels_of
 
 _BYTES_IN_MEMORY = 1 << 32
@@ -121,3 +131,19 @@ class Subject:
         mean, std = self.splits.mean, self.splits.std
         arguments = (self.batch_size, self.device, self.frozen_autocast)
         yield from feature_batches(self.encoder, images, mean, std, self.num_layers, *arguments)
+
+    def token_batches(self, images: Images) -> Iterator[Tensor]:
+        """Patch tokens batch by batch, [b, N, D'] float32 on the device; of raw pixels patches of them."""
+        if self.encoder is None:
+            yield from (raw_pixel_tokens(to_float(part.to(self.device))) for part in images.split(self.batch_size))
+            return
+        mean, std = self.splits.mean, self.splits.std
+        arguments = (self.batch_size, self.device, self.frozen_autocast)
+        yield from token_batches(self.encoder, images, mean, std, self.num_layers, *arguments)
+
+    def tokens_of(self, images: Tensor) -> Tensor:
+        """The same of one batch of images [b, C, H, W] float32 in [0, 1] on the device."""
+        if self.encoder is None:
+            return raw_pixel_tokens(images)
+        mean, std = (statistic.to(self.device) for statistic in (self.splits.mean, self.splits.std))
+        return tokens_of(self.encoder, images, mean, std, self.num_layers, self.frozen_autocast)

@@ -25,6 +25,7 @@ from jepa_lab.registry import Entry
 from tests.unit.probes.fakes import labelled_images, make_splits, make_subject
 
 SHORT: dict[str, dict[str, Any]] = {
+    "attentive": {"epochs": 2, "num_heads": 2, "learning_rates": (0.01, 0.1), "weight_decays": (0.1,)},
     "finetune": {"epochs": 2, "batch_size": 30},
     "layerwise": {"c_grid": (0.1,)},
     "linear_sgd": {"epochs": 3, "learning_rates": (0.01, 0.1), "ridges": (0.1, 1.0)},

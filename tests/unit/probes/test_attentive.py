@@ -111,7 +111,6 @@ def test_it_finds_the_one_patch_that_carries_the_label_where_a_mean_over_patches
     attended = attentive(epochs=15, learning_rates=(0.03,), weight_decays=(0.01,), batch_size=60).run(subject).scores[0]
     assert attended.validation_accuracy is not None
     assert mean_of_patches.validation_accuracy is not None
-    print(attended, mean_of_patches)
     assert attended.validation_accuracy > 0.97
     assert mean_of_patches.validation_accuracy < 0.8
 

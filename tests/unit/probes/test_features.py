@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lab.errors import RunStopped
-from jepa_lab.probes.features import extract_features, patch_features, raw_pixel_features
-from tests.unit.probes.fakes import FakeEncoder, labelled_images
+from jepa_lab.probes.features import extract_features, patch_features, raw_pixel_features, raw_pixel_tokens
+from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
 
 MEAN = torch.tensor([0.5, 0.4, 0.3])
 STD = torch.tensor([0.2, 0.3, 0.4])
@@ -104,3 +104,28 @@ def test_raw_pixels_of_large_images_are_averages_of_blocks() -> None:
 
 def test_only_the_side_that_is_too_long_is_pooled() -> None:
     assert raw_pixel_features(torch.zeros(2, 1, 64, 10, dtype=torch.uint8)).shape == (2, 320)
+
+
+def test_tokens_of_raw_pixels_are_their_patches_with_row_and_column() -> None:
+    images = torch.rand(3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    tokens = raw_pixel_tokens(images)
+    assert tokens.shape == (3, 16, 2 * 4 * 4 + 4 + 4)
+    for number in range(16):
+        row, column = divmod(number, 4)
+        patch = images[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        assert torch.equal(tokens[:, number, :32], patch.flatten(1))
+        assert tokens[0, number, 32:].nonzero().flatten().tolist() == [row, 4 + column]
+
+
+@pytest.mark.parametrize(("side", "patches"), [(2, 1), (8, 4), (28, 49), (30, 49), (33, 64), (224, 64)])
+def test_raw_pixels_of_any_size_have_at_most_64_tokens(side: int, patches: int) -> None:
+    assert raw_pixel_tokens(torch.rand(1, 3, side, side)).shape[1] == patches
+
+
+def test_tokens_average_to_the_features_and_leave_the_encoder_as_it_was() -> None:
+    encoder, splits = FakeEncoder().train(), make_splits()
+    subject = make_subject(encoder, splits)
+    tokens = torch.cat(list(subject.token_batches(splits.train.images)))
+    assert torch.allclose(tokens.mean(dim=1), subject.features.train[0], atol=1e-6)
+    assert torch.allclose(subject.tokens_of(splits.train.images[:7].float() / 255), tokens[:7], atol=1e-6)  # type: ignore[index, union-attr]
+    assert encoder.training

@@ -46,7 +46,7 @@ from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.ladder import build_ladder, needed_rows
 from jepa_lab.models.level_masks import level_grids
 from jepa_lab.models.packing import FixedSizes, pad
-from jepa_lab.models.predictor import Predictor
+from jepa_lab.models.predictor import Predictor, PredictorLevel
 from jepa_lab.models.sequences import has_kernel_for_variable_lengths
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
@@ -409,7 +409,8 @@ def build_model(pipeline: Pipeline, num_channels: int) -> IJepa:
     )
     target = build_target(pipeline, geometry, num_channels)
     grids = level_grids(geometry.grid, pipeline.hierarchy.num_levels)
-    predictor, *coarser = (_build_predictor(pipeline, geometry, grid, target.num_features) for grid in grids)
+    predictor = _build_predictor(pipeline, geometry, geometry.grid, target.num_features)
+    coarser = [_build_level(pipeline, geometry, grid, target.num_features) for grid in grids[1:]]
     for each in (predictor, *coarser):
         each.position.follow(encoder.position)
     pyramid = _build_pyramid(pipeline, geometry, grids)
@@ -433,6 +434,14 @@ def _build_predictor(pipeline: Pipeline, geometry: Geometry, grid: Grid, target_
         layer_scale=pipeline.predictor.layer_scale,
         recompute=pipeline.training.activation_checkpointing,
     )
+
+
+def _build_level(pipeline: Pipeline, geometry: Geometry, grid: Grid, target_dim: int) -> Predictor | PredictorLevel:
+    """What predicts a level above the patches: a predictor, or a level of the one that all share."""
+    if pipeline.hierarchy.predictor == "separate":
+        return _build_predictor(pipeline, geometry, grid, target_dim)
+    token_dim = {"shared": None, "shared_level_tokens": geometry.predictor.embed_dim}[pipeline.hierarchy.predictor]
+    return PredictorLevel(_build_position(pipeline.predictor.position, grid, geometry.predictor), token_dim)
 
 
 def _build_pyramid(pipeline: Pipeline, geometry: Geometry, grids: list[Grid]) -> Pyramid:

@@ -219,6 +219,12 @@ class HierarchySettings(ComponentParams):
     skip_connections: bool = Field(
         False, strict=True, description="Add to every cell the feature of the coarser cell that it lies in (top down)."
     )
+    predictor: Literal["separate", "shared", "shared_level_tokens"] = Field(
+        "separate",
+        description="A predictor for each level (separate), or the very same one for all: levels then differ by their "
+        "features and the positions on their grids alone (shared), or by a learned mask token each, too "
+        "(shared_level_tokens).",
+    )
     count_targets_on: CountTargetsOn = Field(
         "patches",
         description="A cell is a target of a block when at least half of its patches are (patches), or at least half "

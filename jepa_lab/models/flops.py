@@ -116,7 +116,12 @@ def _target_sequences(model: IJepa, masks: Masks, block_patches: float) -> tuple
 
 def _reads_targets_alone(model: IJepa) -> bool:
     """Coarser levels are made of every patch."""
-    return model.target.reads_targets_alone and not model.hierarchy.predictors
+    return model.target.reads_targets_alone and len(_predictors(model)) == 1
+
+
+def _predictors(model: IJepa) -> list[Predictor]:
+    """The predictor of each level; one that levels share predicts them one after the other."""
+    return [predictor for predictor, _ in model.hierarchy.predictors_beside(model.predictor)]
 
 
 def _step_flops(model: IJepa, masks: Masks, target: Work, context: Work, levels: Sequence[LevelWork]) -> float:
@@ -125,8 +130,7 @@ def _step_flops(model: IJepa, masks: Masks, target: Work, context: Work, levels:
     embed = 2 * weight.numel()  # for each patch
     total = transformer_flops(size, target) + embed * target.tokens
     total += 3 * (transformer_flops(size, context) + embed * context.tokens)
-    for predictor, level in zip([model.predictor, *model.hierarchy.predictors], levels, strict=True):
-        assert isinstance(predictor, Predictor)
+    for predictor, level in zip(_predictors(model), levels, strict=True):
         total += 3 * _predictor_flops(predictor, level)
     cells = sum(model.hierarchy.flops_above())  # of an image or a view; the target side goes forward alone
     return total + cells * len(masks) * (1 + 3 * masks.context.shape[1])

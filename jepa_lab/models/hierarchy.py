@@ -19,7 +19,7 @@ from jepa_lab.maskers.base import Masks
 from jepa_lab.models.level_masks import CountTargetsOn, level_masks, visible_target_shares
 from jepa_lab.models.levels import Levels
 from jepa_lab.models.packing import Packing
-from jepa_lab.models.predictor import Predictor
+from jepa_lab.models.predictor import LevelPredictor, Predictor, PredictorLevel
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.targets.base import FeatureGridTarget, Target, require_features, require_targets
 
@@ -73,14 +73,14 @@ class Pyramid(nn.Module):
 
 
 class Hierarchy(Levels):
-    """The levels above the patches: their pyramids, their predictors, and the weights of all losses.
+    """The levels above the patches: their pyramids, what predicts them, and the weights of all losses.
 
     The target must be a `FeatureGridTarget`. The target side has a pyramid of its own, which starts as a copy and
     follows by EMA, as the target encoder does.
 
     Args:
         pyramid: of the context side, trained by gradient.
-        predictors: of the levels above the finest.
+        predictors: of the levels above the finest: predictors, or levels of the one that predicts the finest.
         loss_weights: of all levels, finest first.
         count_targets_on: what at least half of a target cell must be targets of, see `level_masks`.
     """
@@ -88,7 +88,7 @@ class Hierarchy(Levels):
     def __init__(
         self,
         pyramid: Pyramid,
-        predictors: Sequence[Predictor],
+        predictors: Sequence[Predictor | PredictorLevel],
         loss_weights: Sequence[float],
         count_targets_on: CountTargetsOn = "patches",
     ) -> None:
@@ -99,6 +99,13 @@ class Hierarchy(Levels):
         self.predictors = nn.ModuleList(predictors)
         self.loss_weights = tuple(loss_weights)
         self.count_targets_on = count_targets_on
+
+    def predictors_beside(self, finest: Predictor) -> list[LevelPredictor]:
+        above = cast("Iterable[Predictor | PredictorLevel]", self.predictors)
+        return [(finest, None), *(each.beside(finest) for each in above)]
+
+    def predictor_parameters(self) -> Iterable[nn.Parameter]:
+        return self.predictors.parameters()
 
     def masks(self, masks: Masks) -> list[Masks]:
         return level_masks(masks, self.context_pyramid.grids, self.count_targets_on)

@@ -14,7 +14,7 @@ from jepa_lab.losses.base import Loss, loss_per_patch, mean_over_valid
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.levels import Levels, PatchesAlone
 from jepa_lab.models.packing import Packer, Packing, WithoutPadding, pad
-from jepa_lab.models.predictor import Predictor
+from jepa_lab.models.predictor import LevelPredictor, Predictor
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.registry import ComponentParams
 from jepa_lab.regularizers.base import Regularizer, Representations, require_terms
@@ -96,7 +96,8 @@ class IJepa(nn.Module):
         context = self.context_encoder.encode(images, packings[0].context, drop_path)  # [n, D]
         contexts = self.hierarchy.contexts(context, of_levels, packings)
         counts = (_count(of_levels) if num_valid is None else num_valid).unbind()
-        levels = zip(self._predictors(), contexts, targets, of_levels, packings, counts, strict=True)
+        predictors = self.hierarchy.predictors_beside(self.predictor)
+        levels = zip(predictors, contexts, targets, of_levels, packings, counts, strict=True)
         outcomes = [self._predict(*level) for level in levels]
         finest = outcomes[0]
         loss, terms = self.hierarchy.total([outcome.loss for outcome in outcomes])
@@ -137,23 +138,21 @@ class IJepa(nn.Module):
         yield from self.hierarchy.context_parameters()
 
     def predictor_parameters(self) -> Iterator[nn.Parameter]:
-        """Trained parameters of the predictors of all levels."""
-        for predictor in self._predictors():
-            yield from predictor.parameters()
-
-    def _predictors(self) -> list[nn.Module]:
-        return [self.predictor, *self.hierarchy.predictors]
+        """Trained parameters of what predicts the levels; a predictor that they share is among them once."""
+        yield from self.predictor.parameters()
+        yield from self.hierarchy.predictor_parameters()
 
     def _predict(
         self,
-        predictor: nn.Module,
+        level: LevelPredictor,
         context: Tensor,
         targets: Tensor,
         masks: Masks,
         packing: Packing,
         count: Tensor,
     ) -> _Outcome:
-        of_tokens = predictor(context, packing.pairs, packing.context.patches)  # [m, D]
+        predictor, place = level
+        of_tokens = predictor(context, packing.pairs, packing.context.patches, place)  # [m, D]
         # Half precision is for products; differences of features are taken in at least single precision.
         dtype = torch.promote_types(of_tokens.dtype, torch.float32)
         shape = (*masks.context.shape[:2], *masks.target.shape[1:])  # (B, E, M, T)

@@ -11,18 +11,25 @@ from torch import Tensor, nn
 from jepa_lab.contracts import is_first
 from jepa_lab.maskers.base import Masks
 from jepa_lab.models.packing import Packing
+from jepa_lab.models.predictor import LevelPredictor, Predictor
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.targets.base import Target, require_targets
 
 
 class Levels(nn.Module, ABC):
-    """What the model predicts at each level, and from what; finest first, at the patches.
+    """What the model predicts at each level, and from what; finest first, at the patches."""
 
-    Attributes:
-        predictors: of the levels above the patches.
-    """
+    @abstractmethod
+    def predictors_beside(self, finest: Predictor) -> list[LevelPredictor]:
+        """What predicts each level.
 
-    predictors: nn.ModuleList
+        Args:
+            finest: the predictor of the patches.
+        """
+
+    @abstractmethod
+    def predictor_parameters(self) -> Iterable[nn.Parameter]:
+        """What is trained to predict, beside the predictor of the patches."""
 
     @abstractmethod
     def masks(self, masks: Masks) -> list[Masks]:
@@ -83,9 +90,11 @@ class Levels(nn.Module, ABC):
 class PatchesAlone(Levels):
     """One level: the patches, as in I-JEPA. It has no parameters."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.predictors = nn.ModuleList()
+    def predictors_beside(self, finest: Predictor) -> list[LevelPredictor]:
+        return [(finest, None)]
+
+    def predictor_parameters(self) -> Iterable[nn.Parameter]:
+        return ()
 
     def masks(self, masks: Masks) -> list[Masks]:
         return [masks]

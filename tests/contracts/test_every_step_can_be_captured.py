@@ -66,6 +66,7 @@ SETTINGS = [
         ("optimizer.final_weight_decay=0.4",),
         ("masker.block_sizes=batch",),
         ("masker.num_hidden_blocks=1",),
+        ("hierarchy={num_levels: 3, predictor: shared_level_tokens, count_targets_on: level_below}",),
     )
 ]
 SHAPES = [

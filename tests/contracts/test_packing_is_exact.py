@@ -86,6 +86,7 @@ CASES = [
         for of_encoder, of_predictor in PAIRS
     ),
     ("masker=multi_context", "hierarchy.num_levels=3", "regularizer=vicreg", "encoder.position=rope"),
+    ("masker=multi_block", "hierarchy={num_levels: 3, predictor: shared_level_tokens}", "predictor.position=learned"),
     ("masker=multi_block", "target={name: features, encode: target_patches_only, normalization: batch_norm}"),
     ("masker=multi_block", "encoder.drop_path_rate=0.5", "encoder.size.depth=3", "encoder.layer_scale=0.1"),
     ("masker=multi_block", "training.activation_checkpointing=true", "predictor.size.depth=2"),

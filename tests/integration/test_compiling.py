@@ -43,7 +43,7 @@ KINDS = {
     "hierarchy, regularizer, whole pictures": [
         "regularizer=vicreg",
         "encoder.patch_size=1",
-        "hierarchy={num_levels: 3, loss_weights: [1, 1, 1]}",
+        "hierarchy={num_levels: 3, loss_weights: [1, 1, 1], predictor: shared_level_tokens}",
         "augmentation={name: minimal, crop_scale: [0.5, 1.0]}",
     ],
     "the encoder's positions in the predictor": ["encoder.position=learned", "predictor.position=from_encoder"],

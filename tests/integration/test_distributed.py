@@ -37,6 +37,12 @@ RUNS: dict[str, tuple[str, ...]] = {
         "hierarchy={num_levels: 3, downsampling: conv, skip_connections: true, loss_weights: [1.0, 0.7, 0.5]}",
         "training.accumulation_steps=3",
     ),
+    "one predictor for all levels": (
+        FINE,
+        "hierarchy={num_levels: 3, predictor: shared, count_targets_on: level_below}",
+        "masker.num_hidden_blocks=1",
+        "training.activation_checkpointing=true",
+    ),
     "pca": ("target={name: pca, num_components: 3}",),
     "streaming": (FINE, "masker=reference_multi_block", "context_batching=prefix", "data.residency=streaming"),
     "joint": ("masker=single_block", "context_batching=subset", "predictor.target_sequences=joint"),

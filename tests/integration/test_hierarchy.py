@@ -53,9 +53,13 @@ def test_what_is_chosen_of_the_pyramid_changes_the_level_that_it_makes(
     assert {name for name in losses[0] if losses[0][name] != losses[1][name]} == {level}
 
 
-def test_a_hierarchy_that_was_killed_goes_on_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = start_run(load_tiny(tmp_path, FINE, LEVELS), tmp_path / "whole", ["test"]).folder
-    killed = killed_run(tmp_path, monkeypatch, 7, FINE, LEVELS)
+@pytest.mark.parametrize("predictor", ["separate", "shared_level_tokens"])
+def test_a_hierarchy_that_was_killed_goes_on_bitwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, predictor: str
+) -> None:
+    given = (FINE, LEVELS, f"hierarchy.predictor={predictor}")
+    whole = start_run(load_tiny(tmp_path, *given), tmp_path / "whole", ["test"]).folder
+    killed = killed_run(tmp_path, monkeypatch, 7, *given)
     resume_run(killed, None, ["test"])
     assert_same_run(killed, whole)
     assert any(name.startswith("hierarchy.target_pyramid.") for name in final_weights(whole))

@@ -395,6 +395,33 @@ def test_hjepa_has_levels_of_14_7_and_4_cells_and_rotary_positions_alone(name: s
     assert model.hierarchy.context_pyramid.skip_connections
 
 
+@pytest.mark.parametrize("name", ["hjepa_imagenet", "hjepa_cifar10"])
+def test_hjepa_has_one_predictor_of_six_heads_for_all_levels(name: str) -> None:
+    pipeline = load(name)
+    assert pipeline_geometry(pipeline).predictor.num_heads == 6
+    model = build_model(narrow(pipeline), 3)
+    assert {id(parameter) for parameter in model.predictor_parameters()} == set(map(id, model.predictor.parameters()))
+    predictors = [predictor for predictor, _ in model.hierarchy.predictors_beside(model.predictor)]
+    assert [id(predictor) for predictor in predictors] == [id(model.predictor)] * 3
+
+
+@pytest.mark.parametrize("name", ["hjepa_imagenet", "hjepa_cifar10"])
+def test_hjepa_s_context_is_all_that_is_neither_target_nor_hidden(name: str) -> None:
+    pipeline = load(name)
+    masks, without = draw(pipeline, 512), draw(load(name, "masker.num_hidden_blocks=0"), 512)
+    assert masks.target.shape[1] == 4
+    for image in range(len(masks)):
+        seen, target = set(context_of(masks, image)), target_of(masks, image)
+        assert seen.isdisjoint(target)
+        left = sorted(set(range(196)) - seen - target)
+        rows, columns = {patch // 14 for patch in left}, {patch % 14 for patch in left}
+        assert max(rows, default=0) - min(rows, default=0) <= 7  # one block of at most 0.2 * 196 patches
+        assert max(columns, default=0) - min(columns, default=0) <= 7
+        assert set(context_of(without, image)) | target_of(without, image) == set(range(196))
+    hidden = without.context.counts().double().mean() - masks.context.counts().double().mean()
+    assert 10 < hidden < 39
+
+
 def test_hjepa_holds_the_momentum_for_its_warm_up() -> None:
     schedules = build_schedules(load("hjepa_imagenet"), steps_per_epoch=10)
     assert schedules.ema_momentum(1) == schedules.ema_momentum(100) == 0.996
@@ -410,7 +437,7 @@ def test_hjepa_runs_with_a_loss_a_level_and_keeps_config_and_losses(tmp_path: Pa
         total = sum(weight * loss for weight, loss in zip((1.0, 0.7, 0.5), levels, strict=True))
         assert row["train/loss"] == pytest.approx(total, rel=1e-5)
     checkpoint = CheckpointStore(outcome.folder.checkpoints).load()
-    assert any(name.startswith("hierarchy.predictors.1.") for name in checkpoint.model)
+    assert not any(name.startswith("hierarchy.predictors.") for name in checkpoint.model)  # one, with rotary positions
     again = load_pipeline(outcome.folder.config).pipeline
     assert again.hierarchy.loss_weights == (1.0, 0.7, 0.5)
     assert again.training.activation_checkpointing

@@ -62,6 +62,7 @@ def counted(model: IJepa, masks: Masks, packings: list[Packing]) -> int:
         ("masker=multi_block", "target=pixels"),
         ("masker=multi_block", "hierarchy={num_levels: 3, downsampling: conv}"),
         ("masker=random", "hierarchy={num_levels: 2, downsampling: pooling, skip_connections: true}"),
+        ("masker=multi_block", "hierarchy={num_levels: 3, predictor: shared}"),
     ],
     ids=" ".join,
 )

@@ -74,6 +74,12 @@ def with_seed(loaded: LoadedPipeline, seed: int) -> LoadedPipeline:
     return replace(loaded, pipeline=loaded.pipeline.model_copy(update={"seed": seed}))
 
 
+def ended_on_collapse(loaded: LoadedPipeline, ends: bool) -> LoadedPipeline:
+    """The same pipeline, whose run ends (or does not end) as soon as its features are judged collapsed."""
+    training = loaded.pipeline.training.model_copy(update={"stop_on_collapse": ends})
+    return replace(loaded, pipeline=loaded.pipeline.model_copy(update={"training": training}))
+
+
 def path_of(key: str) -> Path_:
     """`a.b` -> ("a", "b")"""
     return tuple(key.split("."))

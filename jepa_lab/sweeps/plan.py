@@ -13,12 +13,12 @@ from jepa_lab.config.explanations import first_lines
 from jepa_lab.config.loading import LoadedPipeline, config_digest, flat_items
 from jepa_lab.errors import ConfigProblems, JepaLabError
 from jepa_lab.sweeps.ablation import AblationFile, Direction, Kind, load_ablation
-from jepa_lab.sweeps.base import load_base, with_seed
+from jepa_lab.sweeps.base import ended_on_collapse, load_base, with_seed
 from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_sources
 from jepa_lab.sweeps.labels import Scalar, resolved_value
 from jepa_lab.sweeps.objectives import direction_of, missing_probe
 from jepa_lab.sweeps.presets import apply_ablation_preset
-from jepa_lab.sweeps.rules import fixed_key, kind_of, problems_of, refuse_overrides
+from jepa_lab.sweeps.rules import NEVER_ENDED_EARLY, fixed_key, kind_of, problems_of, refuse_overrides
 from jepa_lab.sweeps.search import Search, build_search
 from jepa_lab.sweeps.validation import search_problems, validate_arms
 
@@ -228,8 +228,10 @@ def _plan(
         retries=ablation.retries,
         search=search,
         swept_keys=tuple(dict.fromkeys(key for _, key, _ in swept_sources(ablation, kind))),
-        notes=_notes(ablation.seeds),
-        pipelines={name: with_seed(loaded, ablation.seeds[0]) for name, loaded in pipelines.items()},
+        notes=(*_notes(ablation.seeds), *_notes_on_ends(kind, pipelines)),
+        pipelines={
+            name: ended_on_collapse(with_seed(loaded, ablation.seeds[0]), False) for name, loaded in pipelines.items()
+        },
     )
 
 
@@ -237,3 +239,11 @@ def _notes(seeds: Sequence[int]) -> tuple[str, ...]:
     if len(seeds) > 1:
         return ()
     return ("one seed: differences cannot be told from noise, so the report has no intervals and no p-values",)
+
+
+def _notes_on_ends(kind: Kind, pipelines: Mapping[str, LoadedPipeline]) -> tuple[str, ...]:
+    """That the base pipeline asks for what no trial of a table does."""
+    if not any(loaded.pipeline.training.stop_on_collapse for loaded in pipelines.values()):
+        return ()
+    also = "the points of the search alone use it" if kind == "search" else "it is off here"
+    return (f"training.stop_on_collapse is on in the base, and {also}: {NEVER_ENDED_EARLY}",)

@@ -181,6 +181,7 @@ class TrialQueue:
             "finished": self._on_finished,
             "failed": self._on_failed,
             "pruned": self._on_pruned,
+            "collapsed": self._on_collapsed,
             "out_of_memory": self._on_out_of_memory,
             "interrupted": self._on_interrupted,
             "died": self._on_died,
@@ -218,6 +219,12 @@ class TrialQueue:
         self._note_folder(trial)
         self.study.prune(trial.number)
         self._over["finished"] += 1
+
+    def _on_collapsed(self, trial: Trial, message: str) -> None:
+        self.study.note(trial.number, "collapsed", True)
+        self.study.note(trial.number, "error", message)
+        self.display.message(f"{trial.label} ended early: {message}")
+        self._on_pruned(trial, message)
 
     def _on_out_of_memory(self, trial: Trial, message: str) -> None:
         if self.executor.num_slots < trial.slots:  # another took a slot away meanwhile: it has more memory now

@@ -120,8 +120,11 @@ def _record(
 
 
 def _status(trial: FrozenTrial) -> str:
+    """What became of a trial; a point of a search that collapsed was told to Optuna as pruned."""
+    if trial.state.is_finished() and trial.user_attrs.get("collapsed"):
+        return "COLLAPSED"
     if trial.state == TrialState.COMPLETE:
-        return "COLLAPSED" if trial.user_attrs.get("collapsed") else "FINISHED"
+        return "FINISHED"
     return {"FAIL": "FAILED"}.get(trial.state.name, trial.state.name)
 
 

@@ -24,6 +24,10 @@ from jepa_lab.sweeps.search_rules import Problems, check_search, shown, twice
 
 MAX_TRIALS = 10_000
 
+NEVER_ENDED_EARLY = (
+    "what enters a table is trained to the end, collapsed or not, since that is what an arm does; "
+    "a point of a search is ended when it collapses"
+)
 _UNSWEPT = {
     "seed": "the seeds of every arm stand under seeds",
     "name": "runs are named after the ablation",
@@ -31,8 +35,11 @@ _UNSWEPT = {
     "tracking": "it changes no result; set it for all arms, under overrides",
     "data.split_seed": "arms are paired by seed on the same validation images; set it for all arms, under overrides, "
     "and run the ablation again for another split",
+    "training.stop_on_collapse": NEVER_ENDED_EARLY,
 }
 """Keys that no arm may change, and why."""
+_SET_BY_THE_SWEEP = ("seed", "name", "training.stop_on_collapse")
+"""Those among them that cannot be set for all arms either."""
 
 
 def kind_of(file: AblationFile) -> Kind:
@@ -72,7 +79,9 @@ def refuse_overrides(file: AblationFile, kind: Kind, overrides: tuple[str, ...])
         path, place = parse_override(text)[0], place_of_override(text)
         key = ".".join(map(str, path))
         touched = next((each for each in swept if _touch(path, path_of(each))), None)
-        if key in ("seed", "name"):
+        if key == "training.stop_on_collapse":
+            yield f"{place}: {key} cannot be set for all arms: {_UNSWEPT[key]}; remove it"
+        elif key in _SET_BY_THE_SWEEP:
             yield f"{place}: {key} cannot be set for all arms: {_UNSWEPT[key]}; change the ablation file"
         elif path[0] in Ablation.model_fields and path[0] not in Pipeline.model_fields:
             yield f"{place}: {path[0]} is a key of the ablation, not of its pipelines; change it in {file.path}"
@@ -197,7 +206,7 @@ def _check_swept_keys(file: AblationFile, kind: Kind) -> Problems:
         fixed = fixed_key(key)
         if fixed is not None:
             yield f"{file.place(*source)}: {key} cannot differ between arms: {_UNSWEPT[fixed]}"
-    for key in ("seed", "name"):
+    for key in _SET_BY_THE_SWEEP:
         if key in file.ablation.overrides:
             yield f"{file.place('overrides', key)}: {key} cannot be set for all arms: {_UNSWEPT[key]}; remove it"
 

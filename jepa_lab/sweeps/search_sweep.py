@@ -1,6 +1,7 @@
 """A search: its points on the first seed, its best three and the baseline on the others, the winner on fresh seeds.
 
-Only the winner and the baseline, trained anew, are scored on the test split: nothing is chosen by it.
+Only the winner and the baseline, trained anew, are scored on the test split: nothing is chosen by it. A point whose
+features collapse is ended at once, as it will not be chosen; what follows the points is never ended early.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.errors import JepaLabError
+from jepa_lab.sweeps.base import ended_on_collapse
 from jepa_lab.sweeps.plan import Arm, Plan
 from jepa_lab.sweeps.queue import Trial
 from jepa_lab.sweeps.search import Point, Search
@@ -119,7 +121,7 @@ class _Points:
         """The trial of a point; None where its values do not go together."""
         planned = PlannedTrial(point_name(number), self.plan.seeds[0], "search")
         try:
-            pipeline = without_test_split(self.search.pipeline_of(point, planned.seed))
+            pipeline = without_test_split(ended_on_collapse(self.search.pipeline_of(point, planned.seed), True))
         except JepaLabError as error:
             self.study.note(number, "error", str(error))
             self.study.finish(number, None)
@@ -161,6 +163,6 @@ class _TableOfPoints:
             pipeline, values = self.plan.pipeline(arm, planned.seed), self.plan.flat_values(arm)
         else:
             point = self.points[planned.arm]
-            pipeline = self.search.pipeline_of(point, planned.seed)
+            pipeline = ended_on_collapse(self.search.pipeline_of(point, planned.seed), False)
             values = {key: point.get(key) for key in self.plan.swept_keys}
         return (pipeline if self.role == "final" else without_test_split(pipeline)), values

@@ -27,10 +27,12 @@ from jepa_lab.run import Membership, start_run
 from jepa_lab.sweeps.executors.base import Outcome, Reply, Task
 from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
 from jepa_lab.tracking.credentials import scrub
+from jepa_lab.training.pretrain import RunCollapsed
 
 _OUTCOMES: tuple[tuple[type[JepaLabError], Outcome], ...] = (
     (RunInterrupted, "interrupted"),
     (RunPruned, "pruned"),
+    (RunCollapsed, "collapsed"),
     (RunOutOfMemory, "out_of_memory"),
     (RunCrashed, "failed"),
 )

@@ -62,7 +62,10 @@ class TrainingSettings(ComponentParams):
     log_every_steps: int = Field(10, ge=1, strict=True, description="Steps between rows of metrics.")
     checkpoint_every_steps: int = Field(500, ge=1, strict=True, description="Steps between checkpoints.")
     stop_on_collapse: bool = Field(
-        False, strict=True, description="End the run (exit code 3) when its features are judged collapsed."
+        False,
+        strict=True,
+        description="End the run (exit code 3) when its features are judged collapsed. In a sweep this is on for the "
+        "points of a search, and off for all that enters a table.",
     )
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from typing import Literal
 
 from jepa_lab.registry import Component, ComponentParams, Registry
 
-Outcome = Literal["finished", "failed", "pruned", "interrupted", "out_of_memory", "died"]
+Outcome = Literal["finished", "failed", "pruned", "collapsed", "interrupted", "out_of_memory", "died"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Reply:
     """How a task ended.
 
     Attributes:
-        outcome: "died" where the worker itself was killed or crashed.
+        outcome: "collapsed" where the run was to end with its features' collapse, and did; "died" where the worker
+            itself was killed or crashed.
         message: why, in words; empty for a trial that finished.
     """
 

@@ -23,7 +23,7 @@ from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.grid import Grid
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.vit import VisionTransformer
-from jepa_lab.monitors.collapse import CollapseDetector
+from jepa_lab.monitors.collapse import CollapseDetector, Observation, Verdict
 from jepa_lab.monitors.feature_std import feature_std
 from jepa_lab.monitors.image_variance_ratio import image_variance_ratio
 from jepa_lab.monitors.rankme import centred_rankme, rankme
@@ -170,6 +170,16 @@ class OnlineEvaluation:
         """Whether the features have been judged collapsed."""
         return self.detector.collapsed
 
+    @property
+    def warning(self) -> str | None:
+        """What the last probe epoch was warned of."""
+        return self.verdict.sentence()
+
+    @property
+    def verdict(self) -> Verdict:
+        """How the features have been judged at the last probe epoch."""
+        return self.detector.verdict()
+
     def evaluate(self) -> Evaluation:
         """Measure the model as it is now; draws nothing from the run's generators."""
         encoder = chosen_encoder(self.model, self.pipeline)
@@ -178,26 +188,20 @@ class OnlineEvaluation:
         batch_size = extraction_size(self.pipeline, encoder, device)
         patches = patch_features(encoder, self.images, *arguments, batch_size, device)  # [n, N, D]
         pooled = patches.mean(dim=1)  # [n, D]
-        loss, ratio, rank = self._validation_loss(), image_variance_ratio(patches), rankme(pooled)
+        seen = Observation(image_variance_ratio(patches), rankme(pooled), centred_rankme(pooled), *pooled.shape)
         metrics = {
-            "validation/loss": loss,
-            "monitor/rankme": rank,
-            "monitor/rankme_centred": centred_rankme(pooled),
+            "validation/loss": self._validation_loss(),
+            "monitor/rankme": seen.rankme,
+            "monitor/rankme_centred": seen.rankme_centred,
             "monitor/feature_std": feature_std(pooled),
-            "monitor/image_variance_ratio": ratio,
+            "monitor/image_variance_ratio": seen.image_variance_ratio,
         }
-        status = self.detector.observe(validation_loss=loss, image_variance_ratio=ratio, rankme=rank)
+        verdict = self.detector.observe(seen)
         metrics["monitor/collapsed"] = float(self.collapsed)
         accuracy = self._online_probe()
         if accuracy is not None:
             metrics["probe/online_validation_accuracy"] = accuracy
-        warning = None
-        if status != "healthy":
-            warning = (
-                f"the features hardly depend on the image any more (image variance ratio {ratio:.2g}, "
-                f"RankMe {rank:.3g}) while the loss falls ({loss:.3g}): {status}"
-            )
-        return Evaluation(metrics, accuracy, warning, self.collapsed)
+        return Evaluation(metrics, accuracy, verdict.sentence(), self.collapsed)
 
     def _parts(self) -> tuple[torch.Tensor, ...]:
         return self.images.split(self.pipeline.training.batch_size)

@@ -53,6 +53,7 @@ from jepa_lab.evaluation import OnlineEvaluation, check_probes, encoder_record, 
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.output import unfailing_output
+from jepa_lab.probes.random_control import no_better_than_random
 from jepa_lab.runs.predictions import FILE
 from jepa_lab.tracking.base import TRACKERS, FollowedElsewhere, MirrorState, Tracker
 from jepa_lab.tracking.credentials import scrub
@@ -486,12 +487,15 @@ class Run:
             phases.of_row,
             self.folder.path / FILE,
         )
+        if more["probe"] is not None and (sentence := no_better_than_random(more["probe"])) is not None:
+            logger.warning(sentence)
         summary |= self._training_summary(pretraining, online)
         final = pretraining.checkpointer.store.path(last)
         total = time.monotonic() - self.started
         more |= {
             "best_online_probe": {"step": state.best_step, "accuracy": state.best_online_probe},
             "collapsed": online.collapsed,
+            "collapse": {"status": online.verdict.status, "in_words": online.verdict.sentence()},
             "encoder": encoder_record(self.pipeline, len(self.data.mean)),
             "step": {"compiled": pretraining.step.compute.compile, "captured": pretraining.whole_step.captured},
             **self._data_record(),
@@ -551,6 +555,7 @@ class Run:
             "images_per_second": images / seconds if seconds > 0 else None,
             "collapsed": float(online.collapsed),
             "skipped_steps": float(pretraining.log.sums.skipped_steps()),
+            "collapse_warned": float(online.verdict.status == "warned"),
             "encoder_parameters": float(sum(p.numel() for p in model.encoder_parameters())),
             "predictor_parameters": float(sum(p.numel() for p in model.predictor_parameters())),
         }

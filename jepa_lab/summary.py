@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from jepa_lab.monitors.collapse import REMEDY
+from jepa_lab.probes.random_control import no_better_than_random
 from jepa_lab.tables.cells import Cell, Column, TextTable
 from jepa_lab.tables.terminal import print_listing, print_text_table, print_wrapped
 from jepa_lab.tables.widths import natural_width
@@ -58,9 +60,15 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
     unread = sum(sum(result.get(key, {"unread_files": {}})["unread_files"].values()) for key in told.values())
     if unread:
         rows["left out"] = f"{unread:,} file(s) whose format is not read; the run's log names them"
+    print_listing(rows | _about_collapse(result), console)
+
+
+def _about_collapse(result: Mapping[str, Any]) -> dict[str, str]:
+    """What the monitors said after the last epoch, where it was not good."""
+    told = result.get("collapse", {"in_words": None})["in_words"]  # not in an older result
     if result["collapsed"]:
-        rows["COLLAPSED"] = "the features stopped depending on the image; see the warnings in the run's log"
-    print_listing(rows, console)
+        return {"COLLAPSED": f"{told or 'see the warnings in the log'}. What may help: {REMEDY}"}
+    return {} if told is None else {"WARNING": f"{told}. What may help: {REMEDY}"}
 
 
 def _phases(seconds: Mapping[str, Any]) -> str:
@@ -106,6 +114,9 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
                 notes.setdefault(note if name == method else f"{name}: {note}", []).append(_ROWS[key])
     for note, where in notes.items():
         print_wrapped(f"note on {', '.join(where)}: {note}", console)
+    sentence = no_better_than_random(rows)
+    if sentence is not None:
+        print_wrapped(sentence, console)
     looks = result.get("test_split")
     if looks is not None:
         print_wrapped(looks["in_words"], console)

@@ -1,33 +1,111 @@
-"""The rule that judges a run collapsed, from its monitors."""
+"""The rules that judge from a run's monitors whether its features collapse."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pydantic import Field
 
 from jepa_lab.registry import ComponentParams
 
+REMEDY = (
+    "lower optimizer.learning_rate, let ema_momentum start higher, normalise the target, or add a regularizer (vicreg)"
+)
+"""What is worth trying after a collapse."""
+
+_FEWEST = 8
+"""Of fewer images, or of features with fewer possible directions, spread and rank say nothing."""
+
 
 class CollapseSettings(ComponentParams):
-    """When features count as having stopped depending on the image."""
+    """When features count as collapsed. At each probe epoch, on the monitored images, four rules are asked:
 
+    1. nothing of the image: `image_variance_ratio` is at most `variance_floor`;
+    2. few directions: the centred RankMe is at most `rank_floor`;
+    3. much less of the image than before: `image_variance_ratio` is at most `variance_fraction` of its highest value
+       so far, and RankMe - 1 at most `rank_fraction` of its own;
+    4. rank lost: the centred RankMe - 1 is at most `rank_fraction` of its highest value so far.
+
+    Rules 1 to 3 warn at once, and mark the run as collapsed after `patience` probe epochs in a row. Rule 4 warns after
+    `patience` probe epochs in a row, and never marks. None of them looks at the loss.
+    """
+
+    variance_floor: float = Field(
+        1e-4,
+        ge=0,
+        lt=1,
+        description="Collapsed: image_variance_ratio is at most this; 0 only if images have the exact same features.",
+    )
+    rank_floor: float = Field(
+        2.0,
+        ge=1,
+        description="Collapsed: the centred RankMe of the monitored images (monitor/rankme_centred) is at most this. "
+        "Not asked where fewer than 8 directions are possible.",
+    )
     variance_fraction: float = Field(
         0.25,
         gt=0,
         lt=1,
-        description="Suspicious: image_variance_ratio is at most this share of its highest value so far.",
+        description="Collapsed: image_variance_ratio is at most this share of its highest value so far, and RankMe - 1 "
+        "at most rank_fraction of its own.",
     )
     rank_fraction: float = Field(
-        0.5, gt=0, lt=1, description="And: RankMe - 1 is at most this share of its highest value so far."
+        0.5,
+        gt=0,
+        lt=1,
+        description="Warned: the centred RankMe - 1 has been at most this share of its highest value so far for "
+        "`patience` probe epochs in a row.",
     )
     patience: int = Field(
-        3, ge=1, strict=True, description="Suspicious probe epochs in a row after which a run is marked collapsed."
+        3,
+        ge=1,
+        strict=True,
+        description="Probe epochs in a row after which a run is marked collapsed, or warned of lost rank.",
     )
 
 
 CollapseStatus = Literal["healthy", "warned", "collapsed"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The monitors of one probe epoch.
+
+    Attributes:
+        image_variance_ratio: of the patch features. rankme, rankme_centred: of the pooled features.
+        num_images: that were monitored. width: of a feature vector.
+    """
+
+    image_variance_ratio: float
+    rankme: float
+    rankme_centred: float
+    num_images: int
+    width: int
+
+    @property
+    def most_directions(self) -> int:
+        """Along which so many images can differ at most."""
+        return min(self.num_images - 1, self.width)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the detector says after a probe epoch.
+
+    Attributes:
+        reasons: the rules that hold, one clause each, with their numbers; of a marked run whose features have
+            recovered, those that held last.
+        outlook: what follows from them, as a clause; empty for a healthy run.
+    """
+
+    status: CollapseStatus
+    reasons: tuple[str, ...]
+    outlook: str
+
+    def sentence(self) -> str | None:
+        """Reasons and outlook; None for a healthy run."""
+        return None if self.status == "healthy" else "; ".join((*self.reasons, self.outlook))
 
 
 @dataclass
@@ -35,59 +113,103 @@ class _Memory:
     """What the detector remembers of earlier probe epochs.
 
     Attributes:
-        loss: validation loss at the epoch of the highest variance ratio; None before the first epoch.
-        highest_rank: of RankMe - 1, the effective directions beside the one that all images share.
+        highest_rank, highest_rank_centred: of RankMe - 1; uncentred, the one direction is the mean of all images.
+        collapsed_epochs: in a row in which rule 1, 2 or 3 held. rank_lost_epochs: the same for rule 4.
+        reasons: see `Verdict`.
     """
 
     highest_variance_ratio: float = 0.0
-    loss: float | None = None
     highest_rank: float = 0.0
-    suspicious_epochs: int = 0
+    highest_rank_centred: float = 0.0
+    collapsed_epochs: int = 0
+    rank_lost_epochs: int = 0
     collapsed: bool = False
+    reasons: list[str] = field(default_factory=list)
 
 
 class CollapseDetector:
-    """Judges from the monitors of each probe epoch whether features stop depending on the image.
+    """Judges from the monitors of each probe epoch whether features collapse; `CollapseSettings` states the rules.
 
-    The rule: an epoch is suspicious when the loss is lower than at the epoch at which the features depended on the
-    image most (epoch 0 is one of them), although little is left of that dependence, in size and in directions. The
-    first suspicious epoch is a warning, which an unsuspicious one clears; `patience` in a row mark the run for good.
+    A warning is withdrawn as soon as no rule holds; a mark stays.
     """
 
     def __init__(self, settings: CollapseSettings) -> None:
         self.settings = settings
         self._memory = _Memory()
 
-    def observe(self, *, validation_loss: float, image_variance_ratio: float, rankme: float) -> CollapseStatus:
-        """Take in the monitors of a probe epoch; the first call is epoch 0.
+    def observe(self, seen: Observation) -> Verdict:
+        """Take in a probe epoch; the first call is epoch 0."""
+        memory = self._memory
+        memory.highest_variance_ratio = max(memory.highest_variance_ratio, seen.image_variance_ratio)
+        memory.highest_rank = max(memory.highest_rank, seen.rankme - 1)
+        memory.highest_rank_centred = max(memory.highest_rank_centred, seen.rankme_centred - 1)
+        found = (self._no_image(seen), self._few_directions(seen), self._less_image(seen))
+        reasons = [reason for reason in found if reason is not None]
+        memory.collapsed_epochs = memory.collapsed_epochs + 1 if reasons else 0
+        lost = self._lost_rank(seen)
+        memory.rank_lost_epochs = 0 if lost is None else memory.rank_lost_epochs + 1
+        if lost is not None and memory.rank_lost_epochs >= self.settings.patience:
+            reasons.append(lost)
+        memory.collapsed = memory.collapsed or memory.collapsed_epochs >= self.settings.patience
+        if reasons or not memory.collapsed:
+            memory.reasons = reasons
+        return self.verdict()
 
-        Args:
-            validation_loss: on fixed images and masks.
-            image_variance_ratio: of the patch features. rankme: of the pooled features.
-        """
-        memory, rank = self._memory, rankme - 1
-        if memory.loss is None or image_variance_ratio > memory.highest_variance_ratio:
-            memory.highest_variance_ratio, memory.loss = image_variance_ratio, validation_loss
-        memory.highest_rank = max(memory.highest_rank, rank)
-        suspicious = validation_loss < memory.loss and self._is_little_left(image_variance_ratio, rank)
-        memory.suspicious_epochs = memory.suspicious_epochs + 1 if suspicious else 0
-        memory.collapsed = memory.collapsed or memory.suspicious_epochs >= self.settings.patience
-        return self.status
-
-    def _is_little_left(self, image_variance_ratio: float, rank: float) -> bool:
-        memory, settings = self._memory, self.settings
+    def _no_image(self, seen: Observation) -> str | None:
+        floor = self.settings.variance_floor
+        if seen.num_images < _FEWEST or seen.image_variance_ratio > floor:
+            return None
         return (
-            image_variance_ratio <= settings.variance_fraction * memory.highest_variance_ratio
-            # The ratio alone also falls where features begin to encode the position beside the image.
-            and rank <= settings.rank_fraction * memory.highest_rank
+            f"the features hardly depend on the image: the image variance ratio is {seen.image_variance_ratio:.2g}, "
+            f"and collapse.variance_floor is {floor:g}"
         )
 
-    @property
-    def status(self) -> CollapseStatus:
+    def _few_directions(self, seen: Observation) -> str | None:
+        floor = self.settings.rank_floor
+        if seen.most_directions < _FEWEST or seen.rankme_centred > floor:
+            return None
+        return (
+            f"the features of all images differ along few directions: the centred RankMe is {seen.rankme_centred:.3g} "
+            f"of at most {seen.most_directions}, and collapse.rank_floor is {floor:g}"
+        )
+
+    def _less_image(self, seen: Observation) -> str | None:
+        """The ratio alone also falls where features begin to encode the position beside the image."""
+        memory, settings = self._memory, self.settings
+        if (
+            seen.num_images < _FEWEST
+            or seen.image_variance_ratio > settings.variance_fraction * memory.highest_variance_ratio
+            or seen.rankme - 1 > settings.rank_fraction * memory.highest_rank
+        ):
+            return None
+        return (
+            f"the features depend much less on the image than before: the image variance ratio is "
+            f"{seen.image_variance_ratio:.2g} and was {memory.highest_variance_ratio:.2g}, RankMe is "
+            f"{seen.rankme:.3g} and was {1 + memory.highest_rank:.3g}"
+        )
+
+    def _lost_rank(self, seen: Observation) -> str | None:
+        memory, fraction = self._memory, self.settings.rank_fraction
+        if seen.most_directions < _FEWEST or seen.rankme_centred - 1 > fraction * memory.highest_rank_centred:
+            return None
+        return (
+            f"the features have lost directions: the centred RankMe is {seen.rankme_centred:.3g} and was "
+            f"{1 + memory.highest_rank_centred:.3g}, and stays below collapse.rank_fraction={fraction:g} of that"
+        )
+
+    def verdict(self) -> Verdict:
         """After the last probe epoch."""
-        if self._memory.collapsed:
-            return "collapsed"
-        return "warned" if self._memory.suspicious_epochs else "healthy"
+        memory, patience = self._memory, self.settings.patience
+        reasons = tuple(memory.reasons)
+        if memory.collapsed:
+            return Verdict("collapsed", reasons, "the run is marked collapsed")
+        if memory.collapsed_epochs:
+            left = patience - memory.collapsed_epochs
+            more = "one more such probe epoch" if left == 1 else f"{left} more such probe epochs in a row"
+            return Verdict("warned", reasons, f"after {more} the run is marked collapsed")
+        if reasons:
+            return Verdict("warned", reasons, f"so it has been for {memory.rank_lost_epochs} probe epochs in a row")
+        return Verdict("healthy", (), "")
 
     @property
     def collapsed(self) -> bool:

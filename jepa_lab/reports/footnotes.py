@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from jepa_lab.reports.collapse_notes import is_collapsed, notes_of_collapse, notes_of_ended_points
 from jepa_lab.reports.content import (
     HAS_RESULT,
     UNFINISHED,
@@ -23,8 +24,7 @@ from jepa_lab.reports.detection import POWER, detectable_effect
 from jepa_lab.reports.numbers import Scale
 from jepa_lab.reports.probe_notes import notes_of_probes
 from jepa_lab.reports.statistics import ALPHA, CONFIDENCE, MAX_EXACT_FLIPS, ArmSummary, equivalence_margin
-
-_MOST_NAMES = 12
+from jepa_lab.reports.wording import MOST_NAMES, at_most, counted, names_of_trials
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ def _of_the_search(content: ReportInput, decision: Decision) -> list[str]:
             f"No trial here has a {decision.metric} (no test split, probe.score_test=false, or winner and baseline are "
             "not trained again yet): there is no p, and nothing is bold."
         )
-    return notes
+    return [*notes, *notes_of_ended_points(content)]
 
 
 def _fates(content: ReportInput) -> list[str]:
     """What became of the trials; a trial without a result is counted and named."""
     trials = table_trials(content)
-    collapsed = _is_collapsed(trials)
+    collapsed = is_collapsed(trials)
     notes = []
     for status, words in (
         ("FAILED", "failed"),
@@ -93,44 +93,18 @@ def _fates(content: ReportInput) -> list[str]:
     ):
         chosen = trials[(trials["status"] == status) & ~collapsed]
         if len(chosen):
-            notes.append(f"{_counted(len(chosen), 'trial')} {words}: {_names(chosen)}.")
-    if collapsed.any():
-        with_number = int(trials.loc[collapsed & trials["status"].isin(HAS_RESULT), content.metric].notna().sum())
-        notes.append(
-            f"{_counted(int(collapsed.sum()), 'trial')} collapsed (features that stopped depending on the image): "
-            f"{_names(trials[collapsed])}. With a result, and therefore in the means: {with_number}."
-        )
+            notes.append(f"{counted(len(chosen), 'trial')} {words}: {names_of_trials(chosen)}.")
+    notes += notes_of_collapse(content)
     finished = measured_trials(content)
     unmeasured = finished[finished[content.metric].isna()]
     if len(unmeasured):
-        notes.append(f"{_counted(len(unmeasured), 'trial')} ended without a {content.metric}: {_names(unmeasured)}.")
+        notes.append(
+            f"{counted(len(unmeasured), 'trial')} ended without a {content.metric}: {names_of_trials(unmeasured)}."
+        )
     waiting = int(trials["status"].isin(UNFINISHED).sum())
     if waiting:
-        notes.append(f"{_counted(waiting, 'trial')} still running or waiting: this table is not final.")
+        notes.append(f"{counted(waiting, 'trial')} still running or waiting: this table is not final.")
     return notes
-
-
-def _is_collapsed(trials: pd.DataFrame) -> pd.Series:
-    is_marked = trials["collapsed"] == 1 if "collapsed" in trials else pd.Series(False, index=trials.index)
-    return is_marked | (trials["status"] == "COLLAPSED")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
-
-
-def _names(trials: pd.DataFrame) -> str:
-    """Arm and seeds, such as: wide (seeds 0, 3), deep (seed 1)."""
-    groups = [
-        f"{arm} (seed{'' if len(mine) == 1 else 's'} {', '.join(str(seed) for seed in mine['seed'])})"
-        for arm, mine in trials.groupby("arm", sort=False)
-    ]
-    return _at_most(groups, _MOST_NAMES, "arms")
-
-
-def _at_most(names: Sequence[str], most: int, what: str) -> str:
-    rest = f" and {len(names) - most} more {what}" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[str]:
@@ -153,7 +127,7 @@ def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[st
     if incomplete:
         notes.append(
             f"n is the number of seeds with a result of the {planned} planned; fewer: "
-            f"{_at_most(incomplete, _MOST_NAMES, 'arms')}. Differences use the seeds that both arms have."
+            f"{at_most(incomplete, 'arms')}. Differences use the seeds that both arms have."
         )
     return [*notes, *_survival(content, summaries)]
 
@@ -170,7 +144,7 @@ def _survival(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[str
     if not conditional:
         return []
     return [
-        f"Conditional on survival: the differences of {_at_most(conditional, _MOST_NAMES, 'arms')}. They leave out the "
+        f"Conditional on survival: the differences of {at_most(conditional, 'arms')}. They leave out the "
         "seeds whose trial gave no result in the arm or the baseline; if what ended those trials is related to the "
         "arm, the differences are biased, and no interval shows it."
     ]
@@ -187,7 +161,7 @@ def _without_spread(arms: Sequence[str]) -> list[str]:
     if not arms:
         return []
     return [
-        f"The difference is the same with every seed for {_at_most(arms, _MOST_NAMES, 'arms')}: there is no spread to "
+        f"The difference is the same with every seed for {at_most(arms, 'arms')}: there is no spread to "
         "judge by, hence no interval, and no p unless it is zero. More seeds or more images would show it."
     ]
 
@@ -215,7 +189,7 @@ def _tests(decision: Decision) -> list[str]:
     rest = f"; the {planned - len(compared)} without a p count as well" if planned > len(compared) else ""
     notes.append(
         f"p: two-sided paired t test against the baseline by {decision.metric}, adjusted by Holm over "
-        f"{_counted(planned, 'arm')}{rest}."
+        f"{counted(planned, 'arm')}{rest}."
     )
     pairs = {each.difference.n for each in compared.values()}
     floors = ", ".join(f"{min(1.0, 2.0 ** (1 - n)):.3g} with {n} seeds" for n in sorted(pairs) if n <= MAX_EXACT_FLIPS)
@@ -237,10 +211,10 @@ def _equivalence(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
     if not margins:
         return []
     unit = f" {scale.difference_unit}" if scale.difference_unit else ""
-    named = [f"{arm} within {scale.value(margin)}{unit}" for arm, margin in list(margins.items())[:_MOST_NAMES]]
-    others = list(margins.values())[_MOST_NAMES:]
+    named = [f"{arm} within {scale.value(margin)}{unit}" for arm, margin in list(margins.items())[:MOST_NAMES]]
+    others = list(margins.values())[MOST_NAMES:]
     if others:
-        named.append(f"{_counted(len(others), 'more arm')} within {scale.value(max(others))}{unit}")
+        named.append(f"{counted(len(others), 'more arm')} within {scale.value(max(others))}{unit}")
     return [
         f"No difference found (p above {ALPHA}), which does not mean that there is none. What is ruled out is a "
         f"difference from the baseline beyond these margins: {', '.join(named)} (two one-sided t tests at "
@@ -264,7 +238,7 @@ def _power(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
     return [
         f"Minimum detectable effect: {_size(found.effect, scale)}{unit}, but anything from {_size(found.low, scale)} "
         f"to {_size(found.high, scale)}{unit} fits these data. It is the true difference that is found with a power of "
-        f"{POWER} ({pairs} seeds, Holm over {_counted(planned, 'arm')}) at the median paired standard deviation, "
+        f"{POWER} ({pairs} seeds, Holm over {counted(planned, 'arm')}) at the median paired standard deviation, "
         f"{scale.value(sd)}{unit}; the range is that of this standard deviation's 95% interval (chi-square), which "
         "a few seeds leave wide. Smaller differences can be real and go unnoticed here."
     ]

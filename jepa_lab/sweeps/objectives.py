@@ -21,6 +21,7 @@ OBJECTIVES: dict[str, Direction] = {
     "training_seconds": "minimize",
     "images_per_second": "maximize",
     "collapsed": "minimize",
+    "collapse_warned": "minimize",
     "encoder_parameters": "minimize",
     "predictor_parameters": "minimize",
 }

@@ -13,7 +13,7 @@ class Evaluation:
     Attributes:
         metrics: flat names and values, for metrics.jsonl; `validation/loss` is among them.
         online_probe: validation accuracy of the cheap probe, or None without labels.
-        warning: a sentence when the features look as if they stopped depending on the image.
+        warning: a sentence when the features look as if they collapse: which rules say so, with their numbers.
         collapsed: whether that has persisted.
     """
 
@@ -29,6 +29,10 @@ class Evaluator(Protocol):
     @property
     def collapsed(self) -> bool:
         """Whether the features have been judged collapsed, now or before."""
+
+    @property
+    def warning(self) -> str | None:
+        """That of the last evaluation, also of one before a checkpoint."""
 
     def evaluate(self) -> Evaluation:
         """Measure the model as it is now.

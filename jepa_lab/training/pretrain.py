@@ -10,6 +10,7 @@ from pathlib import Path
 from jepa_lab.data.order import Batch, BatchPosition
 from jepa_lab.errors import RunPruned, RunStopped
 from jepa_lab.interruption import StopRequested
+from jepa_lab.monitors.collapse import REMEDY
 from jepa_lab.training.checkpointer import Checkpointer
 from jepa_lab.training.evaluator import Evaluation, Evaluator
 from jepa_lab.training.phases import CHECKPOINTS, FIRST_EVALUATION, FIRST_STEP, PROBE_EPOCHS, TRAINING
@@ -65,7 +66,7 @@ class Pretraining:
         """Measure and save the untrained model, or what a run that was stopped still owes."""
         step = self.state.step
         if self.state.evaluated:
-            self._stop_if_collapsed(step, self.evaluation.collapsed, "so it was found before")
+            self._stop_if_collapsed(step, self.evaluation.collapsed, f"{self.evaluation.warning}, as was found before")
             return
         self.log.display.phase("evaluating the encoder before training")
         evaluation = self._evaluate(step)
@@ -197,8 +198,7 @@ class Pretraining:
         if collapsed and self.stop_on_collapse:
             raise RunCollapsed(
                 f"the features collapsed by step {step} (epoch {self.timetable.epoch(step):.1f}): {reason}; "
-                "the run ends because training.stop_on_collapse is on: "
-                "lower optimizer.learning_rate, or let ema_momentum start higher"
+                f"the run ends because training.stop_on_collapse is on: {REMEDY}"
             )
 
     def _stop_if_given_up(self, step: int) -> None:

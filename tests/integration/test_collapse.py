@@ -1,4 +1,4 @@
-"""The collapse thresholds, on one healthy run and on one that is forced to collapse."""
+"""The collapse rules, on a healthy run and on one that is forced to collapse."""
 
 from __future__ import annotations
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
+from jepa_lab.config.loading import load_pipeline
 from jepa_lab.sweeps.plan import load_plan
 from jepa_lab.sweeps.search_study import SAMPLERS, SearchStudy
+from jepa_lab.sweeps.studies import open_studies
 from jepa_lab.sweeps.study import open_storage
 from jepa_lab.sweeps.sweep import SweepOutcome, run_sweep
 from jepa_lab.tracking.run_folder import RunFolder
@@ -54,6 +57,19 @@ def test_only_winner_and_baseline_are_scored_on_the_test_split(searched: SweepOu
         assert scored == (trial["role"] == "final")
 
 
+def test_only_points_are_ended_by_a_collapse(searched: SweepOutcome) -> None:
+    stops = {
+        role: {read_stop(folder) for folder in part["run_folder"]}
+        for role, part in searched.report.trials.groupby("role", sort=False)
+    }
+    assert stops == {"search": {True}, "confirm": {False}, "final": {False}}
+
+
+def read_stop(run_folder: str) -> bool:
+    """Whether a run was to end with a collapse."""
+    return load_pipeline(RunFolder(Path(run_folder)).config).pipeline.training.stop_on_collapse
+
+
 def test_the_report_of_a_search_has_its_history_and_table(searched: SweepOutcome) -> None:
     search = searched.report.search
     assert search is not None
@@ -84,6 +100,53 @@ def test_a_pruned_trial_is_shown_and_counted(tmp_path: Path, monkeypatch: pytest
     assert points["status"].to_dict() == {0: "FINISHED", 1: "PRUNED"}
     assert outcome.report.search is not None
     assert outcome.report.search.winner == "point 0"
+
+
+COLLAPSING = """\
+name: floors
+base: tiny.yaml
+overrides: {training.epochs: 1, collapse.patience: 1}
+search:
+  collapse.rank_floor: {type: categorical, choices: [1.0, 1000.0]}  # no run is above the second
+  loss: {type: categorical, choices: [l2, smooth_l1]}
+budget: {trials: 5}
+sampler: random
+seeds: [0]
+"""
+
+
+def test_a_point_that_collapses_ends_at_once_is_told_as_pruned_and_counted_in_the_report(tmp_path: Path) -> None:
+    file = write_ablation(tmp_path, COLLAPSING)
+    outcome = run_sweep(load_plan(file), file.read_text(), settings(tmp_path / "sweeps"))
+    trials = outcome.report.trials
+    points = trials[trials["role"] == "search"]
+    is_collapsed = points["collapse.rank_floor"] == 1000
+    assert 0 < is_collapsed.sum() < 5
+    assert points["status"].tolist() == ["COLLAPSED" if each else "FINISHED" for each in is_collapsed]
+    assert points.loc[is_collapsed, "probe/validation_accuracy"].isna().all()
+    assert all("differ along few directions" in error for error in points.loc[is_collapsed, "error"])
+    states = {trial.number: trial.state for trial in open_studies(outcome.folder, None).search.trials()}
+    pruned = [number for number, state in states.items() if state == TrialState.PRUNED]
+    assert pruned == points.loc[is_collapsed, "number"].tolist()
+    told = f"Of the 5 points of the search, {len(pruned)} collapsed, were ended then, and count as pruned"
+    assert told in (outcome.folder.report / "table.md").read_text()
+    assert set(trials.loc[trials["role"] == "final", "status"]) == {"FINISHED"}
+
+
+def test_arms_that_collapse_are_trained_to_the_end_and_counted(tmp_path: Path) -> None:
+    text = COLLAPSING.replace("collapse.patience: 1", "collapse.patience: 1, collapse.rank_floor: 1000.0")
+    table = "baseline: a\narms: {a: {}, b: {loss: l2}}\nseeds: [0]\n"
+    file = write_ablation(tmp_path, text[: text.index("search:")] + table)
+    base = tmp_path / "tiny.yaml"
+    base.write_text(base.read_text().replace("training: {", "training: {stop_on_collapse: true, "))
+    plan = load_plan(file)
+    assert any("training.stop_on_collapse is on in the base, and it is off here" in note for note in plan.notes)
+    outcome = run_sweep(plan, file.read_text(), settings(tmp_path / "sweeps"))
+    assert outcome.report.trials["status"].tolist() == ["COLLAPSED", "COLLAPSED"]
+    assert outcome.report.trials["probe/validation_accuracy"].notna().all()
+    table_text = (outcome.folder.report / "table.md").read_text()
+    assert "2 trials collapsed" in table_text
+    assert "With a result, and therefore in the means: 2." in table_text
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))

@@ -115,6 +115,51 @@ def test_what_validation_chose_is_shown_for_every_row() -> None:
     assert text.count("chosen on") == 1
 
 
+@pytest.mark.parametrize("validation", [0.743, 0.75])
+def test_a_run_that_does_not_beat_its_own_random_encoder_is_told_so(validation: float) -> None:
+    rows = {
+        "trained": {"logistic": outcome(validation, 0.9), "knn": outcome(0.7, 0.6)},
+        "random_encoder": {"logistic": outcome(0.75, 0.8), "knn": outcome(0.6, 0.7)},
+    }
+    text = " ".join(printed(rows, TITLES).split())
+    assert "NOT BETTER THAN RANDOM: on the validation split the trained encoder" in text
+    assert f"started as: {100 * validation:.2f}% against 75.00% by logistic. By this" in text
+
+
+def test_a_run_that_beats_its_random_encoder_is_not_told_about_the_test_split_or_single_depths() -> None:
+    depths = several({"validation_accuracy": 0.3, "key": "depth_1", "label": "block 1", "is_for_a_choice": True})
+    row = {"logistic": outcome(0.76, 0.7), "layerwise": depths}
+    rows = {"trained": row, "random_encoder": {"logistic": outcome(0.75, 0.8), "layerwise": depths}}
+    titles = {"logistic": "a logistic regression", "layerwise": "depth"}
+    assert "NOT BETTER" not in printed(rows, titles)
+    assert "NOT BETTER" not in printed({"trained": row}, titles)
+    assert "NOT BETTER" not in printed({row: {"logistic": outcome(None, None)} for row in rows}, {"logistic": "x"})
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "in_words", "told"),
+    [
+        (True, "the ratio is 1e-06; the run is marked collapsed", "COLLAPSED the ratio is 1e-06; the run is marked"),
+        (True, None, "COLLAPSED see the warnings in the log. What may help: lower optimizer.learning_rate"),
+        (False, "the features have lost directions", "WARNING the features have lost directions. What may help: lower"),
+        (False, None, None),
+    ],
+)
+def test_the_end_of_a_run_says_what_the_monitors_said_last(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    collapsed: bool,
+    in_words: str | None,
+    told: str | None,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    metrics = {"rankme_start": 1.0, "rankme_end": 2.0, "images_per_second": 1.0, "training_seconds": 1.0}
+    result = {"metrics": metrics, "total_seconds": 1.0, "collapsed": collapsed, "probe": None, "probe_skipped": "none"}
+    print_summary(result | {"collapse": {"status": "-", "in_words": in_words}}, Path("runs/a"), "none")
+    text = " ".join(capsys.readouterr().out.split())
+    assert told in text if told is not None else "COLLAPSED" not in text and "WARNING" not in text
+
+
 def test_a_folder_whose_name_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = {"rankme_start": 1.0, "rankme_end": 2.0, "images_per_second": 1.0, "training_seconds": 1.0}
     result = {"metrics": metrics, "total_seconds": 1.0, "collapsed": False, "probe": None, "probe_skipped": "none"}

@@ -1,91 +1,175 @@
-"""The collapse rule against histories."""
+"""The rules of collapse: on features made to collapse, on histories by hand, and on curves of real runs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
-from jepa_lab.monitors.collapse import CollapseDetector, CollapseSettings
+from jepa_lab.monitors.collapse import CollapseDetector, CollapseSettings, Observation, Verdict
+from jepa_lab.monitors.image_variance_ratio import image_variance_ratio
+from jepa_lab.monitors.rankme import centred_rankme, rankme
 
-History = list[tuple[float, float, float]]
-"""Validation loss, image variance ratio and RankMe of one probe epoch after another."""
-
-# Rounded from runs on 1,100 digits (64x4 encoder, one seed).
-HEALTHY: History = [(0.44, 0.0020, 1.080), (0.24, 0.0020, 1.080), (0.10, 0.0019, 1.075), (0.05, 0.0018, 1.075)]
-HEALTHY += [(0.038, 0.0018, 1.080), (0.043, 0.0018, 1.083), (0.045, 0.0018, 1.083)]
-NO_EMA: History = [(0.44, 0.0020, 1.080), (0.34, 0.00028, 1.030), (0.07, 0.00010, 1.017), (0.007, 0.00009, 1.016)]
-TOO_FAST: History = [(0.44, 0.0020, 1.080), (0.04, 0.00143, 1.071), (0.011, 0.00069, 1.051)]
-TOO_FAST += [(0.003, 0.00028, 1.031), (0.001, 0.00015, 1.023), (0.0009, 0.00010, 1.018)]
+HEALTHY = Observation(0.4, 8.0, 11.0, num_images=287, width=64)
 
 
-def verdicts(history: History, detector: CollapseDetector | None = None) -> list[str]:
-    detector = detector or CollapseDetector(CollapseSettings())
-    return [
-        detector.observe(validation_loss=loss, image_variance_ratio=ratio, rankme=rank) for loss, ratio, rank in history
-    ]
+def watched(history: Iterable[Observation], settings: CollapseSettings | None = None) -> list[Verdict]:
+    detector = CollapseDetector(settings or CollapseSettings())
+    return [detector.observe(seen) for seen in history]
 
 
-def test_a_healthy_run_stays_unmarked() -> None:
-    assert verdicts(HEALTHY) == ["healthy"] * len(HEALTHY)
+def statuses(history: Iterable[Observation], settings: CollapseSettings | None = None) -> list[str]:
+    return [verdict.status for verdict in watched(history, settings)]
 
 
-def test_a_forced_collapse_is_first_warned_of_and_then_marked() -> None:
-    assert verdicts(NO_EMA) == ["healthy", "warned", "warned", "collapsed"]
+def seen_in(patches: Tensor) -> Observation:
+    """The monitors of features [n, N, D], as the evaluation takes them."""
+    pooled = patches.mean(dim=1)
+    return Observation(image_variance_ratio(patches), rankme(pooled), centred_rankme(pooled), *pooled.shape)
 
 
-def test_a_slow_collapse_is_marked_when_little_is_left() -> None:
-    assert verdicts(TOO_FAST) == ["healthy", "healthy", "healthy", "warned", "warned", "collapsed"]
+def features(directions: int, of_image: float = 1.0, of_position: float = 0.5) -> Tensor:
+    """Features [200, 16, 32]: a part that depends on the image, along so many directions, and one on the position."""
+    generator = torch.Generator().manual_seed(0)
 
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-def test_a_warning_is_cleared_when_the_features_recover() -> None:
-    history = [NO_EMA[0], NO_EMA[1], NO_EMA[2], HEALTHY[3], NO_EMA[1], NO_EMA[2], HEALTHY[3]]
-    assert verdicts(history) == ["healthy", "warned", "warned", "healthy", "warned", "warned", "healthy"]
-
-
-def test_a_mark_stays() -> None:
-    assert verdicts([*NO_EMA, *HEALTHY])[-1] == "collapsed"
-
-
-def test_a_collapse_after_the_features_became_good_is_compared_with_their_best() -> None:
-    rising = [(0.5, 0.02, 2.0), (0.3, 0.2, 8.0), (0.2, 0.4, 15.0)]
-    fallen = [(0.1, 0.05, 3.0)] * 3  # still above epoch 0
-    assert verdicts([*rising, *fallen]) == ["healthy"] * 3 + ["warned", "warned", "collapsed"]
-
-
-def test_a_loss_that_does_not_fall_is_no_collapse() -> None:
-    assert set(verdicts([(0.44, 0.002, 1.08)] + [(0.44 + i, 0.0001, 1.01) for i in range(5)])) == {"healthy"}
-
-
-def test_features_that_keep_their_directions_are_not_collapsed() -> None:
-    # Features begin to encode the position: the ratio falls, but images still differ in as many directions.
-    assert set(verdicts([(0.4, 0.9, 9.0)] + [(0.1, 0.1, 12.0)] * 5)) == {"healthy"}
-
-
-def test_patience_is_the_number_of_suspicious_epochs_in_a_row() -> None:
-    detector = CollapseDetector(CollapseSettings(patience=1))
-    assert verdicts(NO_EMA[:2], detector) == ["healthy", "collapsed"]
-    assert detector.collapsed
-
-
-@pytest.mark.parametrize("split", range(len(NO_EMA) + 1))
-def test_a_restored_detector_goes_on_as_if_not_interrupted(split: int) -> None:
-    first = CollapseDetector(CollapseSettings())
-    before = verdicts(NO_EMA[:split], first)
-    second = CollapseDetector(CollapseSettings())
-    second.restore(json.loads(json.dumps(first.state(), allow_nan=False)))
-    assert second.status == first.status
-    assert before + verdicts(NO_EMA[split:], second) == verdicts(NO_EMA)
-
-
-def test_of_epochs_that_depend_on_the_image_alike_the_first_is_compared_with() -> None:
-    history = [(0.4, 0.002, 1.08), (0.1, 0.002, 1.08), (0.2, 0.0001, 1.01)]
-    assert verdicts(history) == ["healthy", "healthy", "warned"]
+    of_images = normal(200, 1, directions) + 0.3 * normal(200, 16, directions)
+    return 0.3 + of_image * of_images @ normal(directions, 32) / directions**0.5 + of_position * normal(1, 16, 32)
 
 
 @pytest.mark.parametrize(
-    ("ratio", "rank", "verdict"), [(0.25, 3.0, "warned"), (0.26, 3.0, "healthy"), (0.25, 3.1, "healthy")]
+    ("collapsed", "rule"),
+    [
+        (features(32, of_image=0, of_position=0), "hardly depend on the image"),  # constant
+        (features(32, of_image=1e-3, of_position=0), "hardly depend on the image"),  # nearly constant
+        (features(32, of_image=0), "hardly depend on the image"),  # the position alone
+        (features(32, of_image=1e-3), "hardly depend on the image"),  # nearly the position alone
+        (features(1), "differ along few directions"),
+        (features(2), "differ along few directions"),
+    ],
 )
-def test_little_is_left_from_the_given_shares_on(ratio: float, rank: float, verdict: str) -> None:
-    detector = CollapseDetector(CollapseSettings(variance_fraction=0.25, rank_fraction=0.5))
-    assert verdicts([(0.4, 1.0, 5.0), (0.1, ratio, rank)], detector) == ["healthy", verdict]
+@pytest.mark.parametrize("before", [[], [features(32)] * 2])
+def test_each_kind_of_collapse_is_warned_of_at_once_and_marked_when_it_persists(
+    before: list[Tensor], collapsed: Tensor, rule: str
+) -> None:
+    verdicts = watched([*map(seen_in, before), *[seen_in(collapsed)] * 4])
+    found = [verdict.status for verdict in verdicts]
+    assert found == ["healthy"] * len(before) + ["warned", "warned", "collapsed", "collapsed"]
+    assert any(rule in reason for reason in verdicts[-1].reasons)
+
+
+def test_rank_that_is_lost_slowly_is_warned_of_once_half_of_it_has_been_gone_for_a_while() -> None:
+    history = [seen_in(features(directions)) for directions in (32, 28, 24, 20, 16, 12, 9, 7, 6, 5, 5, 4, 4)]
+    verdicts = watched(history)
+    found = [verdict.status for verdict in verdicts]
+    first = found.index("warned")
+    assert found == ["healthy"] * first + ["warned"] * (len(found) - first)
+    halved = next(i for i, seen in enumerate(history) if seen.rankme_centred - 1 <= (history[0].rankme_centred - 1) / 2)
+    assert first == halved + 2
+    assert "have lost directions" in str(verdicts[-1].sentence())
+
+
+def test_features_in_many_directions_are_healthy_however_far_off_their_common_mean_lies() -> None:
+    seen = seen_in(features(32) + 40)
+    assert seen.image_variance_ratio < 0.001
+    assert seen.rankme < 2.2
+    assert statuses([seen] * 5) == ["healthy"] * 5
+
+
+def test_a_run_that_has_lost_most_of_the_image_is_marked_before_it_reaches_a_floor() -> None:
+    lost = replace(HEALTHY, image_variance_ratio=0.09, rankme=2.0)
+    verdicts = watched([HEALTHY, lost, lost, lost])
+    assert [verdict.status for verdict in verdicts] == ["healthy", "warned", "warned", "collapsed"]
+    assert verdicts[1].sentence() == (
+        "the features depend much less on the image than before: the image variance ratio is 0.09 and was 0.4, RankMe "
+        "is 2 and was 8; after 2 more such probe epochs in a row the run is marked collapsed"
+    )
+    assert str(verdicts[2].sentence()).endswith("; after one more such probe epoch the run is marked collapsed")
+    assert str(verdicts[3].sentence()).endswith("; the run is marked collapsed")
+
+
+def test_features_that_begin_to_encode_the_position_keep_their_directions_and_are_healthy() -> None:
+    assert set(statuses([HEALTHY] + [replace(HEALTHY, image_variance_ratio=0.05)] * 5)) == {"healthy"}
+
+
+def test_what_is_compared_with_is_the_best_so_far_and_not_the_first() -> None:
+    rising = [replace(HEALTHY, image_variance_ratio=ratio, rankme=rank) for ratio, rank in [(0.02, 2), (0.2, 8)]]
+    fallen = [replace(HEALTHY, image_variance_ratio=0.05, rankme=3)] * 3  # above the first
+    assert statuses([*rising, *fallen]) == ["healthy", "healthy", "warned", "warned", "collapsed"]
+
+
+def test_a_warning_is_withdrawn_when_the_features_recover_and_a_mark_stays_with_its_reasons() -> None:
+    few = replace(HEALTHY, rankme_centred=1.5)
+    assert statuses([few, few, HEALTHY, few, few, HEALTHY]) == ["warned", "warned", "healthy"] * 2
+    verdicts = watched([few, few, few, HEALTHY, HEALTHY])
+    assert [verdict.status for verdict in verdicts] == ["warned", "warned", "collapsed", "collapsed", "collapsed"]
+    assert verdicts[-1] == verdicts[2]
+
+
+def test_lost_rank_alone_never_marks() -> None:
+    lost = replace(HEALTHY, rankme_centred=4.0)
+    verdicts = watched([HEALTHY, *[lost] * 20])
+    assert [verdict.status for verdict in verdicts] == ["healthy"] * 3 + ["warned"] * 18
+    assert verdicts[3].sentence() == (
+        "the features have lost directions: the centred RankMe is 4 and was 11, and stays below "
+        "collapse.rank_fraction=0.5 of that; so it has been for 3 probe epochs in a row"
+    )
+    assert statuses([HEALTHY, lost, lost, HEALTHY, lost, lost, HEALTHY]) == ["healthy"] * 7
+
+
+@pytest.mark.parametrize(
+    ("setting", "at", "above"),
+    [
+        ({"variance_floor": 0.01}, {"image_variance_ratio": 0.01}, {"image_variance_ratio": 0.0101}),
+        ({"rank_floor": 8.0}, {"rankme_centred": 8.0}, {"rankme_centred": 8.01}),
+        (
+            {"variance_fraction": 0.25, "rank_fraction": 0.5},
+            {"image_variance_ratio": 0.1, "rankme": 4.5},
+            {"image_variance_ratio": 0.101, "rankme": 4.5},
+        ),
+        (
+            {"variance_fraction": 0.25, "rank_fraction": 0.5},
+            {"image_variance_ratio": 0.1, "rankme": 4.5},
+            {"image_variance_ratio": 0.1, "rankme": 4.51},
+        ),
+        ({"rank_fraction": 0.4}, {"rankme_centred": 5.0}, {"rankme_centred": 5.01}),
+    ],
+)
+def test_each_threshold_is_a_setting_and_holds_at_the_value(
+    setting: dict[str, Any], at: dict[str, Any], above: dict[str, Any]
+) -> None:
+    settings = CollapseSettings(patience=1, **setting)
+    assert statuses([HEALTHY, replace(HEALTHY, **at)], settings)[-1] != "healthy"
+    assert statuses([HEALTHY, replace(HEALTHY, **above)], settings)[-1] == "healthy"
+
+
+def test_patience_is_the_number_of_probe_epochs_in_a_row() -> None:
+    few = replace(HEALTHY, rankme_centred=1.5)
+    assert statuses([few], CollapseSettings(patience=1)) == ["collapsed"]
+    assert statuses([few] * 3, CollapseSettings(patience=4)) == ["warned"] * 3
+
+
+@pytest.mark.parametrize(
+    "few", [Observation(0.0, 1.0, 1.0, 7, 64), Observation(0.3, 1.5, 1.5, 8, 64), Observation(0.3, 1.5, 1.5, 500, 7)]
+)
+def test_a_handful_of_images_or_directions_is_not_judged_by_what_it_cannot_show(few: Observation) -> None:
+    assert statuses([few] * 5) == ["healthy"] * 5
+
+
+@pytest.mark.parametrize("split", range(8))
+def test_a_restored_detector_goes_on_as_if_not_interrupted(split: int) -> None:
+    lost, few = replace(HEALTHY, rankme_centred=4.0), replace(HEALTHY, rankme_centred=1.5)
+    history = [HEALTHY, lost, lost, few, few, few, HEALTHY]
+    first, second = CollapseDetector(CollapseSettings()), CollapseDetector(CollapseSettings())
+    before = [first.observe(seen) for seen in history[:split]]
+    second.restore(json.loads(json.dumps(first.state(), allow_nan=False)))
+    assert second.verdict() == first.verdict()
+    assert before + [second.observe(seen) for seen in history[split:]] == watched(history)
+    assert second.collapsed

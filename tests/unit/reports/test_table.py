@@ -119,6 +119,57 @@ def test_a_collapsed_trial_counts_in_the_mean_and_is_named(mark: dict[str, objec
     assert "wide (seed 1). With a result, and therefore in the means: 1." in notes
 
 
+def test_trials_that_ended_with_a_warning_of_collapse_are_counted_and_named() -> None:
+    content = set_trial(make_content(), "wide", 1, collapse_warned=1.0)
+    content = set_trial(set_trial(content, "wide", 2, collapse_warned=1.0), "base", 0, collapsed=1.0)
+    notes = footnotes(content)
+    assert "2 trials ended with a warning of collapse, which the log of each explains: wide (seeds 1, 2)." in notes
+    assert "1 trial collapsed (features that hardly depend on the image" in notes
+
+
+def test_arms_whose_encoders_do_not_beat_their_random_ones_are_counted() -> None:
+    content = make_content(effects=(0.0, 0.0, -0.3))  # the random encoders have about 60%
+    content = set_trial(content, "wide", 1, **{METRIC: 0.61, "random_encoder/validation_accuracy": 0.61})
+    content = set_trial(content, "random masks", 4, status="FAILED")
+    notes = footnotes(content)
+    assert "NOT BETTER THAN RANDOM: by probe/validation_accuracy" in notes
+    assert "started as: wide in 1 of 5 trials, random masks in 4 of 4 trials." in notes
+
+
+def test_arms_that_beat_their_random_encoders_are_not_accused_and_the_test_split_is_not_asked() -> None:
+    content = make_content()
+    content.trials["random_encoder/test_accuracy"] = 0.99
+    assert "NOT BETTER" not in footnotes(content)
+    without = dataclasses.replace(content, trials=content.trials.drop(columns="random_encoder/validation_accuracy"))
+    assert "NOT BETTER" not in footnotes(without)
+
+
+def test_where_the_metric_is_no_accuracy_the_probe_tells_whether_anything_was_learned() -> None:
+    content = set_trial(make_content(metric="rankme_end"), "wide", 0, **{METRIC: 0.5})
+    notes = footnotes(content)
+    assert "NOT BETTER THAN RANDOM: by probe/validation_accuracy" in notes
+    assert "wide in 1 of 5 trials." in notes
+
+
+def test_a_metric_of_another_probe_is_held_against_that_probe_s_control() -> None:
+    metric = "probe/knn_validation_accuracy"
+    trials = make_content().trials.assign(**{metric: 0.7, "random_encoder/knn_validation_accuracy": 0.71})
+    notes = footnotes(make_content(metric=metric, trials=trials))
+    assert f"by {metric}, these trained encoders" in notes
+    assert "base in 5 of 5 trials, wide in 5 of 5 trials, random masks in 5 of 5 trials." in notes
+
+
+def test_points_of_a_search_that_were_ended_early_are_counted_by_their_reason() -> None:
+    content = make_search(20)
+    chosen = (content.trials["role"] == "search") & content.trials["number"].isin([1, 5])
+    content.trials.loc[chosen, "status"] = "COLLAPSED"
+    content.trials.loc[chosen, METRIC] = np.nan
+    notes = footnotes(content)
+    assert "Of the 20 points of the search, 2 collapsed, were ended then, and count as pruned: 1, 5." in notes
+    assert "Of the 20 points of the search, 3 were pruned because of their intermediate values: 3, 10, 17." in notes
+    assert "trials collapsed" not in notes
+
+
 def test_a_later_try_replaces_a_failed_one_and_the_failure_is_still_counted() -> None:
     content = set_trial(make_content(), "wide", 1, status="FAILED")
     again = make_content().trials.query("arm == 'wide' and seed == 1").assign(number=99)

@@ -206,6 +206,18 @@ def test_a_trial_without_a_value_names_its_newest_run_folder(
     assert folder.path / trial.user_attrs["run_folder"] == newest.path
 
 
+def test_a_trial_that_ends_with_its_collapse_is_not_retried_and_told_as_pruned(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    executor = ScriptedExecutor(folder, {1: ["collapsed"]})
+    assert perform(tmp_path, folder, study, executor, retries=3)
+    assert executor.started == [0, 1, 2, 3]
+    trial = study.trials()[1]
+    assert trial.state == TrialState.PRUNED
+    assert trial.user_attrs["collapsed"] is True
+    assert trial.user_attrs["error"] == "scripted: collapsed"
+
+
 def test_a_run_that_finished_before_the_parent_died_is_told_and_not_run_again(
     tmp_path: Path, folder: SweepFolder, study: TableStudy
 ) -> None:

@@ -94,6 +94,7 @@ class FakeEvaluator:
     def __init__(self, events: list[str]) -> None:
         self.events, self.asked = events, 0
         self.collapsed = False
+        self.warning = None
         self.validation_loss = 1.0
         self.while_measuring: Callable[[], None] = lambda: None
 

@@ -54,8 +54,8 @@ class CollapseSettings(ComponentParams):
         0.5,
         gt=0,
         lt=1,
-        description="Warned: the centred RankMe - 1 has been at most this share of its highest value so far for "
-        "`patience` probe epochs in a row.",
+        description="Rank lost: the centred RankMe - 1 is at most this share of its highest value so far. Healthy runs "
+        "may fall to half of a random encoder's for a while.",
     )
     patience: int = Field(
         3,
@@ -194,7 +194,7 @@ class CollapseDetector:
             return None
         return (
             f"the features have lost directions: the centred RankMe is {seen.rankme_centred:.3g} and was "
-            f"{1 + memory.highest_rank_centred:.3g}, and stays below collapse.rank_fraction={fraction:g} of that"
+            f"{1 + memory.highest_rank_centred:.3g}, and collapse.rank_fraction is {fraction:g}"
         )
 
     def verdict(self) -> Verdict:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.collapse import REGIMES, observations
 from jepa_lab.monitors.collapse import CollapseDetector, CollapseSettings, Observation, Verdict
 from jepa_lab.monitors.image_variance_ratio import image_variance_ratio
 from jepa_lab.monitors.rankme import centred_rankme, rankme
@@ -65,14 +67,14 @@ def test_each_kind_of_collapse_is_warned_of_at_once_and_marked_when_it_persists(
     assert any(rule in reason for reason in verdicts[-1].reasons)
 
 
-def test_rank_that_is_lost_slowly_is_warned_of_once_half_of_it_has_been_gone_for_a_while() -> None:
+def test_rank_that_is_lost_slowly_is_warned_of_once_much_of_it_has_been_gone_for_a_while() -> None:
     history = [seen_in(features(directions)) for directions in (32, 28, 24, 20, 16, 12, 9, 7, 6, 5, 5, 4, 4)]
     verdicts = watched(history)
     found = [verdict.status for verdict in verdicts]
     first = found.index("warned")
     assert found == ["healthy"] * first + ["warned"] * (len(found) - first)
-    halved = next(i for i, seen in enumerate(history) if seen.rankme_centred - 1 <= (history[0].rankme_centred - 1) / 2)
-    assert first == halved + 2
+    most = 0.5 * (history[0].rankme_centred - 1)
+    assert first == next(place for place, seen in enumerate(history) if seen.rankme_centred - 1 <= most) + 2
     assert "have lost directions" in str(verdicts[-1].sentence())
 
 
@@ -84,7 +86,7 @@ def test_features_in_many_directions_are_healthy_however_far_off_their_common_me
 
 
 def test_a_run_that_has_lost_most_of_the_image_is_marked_before_it_reaches_a_floor() -> None:
-    lost = replace(HEALTHY, image_variance_ratio=0.09, rankme=2.0)
+    lost = replace(HEALTHY, image_variance_ratio=0.09, rankme=2.0)  # the mean of all images outweighs them
     verdicts = watched([HEALTHY, lost, lost, lost])
     assert [verdict.status for verdict in verdicts] == ["healthy", "warned", "warned", "collapsed"]
     assert verdicts[1].sentence() == (
@@ -118,8 +120,8 @@ def test_lost_rank_alone_never_marks() -> None:
     verdicts = watched([HEALTHY, *[lost] * 20])
     assert [verdict.status for verdict in verdicts] == ["healthy"] * 3 + ["warned"] * 18
     assert verdicts[3].sentence() == (
-        "the features have lost directions: the centred RankMe is 4 and was 11, and stays below "
-        "collapse.rank_fraction=0.5 of that; so it has been for 3 probe epochs in a row"
+        "the features have lost directions: the centred RankMe is 4 and was 11, and collapse.rank_fraction is 0.5; so "
+        "it has been for 3 probe epochs in a row"
     )
     assert statuses([HEALTHY, lost, lost, HEALTHY, lost, lost, HEALTHY]) == ["healthy"] * 7
 
@@ -173,3 +175,35 @@ def test_a_restored_detector_goes_on_as_if_not_interrupted(split: int) -> None:
     assert second.verdict() == first.verdict()
     assert before + [second.observe(seen) for seen in history[split:]] == watched(history)
     assert second.collapsed
+
+
+CURVES: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "collapse_curves.json").read_text())["runs"]
+"""Monitors of real runs, recorded by `python -m benchmarks.collapse`."""
+
+
+def test_the_recorded_runs_are_those_that_the_benchmark_trains() -> None:
+    trained = {name: {**asdict(regime), "overrides": list(regime.overrides)} for name, regime in REGIMES.items()}
+    recorded = {name: {key: run[key] for key in ("kind", "pipeline", "overrides")} for name, run in CURVES.items()}
+    assert recorded == {name: trained[name] for name in recorded}
+    assert {run["kind"] for run in recorded.values()} <= {"healthy", "rank lost", "nothing learned", "position alone"}
+
+
+@pytest.mark.parametrize("name", [name for name, run in CURVES.items() if run["kind"] == "healthy"])
+def test_no_healthy_run_is_ever_warned_of(name: str) -> None:
+    assert set(statuses(observations(CURVES[name]))) == {"healthy"}
+
+
+@pytest.mark.parametrize("name", [name for name, run in CURVES.items() if run["kind"] == "rank lost"])
+def test_every_run_that_loses_rank_is_warned_of(name: str) -> None:
+    assert "warned" in statuses(observations(CURVES[name]))
+
+
+@pytest.mark.parametrize("name", [name for name, run in CURVES.items() if run["kind"] == "nothing learned"])
+def test_runs_that_learn_nothing_and_keep_their_rank_are_left_to_the_random_control(name: str) -> None:
+    first, *_, last = (row[-1] for row in CURVES[name]["curve"])  # epoch 0 is the random encoder
+    assert last <= first
+
+
+@pytest.mark.parametrize("name", [name for name, run in CURVES.items() if run["kind"] == "position alone"])
+def test_every_run_that_comes_to_encode_the_position_alone_is_marked(name: str) -> None:
+    assert statuses(observations(CURVES[name]))[-1] == "collapsed"

@@ -22,6 +22,7 @@ OBJECTIVES: dict[str, Direction] = {
     "images_per_second": "maximize",
     "collapsed": "minimize",
     "collapse_warned": "minimize",
+    "skipped_steps": "minimize",
     "encoder_parameters": "minimize",
     "predictor_parameters": "minimize",
 }

@@ -267,9 +267,6 @@ def schema(ablation: bool) -> None:
 @click.option("--plugin", "plugins", multiple=True, help="Module to import first, as under plugins: in a pipeline.")
 def list_components(family: str | None, form: str | None, plugins: tuple[str, ...]) -> None:
     """Show the components of every family, or of FAMILY: summary, source, fields."""
-    import jepa_lab.interop.exports
-    import jepa_lab.interop.sources
-    import jepa_lab.sweeps.executors  # noqa: F401  (families that no pipeline names)
     from jepa_lab.catalogue import catalogue, catalogue_as_markdown, print_catalogue
     from jepa_lab.config.loading import load_plugins
 
@@ -361,10 +358,10 @@ def _probe_source(
     """
     from jepa_lab.config.loading import load_pipeline
     from jepa_lab.interop.probe_source import probe_source
-    from jepa_lab.interop.sources.base import SourceContext
     from jepa_lab.looks import KIND, VERSION
     from jepa_lab.summary import print_probe
     from jepa_lab.tracking.records import write_record
+    from jepa_lab.weights.sources.base import SourceContext
 
     runs, uri, out = places
     context = SourceContext((runs,), uri=uri)

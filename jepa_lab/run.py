@@ -75,6 +75,7 @@ from jepa_lab.training.pretrain import Pretraining, RunCollapsed
 from jepa_lab.training.progress import ProgressDisplay, build_display
 from jepa_lab.training.team import Alone, Team
 from jepa_lab.training.training_log import MetricsSink, TrainingLog
+from jepa_lab.weights.warm_start import WarmStart, read_warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -144,13 +145,14 @@ def start_run(
         with team.reporting():
             check_batch(loaded, data)
             check_probe(loaded, probe_data, member)
+            first_weights = check_weights(loaded, data, run_root)
 
         def create() -> RunFolder:
             resolved = dump_pipeline(pipeline)
             folder = RunFolder.create(run_root, pipeline.name, config_digest(pipeline), pipeline.seed, resolved)
             stack.enter_context(locked(folder))
             conditions = describe_environment(command, team.describe(compute))
-            folder.write_environment(conditions | {"components": component_origins(pipeline)})
+            folder.write_environment(conditions | {"components": component_origins(pipeline)} | first_weights)
             return folder
 
         folder = team.from_leader(create)
@@ -280,6 +282,34 @@ def check_team(loaded: LoadedPipeline, team: Team) -> None:
             "training.capture=auto",
         )
     check_regularizer(loaded, team.size)
+
+
+def check_weights(loaded: LoadedPipeline, data: PreparedData, run_root: Path) -> dict[str, Any]:
+    """Refuse weights that the encoders cannot begin with.
+
+    Returns:
+        What environment.json says about them; nothing where the encoders begin at random.
+    Raises:
+        ConfigError: they cannot be read, or do not fit.
+    """
+    if loaded.pipeline.encoder.weights is None:
+        return {}
+    with loaded.located("encoder"):
+        warm_start = first_model(loaded.pipeline, data, [run_root])[1]
+    assert warm_start is not None, "the pipeline names weights"
+    return {"encoder_weights": {"source": warm_start.source, "sha256": warm_start.sha256}}
+
+
+def first_model(pipeline: Pipeline, data: PreparedData, roots: Sequence[Path]) -> tuple[IJepa, WarmStart | None]:
+    """The model at step 0, and the weights that its encoders shall begin with.
+
+    Args:
+        roots: folders of run folders, whose names may be given.
+    Raises:
+        ConfigError: the weights cannot be read, or do not fit.
+    """
+    model = build_model(pipeline, data.train.images.shape[1])
+    return model, read_warm_start(pipeline, model, roots)
 
 
 def check_batch(loaded: LoadedPipeline, data: PreparedData) -> None:
@@ -462,9 +492,12 @@ class Run:
 
     def _build_model(self) -> IJepa:
         """The model of step 0, or one that takes up a checkpoint, which holds what its target has learnt."""
-        model = build_model(self.pipeline, self.data.train.images.shape[1])
-        if self.checkpoint is None:
-            fit_target(self.pipeline, model, self.data)
+        if self.checkpoint is not None:
+            return build_model(self.pipeline, self.data.train.images.shape[1]).to(self.compute.device)
+        model, warm_start = first_model(self.pipeline, self.data, [self.folder.path.parent])
+        if warm_start is not None:
+            warm_start.begin(model)
+        fit_target(self.pipeline, model, self.data)
         return model.to(self.compute.device)
 
     def _open_metrics(self) -> AbstractContextManager[MetricsSink]:

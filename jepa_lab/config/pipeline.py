@@ -180,6 +180,12 @@ class EncoderSettings(ComponentParams):
     size: EncoderSize = _default("cifar")
     patch_size: int = Field(ge=1, strict=True, description="Side of a patch in pixels; must divide data.image_size.")
     position: Position = _default("sincos")
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="Where both encoders get their first weights from: a run, an export, models:/..., a released "
+        "checkpoint, a folder of timm or transformers; null draws them. Learned positions are resampled.",
+    )
     layer_scale: float | None = _layer_scale()
     drop_path_rate: float = Field(
         0.0,

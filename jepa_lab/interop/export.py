@@ -23,7 +23,6 @@ from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.data.survey import load_surveys
 from jepa_lab.errors import ConfigError
 from jepa_lab.evaluation import encoder_at_probed_grid
-from jepa_lab.interop.encoder_parts import EncoderParts, take_apart
 from jepa_lab.interop.exports import EXPORT_FORMATS
 from jepa_lab.interop.exports.base import ExportFormat
 from jepa_lab.interop.model_card import Exported, model_card
@@ -34,6 +33,7 @@ from jepa_lab.tracking.atomic import explained_writes, sync_folder, umask, write
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.devices import memory_errors
+from jepa_lab.weights.encoder_parts import EncoderParts, take_apart
 
 TOLERANCE = 1e-4
 _CHECKED_IMAGES = 16

@@ -10,9 +10,9 @@ from jepa_lab import __version__
 from jepa_lab.config.loading import dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import RunFolderError
-from jepa_lab.interop.encoder_parts import EncoderParts
 from jepa_lab.interop.exports.base import Usage
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.weights.encoder_parts import EncoderParts
 
 _ROWS = {
     "trained": "this encoder",

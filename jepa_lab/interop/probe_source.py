@@ -18,14 +18,14 @@ from jepa_lab.data_record import data_record
 from jepa_lab.errors import ConfigError
 from jepa_lab.evaluation import check_probes, probe_rows, probe_splits
 from jepa_lab.grid import Grid
-from jepa_lab.interop.encoder_parts import EncoderParts, at_grid, untrained_parts
-from jepa_lab.interop.foreign_weights import ForeignEncoder
-from jepa_lab.interop.plain import plain_encoder_of
-from jepa_lab.interop.sources import WEIGHT_SOURCES
-from jepa_lab.interop.sources.base import SourceContext, load_source
 from jepa_lab.models.sizes import ENCODER_SIZES
 from jepa_lab.randomness import build_generator
 from jepa_lab.training.devices import memory_errors, resolve_compute
+from jepa_lab.weights.encoder_parts import EncoderParts, at_grid, untrained_parts
+from jepa_lab.weights.foreign_weights import ForeignEncoder
+from jepa_lab.weights.plain import plain_encoder_of
+from jepa_lab.weights.sources import WEIGHT_SOURCES
+from jepa_lab.weights.sources.base import SourceContext, load_source
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from jepa_lab.build import build_model
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.errors import ConfigError
 from jepa_lab.interop.export import ExportRequest, export_run
-from jepa_lab.interop.plain import plain_encoder_of
-from jepa_lab.interop.sources import WEIGHT_SOURCES
-from jepa_lab.interop.sources.base import SourceContext, load_source
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
+from jepa_lab.weights.plain import plain_encoder_of
+from jepa_lab.weights.sources import WEIGHT_SOURCES
+from jepa_lab.weights.sources.base import SourceContext, load_source
 from tests.integration.pipelines import TINY, write_tiny
 from tests.integration.test_export import needs
 

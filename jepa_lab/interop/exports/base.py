@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from jepa_lab.interop.encoder_parts import EncoderParts
 from jepa_lab.registry import Component, ComponentParams, Registry
+from jepa_lab.weights.encoder_parts import EncoderParts
 
 
 @dataclass(frozen=True)

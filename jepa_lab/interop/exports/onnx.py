@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jepa_lab.interop.encoder_parts import EncoderParts
 from jepa_lab.interop.exports.base import EXPORT_FORMATS, ExportFormat, Usage
-from jepa_lab.interop.plain import plain_encoder_of
+from jepa_lab.weights.encoder_parts import EncoderParts
+from jepa_lab.weights.plain import plain_encoder_of
 
 _LARGEST_FILE = 1 << 30
 """Bytes of weights inside the graph's own file, which protobuf bounds by 2 GiB; more go into a file beside it."""

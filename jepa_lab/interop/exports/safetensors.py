@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jepa_lab.interop import plain_encoder
-from jepa_lab.interop.encoder_parts import EncoderParts
 from jepa_lab.interop.exports.base import EXPORT_FORMATS, ExportFormat, Usage
-from jepa_lab.interop.plain import describe, plain_encoder_of
 from jepa_lab.tracking.atomic import write_json_atomically, write_text_atomically
 from jepa_lab.training.tensor_file import write_tensors
+from jepa_lab.weights import plain_encoder
+from jepa_lab.weights.encoder_parts import EncoderParts
+from jepa_lab.weights.plain import describe, plain_encoder_of
 
 _CODE = """\
 import sys

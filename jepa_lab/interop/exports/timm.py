@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_lab.interop.encoder_parts import EncoderParts
 from jepa_lab.interop.exports.base import EXPORT_FORMATS, ROTARY, ExportFormat, Usage
 from jepa_lab.tracking.atomic import write_json_atomically
 from jepa_lab.training.tensor_file import write_tensors
+from jepa_lab.weights.encoder_parts import EncoderParts
 
 _RENAMED = {".scale1.": ".ls1.", ".scale2.": ".ls2."}
 _CODE = """\

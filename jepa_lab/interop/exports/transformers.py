@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_lab.interop.encoder_parts import EncoderParts
 from jepa_lab.interop.exports.base import EXPORT_FORMATS, ROTARY, ExportFormat, Usage
+from jepa_lab.weights.encoder_parts import EncoderParts
 
 _QKV = re.compile(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
 _RENAMED = (

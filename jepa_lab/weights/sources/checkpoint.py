@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jepa_lab.interop.foreign_weights import ForeignEncoder, Origin
-from jepa_lab.interop.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
-from jepa_lab.interop.state_files import TENSOR_FILES, read_tensor_file, tensors_of
-from jepa_lab.interop.timm_names import from_timm_names, width_of
+from jepa_lab.weights.foreign_weights import ForeignEncoder, Origin
+from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
+from jepa_lab.weights.state_files import TENSOR_FILES, read_tensor_file, tensors_of
+from jepa_lab.weights.timm_names import from_timm_names, width_of
 
 RELEASED = "target_encoder"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from jepa_lab.errors import ConfigError
-from jepa_lab.interop.foreign_weights import ForeignEncoder, Origin, assemble
+from jepa_lab.weights.foreign_weights import ForeignEncoder, Origin, assemble
 
 _NO_ENCODER = ("head.", "head_dist.", "mask_token")
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from jepa_lab.grid import Grid
-from jepa_lab.interop.encoder_parts import EncoderParts
-from jepa_lab.interop.plain_encoder import PlainEncoder
 from jepa_lab.models.sizes import ModelSize
+from jepa_lab.weights.encoder_parts import EncoderParts
+from jepa_lab.weights.plain_encoder import PlainEncoder
 
 _RENAMED = (("patch_embed.proj.", "patch_embed."), (".mlp.", "."), (".gamma", ""))
 _SCALE = re.compile(r"blocks\.\d+\.scale[12]")

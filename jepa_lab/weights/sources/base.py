@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jepa_lab.errors import ConfigError
-from jepa_lab.interop.foreign_weights import ForeignEncoder
 from jepa_lab.models.sizes import ENCODER_SIZES, ModelSize
 from jepa_lab.registry import Component, ComponentParams, Registry
+from jepa_lab.weights.foreign_weights import ForeignEncoder
 
 
 @dataclass(frozen=True)

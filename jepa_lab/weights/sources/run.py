@@ -11,12 +11,12 @@ from jepa_lab.build import build_model
 from jepa_lab.config.loading import load_resolved
 from jepa_lab.errors import RunFolderError
 from jepa_lab.evaluation import encoder_at_probed_grid
-from jepa_lab.interop.encoder_parts import take_apart
-from jepa_lab.interop.foreign_weights import ForeignEncoder
-from jepa_lab.interop.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
 from jepa_lab.tracking.folder_names import named_folder
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.tensor_file import parse_tensors
+from jepa_lab.weights.encoder_parts import take_apart
+from jepa_lab.weights.foreign_weights import ForeignEncoder
+from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
 
 
 @WEIGHT_SOURCES.register(

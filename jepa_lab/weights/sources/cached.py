@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from jepa_lab.errors import ConfigError
-from jepa_lab.interop.foreign_weights import ForeignEncoder
-from jepa_lab.interop.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource, load_source
+from jepa_lab.weights.foreign_weights import ForeignEncoder
+from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource, load_source
 
 _NAME = re.compile(r"(?:([A-Za-z0-9_.-]+)/)?([A-Za-z0-9_.-]+)")
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from jepa_lab.interop.sources.base import WEIGHT_SOURCES
 from jepa_lab.registry import import_submodules
+from jepa_lab.weights.sources.base import WEIGHT_SOURCES
 
 __all__ = ["WEIGHT_SOURCES"]
 

@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 
 from jepa_lab.errors import ConfigError
-from jepa_lab.interop.foreign_weights import ForeignEncoder
-from jepa_lab.interop.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
-from jepa_lab.interop.sources.run import encoder_of_files
 from jepa_lab.tracking.mlflow_download import SCHEMES, download_model
+from jepa_lab.weights.foreign_weights import ForeignEncoder
+from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
+from jepa_lab.weights.sources.run import encoder_of_files
 
 
 @WEIGHT_SOURCES.register(

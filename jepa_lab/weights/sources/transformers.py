@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from jepa_lab.errors import ConfigError
-from jepa_lab.interop.foreign_weights import ForeignEncoder, Origin, assemble
-from jepa_lab.interop.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
-from jepa_lab.interop.sources.timm import config_of, weights_file
-from jepa_lab.interop.state_files import read_tensor_file, tensors_of
+from jepa_lab.weights.foreign_weights import ForeignEncoder, Origin, assemble
+from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
+from jepa_lab.weights.sources.timm import config_of, weights_file
+from jepa_lab.weights.state_files import read_tensor_file, tensors_of
 
 _TYPES = ("ijepa", "vit")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")

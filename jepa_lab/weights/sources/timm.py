@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from jepa_lab.errors import ConfigError
-from jepa_lab.interop.foreign_weights import ForeignEncoder, Origin
-from jepa_lab.interop.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
-from jepa_lab.interop.state_files import read_tensor_file, tensors_of
-from jepa_lab.interop.timm_names import from_timm_names, width_of
+from jepa_lab.weights.foreign_weights import ForeignEncoder, Origin
+from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
+from jepa_lab.weights.state_files import read_tensor_file, tensors_of
+from jepa_lab.weights.timm_names import from_timm_names, width_of
 
 CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")

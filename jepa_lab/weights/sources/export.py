@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from jepa_lab.errors import ConfigError
-from jepa_lab.interop.foreign_weights import ForeignEncoder
-from jepa_lab.interop.plain import parts_of_plain
-from jepa_lab.interop.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
-from jepa_lab.interop.state_files import read_tensor_file
+from jepa_lab.weights.foreign_weights import ForeignEncoder
+from jepa_lab.weights.plain import parts_of_plain
+from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
+from jepa_lab.weights.state_files import read_tensor_file
 
 DESCRIPTION = "encoder.json"
 

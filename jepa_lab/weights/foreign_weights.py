@@ -12,8 +12,8 @@ from torch import Tensor
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.grid import Grid
-from jepa_lab.interop.encoder_parts import EncoderParts
 from jepa_lab.models.sizes import ModelSize
+from jepa_lab.weights.encoder_parts import EncoderParts
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _PREFIX_TOKENS = ("cls_token", "reg_token")

@@ -21,7 +21,9 @@ from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import to_tensor
 from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.grid import Grid
+from jepa_lab.models.hierarchy import Hierarchy
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.models.pyramid_features import PyramidFeatures
 from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.monitors.collapse import CollapseDetector, Observation, Verdict
 from jepa_lab.monitors.feature_std import feature_std
@@ -51,14 +53,21 @@ def chosen_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
     return {"target": model.target_encoder, "context": model.context_encoder}[pipeline.probe.encoder]
 
 
-def other_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
-    """The encoder that `probe.encoder` does not choose."""
-    return {"target": model.context_encoder, "context": model.target_encoder}[pipeline.probe.encoder]
+def probed_encoder(model: IJepa, pipeline: Pipeline, *, other: bool = False) -> VisionTransformer | PyramidFeatures:
+    """What probes measure, for the patch grid of `probe.image_size`, with the model's very weights.
 
+    The encoder that `probe.encoder` chooses, with the pyramid of its side where `probe.levels` reads it.
 
-def probed_encoder(model: IJepa, pipeline: Pipeline) -> VisionTransformer:
-    """The chosen encoder for the patch grid of `probe.image_size`, with the model's very weights."""
-    return encoder_at_probed_grid(chosen_encoder(model, pipeline), pipeline)
+    Args:
+        other: of the encoder that is not chosen.
+    """
+    is_target = (pipeline.probe.encoder == "target") != other
+    encoder = encoder_at_probed_grid(model.target_encoder if is_target else model.context_encoder, pipeline)
+    if pipeline.probe.levels is None:
+        return encoder
+    assert isinstance(model.hierarchy, Hierarchy), "checked with the configuration"
+    pyramid = model.hierarchy.target_pyramid if is_target else model.hierarchy.context_pyramid
+    return PyramidFeatures(encoder, pyramid.at_grid(encoder.grid), pipeline.probe.levels)
 
 
 def encoder_record(pipeline: Pipeline, num_channels: int) -> dict[str, Any]:
@@ -68,7 +77,7 @@ def encoder_record(pipeline: Pipeline, num_channels: int) -> dict[str, Any]:
         `input_shape`: [C, H, W] of an image; `num_features`: numbers for each image, averaged over its patches.
     """
     side, width = probe_image_size(pipeline), pipeline_geometry(pipeline).encoder.embed_dim
-    return {"input_shape": [num_channels, side, side], "num_features": pipeline.probe.num_layers * width}
+    return {"input_shape": [num_channels, side, side], "num_features": pipeline.probe.num_widths * width}
 
 
 def encoder_at_probed_grid(encoder: VisionTransformer, pipeline: Pipeline) -> VisionTransformer:
@@ -259,7 +268,7 @@ def final_evaluation(
     untrained = build_model(pipeline, probe_data.train.images.shape[1]).to(compute.device)
     encoders: dict[str, nn.Module | None] = {"trained": probed_encoder(model, pipeline)}
     if pipeline.probe.both_encoders:
-        encoders["other_encoder"] = encoder_at_probed_grid(other_encoder(model, pipeline), pipeline)
+        encoders["other_encoder"] = probed_encoder(model, pipeline, other=True)
     encoders |= {"random_encoder": probed_encoder(untrained, pipeline), "raw_pixels": None}
     return probe_rows(pipeline, encoders, probe_data, compute, folder, announce, timed, predictions)
 
@@ -330,7 +339,16 @@ def _outcome(chosen: ChosenProbe, subject: Subject, kept: KeptOutcomes) -> Probe
     return measure() if subject.encoder is not None else kept.of(chosen.name, chosen.probe, measure)
 
 
-_OF_ENCODERS = {"encoder", "both_encoders", "layers", "every_epochs", "online_max_images", "method", "additional"}
+_OF_ENCODERS = {
+    "encoder",
+    "both_encoders",
+    "layers",
+    "levels",
+    "every_epochs",
+    "online_max_images",
+    "method",
+    "additional",
+}
 """Settings of the `probe` section that raw pixels know nothing of, or that each probe knows by itself."""
 
 

@@ -307,6 +307,15 @@ def _check_probe(loaded: LoadedPipeline, encoder: ModelSize) -> None:
             f"{encoder.depth}; use probe.layers=last",
             "encoder.size.depth",
         )
+    levels, num_levels = loaded.pipeline.probe.levels, loaded.pipeline.hierarchy.num_levels
+    if levels is not None and (num_levels == 1 or max(levels) > num_levels):
+        remedy = "use null, which reads the encoder alone" if num_levels == 1 else f"use at most {num_levels}"
+        raise loaded.error(
+            "probe.levels",
+            f"probe.levels={list(levels)} reads levels of a hierarchy, and hierarchy.num_levels is {num_levels}; "
+            f"{remedy}",
+            "hierarchy.num_levels",
+        )
 
 
 def _check_probe_size(loaded: LoadedPipeline) -> None:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_lab.build import build_model
 from jepa_lab.config.loading import load_resolved
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import ConfigError, DataError, RunFolderError
 from jepa_lab.evaluation import encoder_record, extraction_size, probed_encoder
-from jepa_lab.models.vit import VisionTransformer
 from jepa_lab.probes.features import extract_features
 from jepa_lab.training.tensor_file import parse_tensors
 
@@ -37,14 +36,12 @@ class EncoderFeatures:
         mean: [C] of pixels in [0, 1]. std: [C].
     """
 
-    def __init__(
-        self, pipeline: Pipeline, encoder: VisionTransformer, mean: Tensor, std: Tensor, device: torch.device
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, encoder: nn.Module, mean: Tensor, std: Tensor, device: torch.device) -> None:
         self.pipeline, self.encoder, self.mean, self.std, self.device = pipeline, encoder, mean, std, device
         self.input_shape = tuple(encoder_record(pipeline, len(mean))["input_shape"])
 
     def predict(self, model_input: np.ndarray | pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Features of images, as the run's probe got them: averaged over patches, of `probe.layers`.
+        """Features of images, as the run's probe got them: averaged over patches, of `probe.layers` and `probe.levels`.
 
         Args:
             model_input: [n, C, H, W] integers from 0 to 255, of the size that the encoder was probed at; they are

@@ -114,6 +114,13 @@ def _probe(exported: Exported) -> Iterator[str]:
     if exported.encoder != probed or result["last_step"] != exported.step:
         yield f"The run's probe measured another one, the {probed} encoder after {result['last_step']:,} steps:"
         yield ""
+    levels = exported.pipeline.probe.levels
+    if levels is not None:
+        yield (
+            f"The probe read the levels {', '.join(map(str, levels))} of the run's feature pyramid, which is not part "
+            "of this export; `jepa-lab probe RUN probe.levels=null` measures the encoder alone."
+        )
+        yield ""
     method, title = next(iter(result["probe_titles"].items()))
     yield f"Accuracy in percent of {title}, one run:"
     yield from ("", "| features | validation | test [95% interval over images] |", "| --- | --- | --- |")

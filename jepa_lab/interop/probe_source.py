@@ -56,10 +56,26 @@ def probe_source(
     assert WEIGHT_SOURCES.names(), "sources register on import"
     check_pipeline(loaded)
     context = replace(context, size=pipeline_geometry(loaded.pipeline).encoder)
+    _refuse_levels(loaded)
     found = load_source(source, context)
     pipeline = _with_encoder(loaded.pipeline, found, score_test)
     with memory_errors(pipeline.training):
         return _probe(replace(loaded, pipeline=pipeline), found, say)
+
+
+def _refuse_levels(loaded: LoadedPipeline) -> None:
+    """An encoder from elsewhere has no pyramid.
+
+    Raises:
+        ConfigError: the pipeline's probe reads one.
+    """
+    levels = loaded.pipeline.probe.levels
+    if levels is not None:
+        raise loaded.error(
+            "probe.levels",
+            f"probe.levels={list(levels)} reads levels of a pyramid that a run has trained with its encoder, and "
+            "--encoder names an encoder alone; add probe.levels=null",
+        )
 
 
 def _with_encoder(pipeline: Pipeline, found: ForeignEncoder, score_test: bool) -> Pipeline:

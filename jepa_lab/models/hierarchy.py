@@ -16,7 +16,7 @@ from jepa_lab.contracts import is_first, require_tensor
 from jepa_lab.downsampling.base import Downsampling
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.base import Masks
-from jepa_lab.models.level_masks import CountTargetsOn, level_masks, visible_target_shares
+from jepa_lab.models.level_masks import CountTargetsOn, level_grids, level_masks, visible_target_shares
 from jepa_lab.models.levels import Levels
 from jepa_lab.models.packing import Packing
 from jepa_lab.models.predictor import LevelPredictor, Predictor, PredictorLevel
@@ -62,6 +62,11 @@ class Pyramid(nn.Module):
             levels.append(coarser.to(features.dtype))  # not half precision, in which products may be
             seen = seen_children.any(dim=-1)
         return self._with_skips(levels) if self.skip_connections else levels
+
+    def at_grid(self, grid: Grid) -> Pyramid:
+        """This pyramid over another grid of patches, with the very weights of this one."""
+        downsamplings = cast("Iterable[Downsampling]", self.downsamplings)
+        return Pyramid(level_grids(grid, len(self.grids)), [*downsamplings], self.skip_connections)
 
     def _with_skips(self, levels: list[Tensor]) -> list[Tensor]:
         above = levels[-1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import itertools
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from jepa_lab.registry import ComponentParams
+from jepa_lab.errors import Key
+from jepa_lab.registry import ComponentParams, broken_rule
 
 
 class ProbeSettings(ComponentParams):
@@ -22,6 +24,12 @@ class ProbeSettings(ComponentParams):
     )
     layers: Literal["last", "last_four"] = Field(
         "last", description="Features of the last block, or of the last four side by side."
+    )
+    levels: tuple[Annotated[int, Field(ge=1, strict=True)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="Levels of the hierarchy whose features stand side by side, ascending, 1 for the patches: each "
+        "cell after a layer norm without learned scale and shift, as the targets are. Null reads the encoder alone.",
     )
     image_size: int | None = Field(
         None,
@@ -56,6 +64,19 @@ class ProbeSettings(ComponentParams):
         description="Images that features are extracted from at once. Null: 512 on a CPU; on a GPU 512 to 8192, by the "
         "size of encoder and images.",
     )
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> ProbeSettings:
+        if any(low >= high for low, high in itertools.pairwise(self.levels or ())):
+            raise broken_rule(
+                Key("levels"), f" must be ascending without repetition, got {list(self.levels or ())}; sort them"
+            )
+        return self
+
+    @property
+    def num_widths(self) -> int:
+        """How many features of the encoder's width stand side by side."""
+        return self.num_layers * (1 if self.levels is None else len(self.levels))
 
     @property
     def num_layers(self) -> int:

@@ -14,14 +14,17 @@ import pytest
 import torch
 
 import jepa_lab.probes  # noqa: F401  (registers them)
+from jepa_lab.downsampling.base import DOWNSAMPLINGS
 from jepa_lab.grid import Grid
+from jepa_lab.models.hierarchy import Pyramid
+from jepa_lab.models.pyramid_features import PyramidFeatures
 from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, require_outcome
 from jepa_lab.probes.splits import labels_of
 from jepa_lab.probes.subject import Subject
-from jepa_lab.registry import Entry
+from jepa_lab.registry import ComponentParams, Entry
 from tests.unit.probes.fakes import labelled_images, make_splits, make_subject
 
 SHORT: dict[str, dict[str, Any]] = {
@@ -48,6 +51,14 @@ def tiny_encoder() -> VisionTransformer:
     encoder = VisionTransformer(grid, 4, 3, size, position)
     initialize_weights(encoder, torch.Generator().manual_seed(0))
     return encoder.requires_grad_(False)
+
+
+def with_pyramid(encoder: VisionTransformer) -> PyramidFeatures:
+    """The same under a learned pyramid of 2x2 cells and 1, both read."""
+    conv = DOWNSAMPLINGS.get("conv").component(ComponentParams(), encoder.size.embed_dim)
+    initialize_weights(conv, torch.Generator().manual_seed(1))
+    pyramid = Pyramid([encoder.grid, encoder.grid.coarser()], [conv], skip_connections=True)
+    return PyramidFeatures(encoder, pyramid.requires_grad_(False), (1, 2))
 
 
 def on_encoder(**changes: Any) -> Subject:
@@ -108,6 +119,14 @@ def test_every_accuracy_is_that_of_the_predicted_classes_of_all_images(entry: En
 
 
 @every_probe
+def test_the_levels_of_a_pyramid_are_probed_as_an_encoder_is(entry: Entry[Probe]) -> None:
+    probe = build(entry)
+    outcome = probe.run(make_subject(with_pyramid(tiny_encoder()), depth=2))
+    assert tuple(score.key for score in outcome.scores) == probe.score_keys(2)
+    assert all(0 <= value <= 1 for value in accuracies(outcome, "validation"))
+
+
+@every_probe
 def test_without_a_test_split_nothing_is_known_about_it_and_nothing_else_changes(entry: Entry[Probe]) -> None:
     probe = build(entry)
     with_test = probe.run(on_encoder())
@@ -138,9 +157,10 @@ def test_a_probe_is_repeated_exactly(entry: Entry[Probe]) -> None:
 
 
 @every_probe
+@pytest.mark.parametrize("has_pyramid", [False, True], ids=["encoder", "pyramid"])
 @pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
-def test_an_encoder_is_left_as_it_was(entry: Entry[Probe], mode: bool) -> None:
-    encoder = tiny_encoder().train(mode)
+def test_an_encoder_is_left_as_it_was(entry: Entry[Probe], mode: bool, has_pyramid: bool) -> None:
+    encoder = (with_pyramid(tiny_encoder()) if has_pyramid else tiny_encoder()).train(mode)
     before = copy.deepcopy(encoder.state_dict())
     state = torch.get_rng_state()
     build(entry).run(make_subject(encoder, depth=2))

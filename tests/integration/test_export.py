@@ -56,7 +56,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
         "grey": train("encoder.position=sincos"),
         "colour": train(*COLOURFUL, "encoder.position=learned"),
         "scaled": train("encoder.position=learned", "encoder.layer_scale=0.1"),
-        "rotary": train("encoder.position=rope"),
+        "rotary": train("encoder.position=rope", "hierarchy.num_levels=2", "probe.levels=[1, 2]"),
     }
 
 
@@ -155,6 +155,17 @@ def test_the_card_names_data_recipe_measured_accuracies_and_controls(
     assert "`digits`" in card
     assert "embed_dim: 16" in card
     assert "Apache License 2.0" in card
+
+
+def test_the_card_of_an_encoder_that_was_probed_under_a_pyramid_says_so(
+    runs: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    for name in ("rotary", "grey"):
+        assert invoke("export", runs[name].path, "--to", "safetensors", "--out", tmp_path / name).exit_code == 0
+        card = (tmp_path / name / "README.md").read_text()
+        assert ("levels 1, 2 of the run's feature pyramid, which is not part of this export" in card) == (
+            name == "rotary"
+        )
 
 
 @pytest.mark.parametrize(

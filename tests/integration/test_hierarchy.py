@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import jepa_lab.evaluation
 from jepa_lab.build import build_model, build_sampler
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.errors import ConfigError
+from jepa_lab.probes.subject import Subject
+from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
 from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
@@ -51,6 +56,56 @@ def test_what_is_chosen_of_the_pyramid_changes_the_level_that_it_makes(
         losses.append({name: term.item() for name, term in terms.items()})
     assert losses[0][level] != losses[1][level]
     assert {name for name in losses[0] if losses[0][name] != losses[1][name]} == {level}
+
+
+def test_the_probe_reads_levels_of_the_pyramid_on_both_sides_and_of_the_control(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = []
+    build = jepa_lab.evaluation.build_subject
+
+    def remember(*arguments: Any) -> Subject:
+        subject = build(*arguments)
+        widths.append(subject.features.train[0].shape[1])
+        return subject
+
+    monkeypatch.setattr(jepa_lab.evaluation, "build_subject", remember)
+    given = (FINE, LEVELS, "probe.levels=[1, 3]", "probe.both_encoders=true", "training.epochs=1")
+    run = start_run(load_tiny(tmp_path, *given), tmp_path / "runs", ["test"])
+    assert widths == [32, 32, 32, 64]  # trained, other, random; raw pixels
+    assert run.result["encoder"]["num_features"] == 32
+    encoder_alone = ["probe.levels=null", "probe.both_encoders=false"]
+    again, alone = (
+        json.loads(probe_again(run.folder, overrides, None, score_test=True)[0].read_text())["probe"]
+        for overrides in ([], encoder_alone)
+    )
+    assert widths[8:] == [16, 16, 64]
+    rows = json.loads(run.folder.result.read_text())["probe"]
+    assert again == rows
+    assert alone["raw_pixels"] == rows["raw_pixels"]
+    for row in ("trained", "random_encoder"):
+        assert alone[row]["logistic"] != rows[row]["logistic"]
+
+
+def test_levels_are_probed_at_another_resolution(tmp_path: Path) -> None:
+    given = (FINE, LEVELS, "probe.levels=[2]", "probe.image_size=6", "training.epochs=1")
+    run = start_run(load_tiny(tmp_path, *given), tmp_path / "runs", ["test"])
+    assert run.result["metrics"]["random_encoder/validation_accuracy"] is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("probe.levels=[1]",), r"probe\.levels=\[1\] .*num_levels is 1; use null"),
+        ((FINE, LEVELS, "probe.levels=[2, 4]"), r"probe\.levels=\[2, 4\] .*num_levels is 3; use at most 3"),
+        ((FINE, LEVELS, "probe.levels=[2, 1]"), r"probe\.levels must be ascending without repetition, got \[2, 1\]"),
+        ((FINE, LEVELS, "probe.levels=[]"), r"probe\.levels must have at least 1 item"),
+        ((FINE, LEVELS, "probe.levels=[0]"), r"probe\.levels\.0 must be greater than or equal to 1"),
+    ],
+)
+def test_levels_that_cannot_be_probed_are_refused(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_pipeline(load_tiny(tmp_path, *overrides))
 
 
 @pytest.mark.parametrize("predictor", ["separate", "shared_level_tokens"])

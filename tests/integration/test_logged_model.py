@@ -88,6 +88,7 @@ def model(probed: Probed, tmp_path: Path) -> EncoderFeatures:
         ("probe.encoder=context", "probe.layers=last_four", "encoder.size.depth=4"),
         ("probe.image_size=12", "target=pca"),
         ("hierarchy.num_levels=2", "data.channel_mean=[0.5]", "data.channel_std=[0.25]"),
+        ("hierarchy={num_levels: 2, downsampling: conv}", "probe.levels=[1, 2]", "probe.image_size=12"),
     ],
     ids=" ".join,
 )

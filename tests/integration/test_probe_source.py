@@ -60,6 +60,8 @@ def test_what_does_not_fit_is_refused(file: Path, run: RunFolder, tmp_path: Path
     assert "with --encoder leave it out" in refused(*source, "--step", "3")
     assert "go with --encoder" in refused("probe", run.path, "--out", tmp_path / "out.json")
     assert "patches of 2 px" in refused(*source, "probe.image_size=15", "encoder.patch_size=5", "data.image_size=10")
+    levels = ("hierarchy.num_levels=2", "probe.levels=[2]")
+    assert "reads levels of a pyramid" in refused(*source, *levels)
     weights = {"patch_embed.proj.weight": torch.zeros(16, 3, 2, 2)}
     save_file(weights, tmp_path / "no.safetensors")
     assert "pos_embed, norm.weight is missing" in refused("probe", "--encoder", tmp_path / "no.safetensors", file)

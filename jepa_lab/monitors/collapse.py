@@ -28,7 +28,9 @@ class CollapseSettings(ComponentParams):
     4. rank lost: the centred RankMe - 1 is at most `rank_fraction` of its highest value so far.
 
     Rules 1 to 3 warn at once, and mark the run as collapsed after `patience` probe epochs in a row. Rule 4 warns after
-    `patience` probe epochs in a row, and never marks. None of them looks at the loss.
+    `patience` probe epochs in a row, unless the rank has risen by `rank_recovery` since the first of them, and never
+    marks: on photographs, encoders that learn well fall below half of a random encoder's rank and rise again. None of
+    the rules looks at the loss.
     """
 
     variance_floor: float = Field(
@@ -54,8 +56,13 @@ class CollapseSettings(ComponentParams):
         0.5,
         gt=0,
         lt=1,
-        description="Rank lost: the centred RankMe - 1 is at most this share of its highest value so far. Healthy runs "
-        "may fall to half of a random encoder's for a while.",
+        description="Rank lost: the centred RankMe - 1 is at most this share of its highest value so far.",
+    )
+    rank_recovery: float = Field(
+        0.1,
+        ge=0,
+        description="Lost rank is not warned of while the centred RankMe - 1 is higher by more than this share than "
+        "when it was first seen to be lost.",
     )
     patience: int = Field(
         3,
@@ -115,6 +122,7 @@ class _Memory:
     Attributes:
         highest_rank, highest_rank_centred: of RankMe - 1; uncentred, the one direction is the mean of all images.
         collapsed_epochs: in a row in which rule 1, 2 or 3 held. rank_lost_epochs: the same for rule 4.
+        rank_when_lost: centred RankMe - 1 at the first of the latter.
         reasons: see `Verdict`.
     """
 
@@ -123,6 +131,7 @@ class _Memory:
     highest_rank_centred: float = 0.0
     collapsed_epochs: int = 0
     rank_lost_epochs: int = 0
+    rank_when_lost: float = 0.0
     collapsed: bool = False
     reasons: list[str] = field(default_factory=list)
 
@@ -147,8 +156,7 @@ class CollapseDetector:
         reasons = [reason for reason in found if reason is not None]
         memory.collapsed_epochs = memory.collapsed_epochs + 1 if reasons else 0
         lost = self._lost_rank(seen)
-        memory.rank_lost_epochs = 0 if lost is None else memory.rank_lost_epochs + 1
-        if lost is not None and memory.rank_lost_epochs >= self.settings.patience:
+        if lost is not None:
             reasons.append(lost)
         memory.collapsed = memory.collapsed or memory.collapsed_epochs >= self.settings.patience
         if reasons or not memory.collapsed:
@@ -189,8 +197,16 @@ class CollapseDetector:
         )
 
     def _lost_rank(self, seen: Observation) -> str | None:
-        memory, fraction = self._memory, self.settings.rank_fraction
-        if seen.most_directions < _FEWEST or seen.rankme_centred - 1 > fraction * memory.highest_rank_centred:
+        """Counts the epochs, too; see rule 4."""
+        memory, settings, rank = self._memory, self.settings, seen.rankme_centred - 1
+        fraction = settings.rank_fraction
+        if seen.most_directions < _FEWEST or rank > fraction * memory.highest_rank_centred:
+            memory.rank_lost_epochs = 0
+            return None
+        memory.rank_lost_epochs += 1
+        if memory.rank_lost_epochs == 1:
+            memory.rank_when_lost = rank
+        if memory.rank_lost_epochs < settings.patience or rank > (1 + settings.rank_recovery) * memory.rank_when_lost:
             return None
         return (
             f"the features have lost directions: the centred RankMe is {seen.rankme_centred:.3g} and was "

@@ -126,6 +126,18 @@ def test_lost_rank_alone_never_marks() -> None:
     assert statuses([HEALTHY, lost, lost, HEALTHY, lost, lost, HEALTHY]) == ["healthy"] * 7
 
 
+# Rounded from runs on photographs and on shapes that ended 3 and 13 points above their random encoders.
+@pytest.mark.parametrize("ranks", [(42.3, 15.0, 16.6, 17.8, 18.3, 18.3), (30.5, 11.4, 13.7, 16.3, 17.5)])
+def test_rank_that_falls_below_that_of_a_random_encoder_and_rises_again_is_healthy(ranks: tuple[float, ...]) -> None:
+    assert set(statuses(replace(HEALTHY, rankme_centred=rank) for rank in ranks)) == {"healthy"}
+
+
+@pytest.mark.parametrize(("rank", "status"), [(3.75, "warned"), (3.76, "healthy")])
+def test_lost_rank_is_warned_of_until_it_has_recovered_by_a_tenth(rank: float, status: str) -> None:
+    lost = replace(HEALTHY, rankme_centred=3.5)
+    assert statuses([HEALTHY, lost, lost, lost, replace(HEALTHY, rankme_centred=rank)])[-2:] == ["warned", status]
+
+
 @pytest.mark.parametrize(
     ("setting", "at", "above"),
     [

@@ -59,6 +59,14 @@ def two_groups() -> list[dict[str, Any]]:
     ]
 
 
+def test_a_group_that_collapsed_or_does_not_beat_its_random_encoders_is_named() -> None:
+    control = "metrics.random_encoder/validation_accuracy"
+    runs = [each | {control: 0.75, "metrics.collapsed": float("deep" in each["name"])} for each in two_groups()]
+    told = notes(ask(*runs))
+    assert "started as: wide in 3 of 3 trials, deep in 1 of 3 trials." in told
+    assert "3 trials collapsed (features that hardly depend on the image" in told
+
+
 def test_runs_that_differ_only_in_the_seed_are_a_line_with_paired_statistics() -> None:
     compared = ask(*two_groups())
     found = rows(compared)

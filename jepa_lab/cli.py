@@ -557,12 +557,16 @@ def compare(
     from jepa_lab.reports.latex import render_latex
     from jepa_lab.reports.long_form import csv_text
     from jepa_lab.reports.markdown import render_markdown
+    from jepa_lab.runs.predictions import predictions_of_run
     from jepa_lab.sweeps.objectives import direction_of
     from jepa_lab.tracking.mlflow_reading import read_runs
+    from jepa_lab.tracking.run_folder import RunFolder
 
     direction = direction_of(metric)
     read = read_runs(names, uri, [runs, sweeps])
     compared = compare_runs(read.frame, Question(metric, direction == "maximize", by, baseline), read.source)
+    kept = {folder: predictions_of_run(RunFolder(Path(folder))) for folder in compared.run_folders}
+    compared = compared.with_predictions(kept)
     text, footnotes = compared.as_text()
     if form == "table":
         from rich.console import Console

@@ -54,7 +54,8 @@ def _means_figure(table: Table, arms: Sequence[Row], controls: Sequence[Row], th
     left, right = figure.subplots(3 - theme.columns, theme.columns, sharey=True)
     _draw_means(left, arms, table.scale, theme)
     _draw_differences(right, arms, table.scale, theme)
-    handles = [*_mean_handles(theme), *_draw_controls(left, controls, table.scale, theme)]
+    has_images = any(row.comparison is not None and row.comparison.crossed is not None for row in arms)
+    handles = [*_mean_handles(theme, has_images=has_images), *_draw_controls(left, controls, table.scale, theme)]
     for axes in (left, right):
         axes.set_yticks(range(len(arms)), names)
         axes.set_ylim(len(arms) - 0.4, -0.6)
@@ -92,6 +93,7 @@ def _draw_differences(axes: Any, arms: Sequence[Row], scale: Scale, theme: Theme
     axes.axvline(0, color=theme.ink, linewidth=1)
     for place, row in enumerate(arms):
         if row.comparison is not None and row.comparison.difference.n:
+            _wider_line(axes, place, row.comparison.over_images, scale, theme)
             _interval_line(axes, place, row.comparison.difference, scale, _colour_of(row, theme))
     axes.margins(x=0.08)
     axes.tick_params(axis="y", length=0)
@@ -108,12 +110,21 @@ def _interval_line(axes: Any, place: float, interval: Interval, scale: Scale, co
     axes.plot([factor * interval.mean], [place], "o", color=colour, markersize=6)
 
 
-def _mean_handles(theme: Theme) -> list[Any]:
+def _wider_line(axes: Any, place: float, interval: Interval, scale: Scale, theme: Theme) -> None:
+    """The interval over seeds and images, behind the one over seeds."""
+    if not math.isnan(interval.low):
+        ends = [scale.factor * interval.low, scale.factor * interval.high]
+        axes.plot(ends, [place] * 2, "|-", color=theme.muted, linewidth=1, markersize=7)
+
+
+def _mean_handles(theme: Theme, *, has_images: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
+    wider = Line2D([], [], color=theme.muted, marker="|", linewidth=1, label="95%, over seeds and images")
     return [
         Line2D([], [], color=theme.colours[0], marker="o", linewidth=2, label="mean, 95% interval"),
         Line2D([], [], color=theme.muted, marker="o", markerfacecolor="none", linestyle="", label="a seed"),
+        *([wider] if has_images else []),
     ]
 
 
@@ -141,6 +152,8 @@ def _means_alt(table: Table, rows: Sequence[Row]) -> str:
         part = f"{row.name} {table.scale.interval(row.mean)}{unit}" if row.values else f"{row.name} has no result"
         if row.comparison is not None and row.comparison.difference.n:
             part += f", {_difference_words(table)} {table.scale.signed_interval(row.comparison.difference)}"
+            if row.comparison.crossed is not None:
+                part += f" over seeds, {table.scale.signed_ends(row.comparison.over_images)} over seeds and images"
         parts.append(part)
     return f"{table.content.metric} by arm with 95% intervals: {'; '.join(parts)}."
 

@@ -25,6 +25,7 @@ from jepa_lab.reports.content import (
     is_test_metric,
 )
 from jepa_lab.reports.table import WHAT, Row, Table, build_table
+from jepa_lab.runs.predictions import RunPredictions
 from jepa_lab.tables.cells import Cell, Column, TextTable
 
 _PARAMS, _METRICS = "params.", "metrics."
@@ -63,6 +64,16 @@ class ComparedRuns:
     content: ReportInput
     keys: tuple[str, ...]
     values: Mapping[str, Mapping[str, str]]
+
+    def with_predictions(self, predictions: Mapping[str, RunPredictions | str]) -> ComparedRuns:
+        """The same runs, of which it is known what they predicted, by run folder."""
+        return replace(self, content=replace(self.content, predictions=predictions))
+
+    @property
+    def run_folders(self) -> tuple[str, ...]:
+        """Of the runs in the table, as they were recorded."""
+        folders = self.content.trials["run_folder"]
+        return tuple(folder for folder in folders if isinstance(folder, str) and folder)
 
     def as_text(self) -> tuple[TextTable, tuple[str, ...]]:
         """The table with a column for each key, and the sentences below it."""
@@ -286,7 +297,7 @@ def _trials(runs: pd.DataFrame, averaged: bool) -> tuple[pd.DataFrame, list[str]
     """
     metrics = _with_prefix(runs, _METRICS)
     plain = runs.rename(columns={f"{_METRICS}{name}": name for name in metrics} | {"name": "run", "group": "arm"})
-    plain = plain[["arm", "seed", "status", "run", "stage", *metrics]]
+    plain = plain[["arm", "seed", "status", "run", "stage", *metrics]].assign(run_folder=_tags(runs, "run_folder"))
     notes = []
     is_chosen_from = plain["stage"] != ""
     if is_chosen_from.any():

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from jepa_lab.runs.predictions import RunPredictions
+
 Kind = Literal["arms", "grid", "one_at_a_time", "search"]
 
 HAS_RESULT = ("FINISHED", "COLLAPSED")
@@ -53,6 +55,8 @@ class ReportInput:
         search: for kind "search".
         probe_notes: columns run_folder, row (`trained` or a control), probe, note: what the probes of finished trials
             want known; may be empty.
+        predictions: of the run folder (as text) of each trial with a result, or in words why there are none; without
+            an entry the run kept none.
         chosen: arms that were chosen by this metric on these images, outside a report of kind "search": their
             differences are optimistic, so that they get no p and are never bold.
     """
@@ -70,6 +74,7 @@ class ReportInput:
     curves: pd.DataFrame
     search: SearchInput | None = None
     probe_notes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(PROBE_NOTE_COLUMNS)))
+    predictions: Mapping[str, RunPredictions | str] = field(default_factory=dict)
     chosen: frozenset[str] = frozenset()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +20,19 @@ from jepa_lab.reports.content import (
     table_trials,
     test_split_metric_of,
 )
-from jepa_lab.reports.detection import POWER, detectable_effect
+from jepa_lab.reports.detection import NO_IMAGES, POWER, ImageVariance, detectable_effect
+from jepa_lab.reports.image_notes import notes_on_images
+from jepa_lab.reports.image_scores import ImageScores
 from jepa_lab.reports.numbers import Scale
 from jepa_lab.reports.probe_notes import notes_of_probes
-from jepa_lab.reports.statistics import ALPHA, CONFIDENCE, MAX_EXACT_FLIPS, ArmSummary, equivalence_margin
+from jepa_lab.reports.statistics import (
+    ALPHA,
+    CONFIDENCE,
+    MAX_EXACT_FLIPS,
+    ArmSummary,
+    Comparison,
+    equivalence_margin,
+)
 from jepa_lab.reports.wording import MOST_NAMES, at_most, counted, names_of_trials
 
 
@@ -35,11 +44,13 @@ class Decision:
         metric: the deciding one.
         arms: all, the baseline first, summarised by it.
         scale: how its numbers are written.
+        scores: which images each run got right, as far as that is known.
     """
 
     metric: str
     arms: Sequence[ArmSummary]
     scale: Scale
+    scores: ImageScores
 
 
 def footnotes_of(content: ReportInput, summaries: Sequence[ArmSummary], decision: Decision) -> tuple[str, ...]:
@@ -52,6 +63,7 @@ def footnotes_of(content: ReportInput, summaries: Sequence[ArmSummary], decision
         *_fates(content),
         *_of_the_search(content, decision),
         *_intervals(content, summaries),
+        *notes_on_images(content, decision.metric, decision.arms, decision.scale, decision.scores),
         *_tests(decision),
         *_equivalence(decision.arms, decision.scale),
         *_power(decision.arms, decision.scale),
@@ -118,9 +130,9 @@ def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[st
     without_baseline = [] if summaries[0].mean.n else ["The baseline has no result: no arm can be compared with it."]
     notes = [
         *without_baseline,
-        "Brackets are 95% intervals of Student's t over the seeds, not standard deviations. Those of differences are "
-        "paired by seed. They are per comparison: with many arms some will miss the truth. Numbers that are the same "
-        "with every seed have no interval.",
+        "Brackets are 95% intervals of Student's t over the seeds, on these very images, not standard deviations. "
+        "Those of differences are paired by seed. They are per comparison: with many arms some will miss the truth. "
+        "Numbers that are the same with every seed have no interval.",
     ]
     planned = len(content.seeds)
     incomplete = [summary.arm for summary in summaries if summary.mean.n < planned]
@@ -179,17 +191,17 @@ def _tests(decision: Decision) -> list[str]:
             f"Bold: the best arm by {decision.metric}, and every arm that may be as good. An arm is not bold where "
             f"another one is better in a one-sided paired t test, with a p of at most {ALPHA} after correction for all "
             f"pairs of the {len(summaries)} planned arms (comparison with the best: Bonferroni over the others, Holm "
-            "over the arms). An arm that is truly the best, alone or with others, loses its bold in at most 5% of "
-            "tables; where a pair has no p, nothing is told apart. Controls and arms with fewer than two seeds are "
-            "never bold."
+            "over the arms; of each pair the stricter of the tests over seeds and over seeds and images). An arm "
+            "that is truly the best, alone or with others, loses its bold in at most 5% of tables; where a pair has no "
+            "p, nothing is told apart. Controls and arms with fewer than two seeds are never bold."
         )
     if not compared:
         return notes
     planned = len(summaries) - 1
     rest = f"; the {planned - len(compared)} without a p count as well" if planned > len(compared) else ""
     notes.append(
-        f"p: two-sided paired t test against the baseline by {decision.metric}, adjusted by Holm over "
-        f"{counted(planned, 'arm')}{rest}."
+        f"p: two-sided test against the baseline by {decision.metric}, {_which_test(compared.values())}, adjusted by "
+        f"Holm over {counted(planned, 'arm')}{rest}."
     )
     pairs = {each.difference.n for each in compared.values()}
     floors = ", ".join(f"{min(1.0, 2.0 ** (1 - n)):.3g} with {n} seeds" for n in sorted(pairs) if n <= MAX_EXACT_FLIPS)
@@ -201,12 +213,23 @@ def _tests(decision: Decision) -> list[str]:
     return notes
 
 
+def _which_test(compared: Iterable[Comparison]) -> str:
+    """What p is of."""
+    found = list(compared)
+    if all(each.crossed is None for each in found):
+        return "Student's paired t over the seeds"
+    over_both = "the larger p of Student's paired t over the seeds and of the test over seeds and images"
+    if any(each.crossed is None for each in found):
+        return f"{over_both}, where the table has an interval over both, else of the former"
+    return over_both
+
+
 def _equivalence(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
     """Finding no difference is not finding that there is none: how large it may still be."""
     margins = {
-        each.arm: equivalence_margin(each.comparison.difference)
+        each.arm: equivalence_margin(each.comparison.strict)
         for each in summaries
-        if each.comparison and each.holm_p > ALPHA and not math.isnan(each.comparison.difference.low)
+        if each.comparison and each.holm_p > ALPHA and not math.isnan(each.comparison.strict.low)
     }
     if not margins:
         return []
@@ -217,8 +240,9 @@ def _equivalence(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
         named.append(f"{counted(len(others), 'more arm')} within {scale.value(max(others))}{unit}")
     return [
         f"No difference found (p above {ALPHA}), which does not mean that there is none. What is ruled out is a "
-        f"difference from the baseline beyond these margins: {', '.join(named)} (two one-sided t tests at "
-        f"{(1 - CONFIDENCE) / 2:.1%} each, the level of the {CONFIDENCE:.0%} interval, per comparison)."
+        f"difference from the baseline beyond these margins: {', '.join(named)} (two one-sided tests at "
+        f"{(1 - CONFIDENCE) / 2:.1%} each, the level of the {CONFIDENCE:.0%} interval, {_over(summaries)}, per "
+        "comparison)."
     ]
 
 
@@ -233,15 +257,35 @@ def _power(summaries: Sequence[ArmSummary], scale: Scale) -> list[str]:
     sd = float(np.median([each.sd for each in spread]))
     pairs = int(np.median([each.difference.n for each in spread]))
     planned = len(summaries) - 1
-    found = detectable_effect(sd, pairs, planned)
+    images = _variance_of_images(spread)
+    found = detectable_effect(sd, pairs, planned, images)
     unit = f" {scale.difference_unit}" if scale.difference_unit else ""
     return [
         f"Minimum detectable effect: {_size(found.effect, scale)}{unit}, but anything from {_size(found.low, scale)} "
         f"to {_size(found.high, scale)}{unit} fits these data. It is the true difference that is found with a power of "
-        f"{POWER} ({pairs} seeds, Holm over {counted(planned, 'arm')}) at the median paired standard deviation, "
-        f"{scale.value(sd)}{unit}; the range is that of this standard deviation's 95% interval (chi-square), which "
+        f"{POWER} ({pairs} seeds, Holm over {counted(planned, 'arm')}, {_over(summaries)}) at the median paired "
+        f"standard deviation, {scale.value(sd)}{unit}; the range is that of this standard deviation's 95% interval "
+        "(chi-square), which "
         "a few seeds leave wide. Smaller differences can be real and go unnoticed here."
     ]
+
+
+def _variance_of_images(compared: Sequence[Comparison]) -> ImageVariance:
+    """What the images add to the variance of a typical difference."""
+    known = [each.crossed for each in compared if each.crossed is not None]
+    if not known:
+        return NO_IMAGES
+    of_images, spread = ([getattr(each, name) for each in known] for name in ("of_images", "spread_of_images"))
+    return ImageVariance(max(0.0, float(np.median(of_images))), float(np.median(spread)))
+
+
+def _over(summaries: Sequence[ArmSummary]) -> str:
+    """What is said about differences is over."""
+    compared = [each.comparison for each in summaries if each.comparison and each.comparison.difference.n >= 2]
+    if all(each.crossed is None for each in compared):
+        return "over seeds"
+    mixed = any(each.crossed is None for each in compared)
+    return f"over seeds and images{' where the table has that interval' if mixed else ''}"
 
 
 def _size(effect: float, scale: Scale) -> str:

@@ -11,10 +11,12 @@ set (the guarantee for arms that are equally good).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
+
+from jepa_lab.reports.image_scores import BySeed, crossed_comparison
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -32,7 +34,11 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted.get(name, math.nan) for name in p_values}
 
 
-def p_of_being_best(values: Mapping[str, Mapping[int, float]], higher_is_better: bool = True) -> dict[str, float]:
+def p_of_being_best(
+    values: Mapping[str, Mapping[int, float]],
+    higher_is_better: bool = True,
+    images: Mapping[str, BySeed] | None = None,
+) -> dict[str, float]:
     """Adjusted p of each arm's hypothesis "no other arm is better than this one".
 
     Of k arms, each meets the k - 1 others in one-sided t tests paired by seed (Bonferroni), and Holm steps over the k
@@ -45,6 +51,8 @@ def p_of_being_best(values: Mapping[str, Mapping[int, float]], higher_is_better:
 
     Args:
         values: of every planned arm, by seed; may be empty.
+        images: the scored images of the arms' runs: a pair whose images are known meets in the stricter of the test
+            over seeds and that over seeds and images.
     Returns:
         Of each arm; 1 where no test says that another is better, also where there is nothing to test with.
     """
@@ -52,8 +60,9 @@ def p_of_being_best(values: Mapping[str, Mapping[int, float]], higher_is_better:
     grid = np.array([[found.get(seed, math.nan) for seed in seeds] for found in values.values()], dtype=float)
     if len(grid) < 2 or not seeds:
         return dict.fromkeys(values, 1.0)
-    smallest = _p_that_the_other_is_better(grid if higher_is_better else -grid).min(axis=1)
-    corrected = np.minimum(1.0, (len(grid) - 1) * smallest)
+    p = _p_that_the_other_is_better(grid if higher_is_better else -grid)
+    p = np.maximum(p, _p_over_images(p, list(values.items()), images or {}))
+    corrected = np.minimum(1.0, (len(grid) - 1) * p.min(axis=1))
     return holm(dict(zip(values, map(float, corrected), strict=True)))
 
 
@@ -74,3 +83,22 @@ def _p_that_the_other_is_better(grid: np.ndarray) -> np.ndarray:
     is_tested = (pairs >= 2) & (sd > 1e-12 * np.maximum(1.0, np.abs(mean)))
     t = mean / np.where(is_tested, sd, 1.0) * np.sqrt(pairs)
     return np.where(is_tested, stats.t.sf(t, np.maximum(pairs - 1, 1)), 1.0)
+
+
+def _p_over_images(
+    p: np.ndarray, arms: Sequence[tuple[str, Mapping[int, float]]], images: Mapping[str, BySeed]
+) -> np.ndarray:
+    """One-sided p over seeds and images that arm j is better than arm i, [A, A]; 0 where it is not known.
+
+    Args:
+        p: [A, A], over seeds alone: only where it says that j is better can the images make a difference.
+        arms: name and values by seed of each arm.
+    """
+    found = np.zeros_like(p)
+    for own, other in zip(*np.nonzero(p < 0.5), strict=True):
+        (name, values), (its_name, its_values) = arms[own], arms[other]
+        pair = (images.get(name, {}), images.get(its_name, {}))
+        crossed = crossed_comparison((values, its_values), pair)
+        if crossed is not None:
+            found[own, other] = crossed.p(no_spread=1.0) / 2
+    return found

@@ -50,6 +50,12 @@ class Scale:
             return self.signed(interval.mean)
         return f"{self.signed(interval.mean)} [{self.signed(interval.low)}, {self.signed(interval.high)}]"
 
+    def signed_ends(self, interval: Interval) -> str:
+        """Such as [+0.31, +1.33]; a dash where there is no interval."""
+        if math.isnan(interval.low):
+            return MISSING
+        return f"[{self.signed(interval.low)}, {self.signed(interval.high)}]"
+
 
 def is_accuracy(metric: str) -> bool:
     """Whether the metric is a share, to be written in percent."""

@@ -20,6 +20,7 @@ from jepa_lab.reports.monitor_figure import MONITORS, monitor_correlations, moni
 from jepa_lab.reports.search_figures import search_drawings
 from jepa_lab.reports.style import Drawing
 from jepa_lab.reports.table import Table, build_table
+from jepa_lab.reports.table_csv import table_csv
 from jepa_lab.tables.cells import Cell, Column, TextTable
 from jepa_lab.tables.terminal import print_text_table, print_wrapped
 from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_bytes_atomically, write_text_atomically
@@ -29,7 +30,7 @@ _ALL_FIGURES = ("means", "curves", "cost", "monitors", "history", "importances",
 
 
 def write_report(content: ReportInput, folder: Path) -> list[Path]:
-    """Write table.md, table.tex, trials.csv, report.html and figures/*.png; each is whole or the old one.
+    """Write table.md, table.tex, table.csv, trials.csv, report.html and figures/*.png; each is whole or the old one.
 
     A figure of an earlier report that this one has no data for is removed.
 
@@ -48,6 +49,7 @@ def write_report(content: ReportInput, folder: Path) -> list[Path]:
     pictures = [picture_of(drawing) for drawing in drawings]
     files = [_write_text(folder / "table.md", _markdown(content, table))]
     files.append(_write_text(folder / "table.tex", render_latex(table.as_text(), table.footnotes)))
+    files.append(_write_text(folder / "table.csv", table_csv(table)))
     files.append(_write_text(folder / "trials.csv", csv_text(content)))
     files += _write_figures(folder / FIGURES, pictures)
     page = render_html(content.title, _summary(content), _sections(content, table, pictures))

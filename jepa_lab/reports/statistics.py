@@ -1,7 +1,8 @@
 """The statistics of an ablation table: pure functions over a frame of trials.
 
 Paired by seed against one declared baseline: t intervals, paired t tests, Holm over the arms. With a handful of seeds
-a percentile bootstrap covers 75 to 85% instead of 95%, so there is none here. Intervals are per comparison.
+a percentile bootstrap covers 75 to 85% instead of 95%, so there is none here. Intervals are per comparison. Where it is
+known which images each run got right, p and all that is said about differences is over seeds and images (`crossed`).
 
 Source: Student's paired t; Fisher's sign flips; Holm, and the comparison with the best, in `multiplicity`.
 """
@@ -16,6 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from jepa_lab.reports.crossed import CrossedEstimate
+from jepa_lab.reports.image_scores import BySeed, crossed_comparison
 from jepa_lab.reports.multiplicity import holm, p_of_being_best
 
 CONFIDENCE = 0.95
@@ -43,18 +46,39 @@ class Comparison:
     """An arm against the baseline, paired by seed.
 
     Attributes:
-        difference: arm - baseline over the seeds that both have.
+        difference: arm - baseline over the seeds that both have; its interval is over seeds, on these images.
         sd: standard deviation of the paired differences; NaN for fewer than two pairs.
-        p: of the two-sided paired t test; NaN for fewer than two pairs, and where all differences are the same.
+        seeds_p: of the two-sided paired t test; NaN for fewer than two pairs, and where all differences are the same.
         sign_flip_p: of the exact sign-flip test; NaN without pairs, or for more than can be enumerated.
         sign_flip_floor: the smallest p that this number of pairs can give.
+        crossed: over seeds and images; None where it is not known which images were right.
     """
 
     difference: Interval
     sd: float
-    p: float
+    seeds_p: float
     sign_flip_p: float
     sign_flip_floor: float
+    crossed: CrossedEstimate | None = None
+
+    @property
+    def over_images(self) -> Interval:
+        """The difference over seeds and images; without an interval where that is not known."""
+        n, mean, low = self.difference.n, self.difference.mean, self.difference.low
+        if self.crossed is None or math.isnan(low):
+            return Interval(n, mean, math.nan, math.nan)
+        half = self.crossed.half_width(CONFIDENCE)
+        return Interval(n, mean, mean - half, mean + half)
+
+    @property
+    def strict(self) -> Interval:
+        """The wider of both intervals: over seeds and images where that is known, else over seeds."""
+        return self.difference if self.crossed is None else self.over_images
+
+    @property
+    def p(self) -> float:
+        """The stricter of both p, which the wider interval agrees with."""
+        return self.seeds_p if self.crossed is None else self.crossed.p(no_spread=self.seeds_p)
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -76,22 +100,26 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     return Interval(n, mean, mean - half, mean + half)
 
 
-def paired_comparison(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
+def paired_comparison(
+    arm: Mapping[int, float], baseline: Mapping[int, float], images: tuple[BySeed, BySeed] = ({}, {})
+) -> Comparison:
     """Compare an arm with the baseline over the seeds that both have.
 
     Args:
         arm, baseline: value by seed.
+        images: of both, as far as they are known.
     """
     differences = [arm[seed] - baseline[seed] for seed in sorted(set(arm) & set(baseline))]
     n = len(differences)
     sd = float(np.std(differences, ddof=1)) if n >= 2 else math.nan
     floor = min(1.0, 2.0 ** (1 - n)) if n else math.nan
     flips = sign_flip_p(differences) if n <= MAX_EXACT_FLIPS else math.nan
-    return Comparison(mean_interval(differences), sd, paired_t_p(differences), flips, floor)
+    crossed = crossed_comparison((arm, baseline), images)
+    return Comparison(mean_interval(differences), sd, paired_t_p(differences), flips, floor, crossed)
 
 
 def equivalence_margin(interval: Interval) -> float:
-    """The smallest margin within which a difference lies by two one-sided t tests at the interval's level.
+    """The smallest margin within which a difference lies by two one-sided tests at the interval's level.
 
     The tests "below +margin" and "above -margin" both reject at 2.5% for every margin beyond the farther end of a 95%
     interval: what the interval leaves out is ruled out.
@@ -195,6 +223,7 @@ def summarise_arms(
     metric: str,
     higher_is_better: bool = True,
     unjudged: frozenset[str] = frozenset(),
+    images: Mapping[str, BySeed] | None = None,
 ) -> list[ArmSummary]:
     """The lines of an ablation table, in the order of `arms`.
 
@@ -203,13 +232,19 @@ def summarise_arms(
         arms: all, the baseline among them.
         unjudged: arms that get no p, are not bold and take no other arm's bold, though the family counts them. Where
             the baseline is one of them, nothing has a p.
+        images: the scored images of each arm's runs, as far as they are known.
     """
+    scored = {arm: (images or {}).get(arm, {}) for arm in arms}
     values = {arm: values_by_seed(trials, arm, metric) for arm in arms}
     judged = {arm: {} if arm in unjudged else found for arm, found in values.items()}
-    comparisons = {arm: paired_comparison(values[arm], values[baseline]) for arm in arms if arm != baseline}
+    comparisons = {
+        arm: paired_comparison(values[arm], values[baseline], (scored[arm], scored[baseline]))
+        for arm in arms
+        if arm != baseline
+    }
     without_p = set(arms) if baseline in unjudged else unjudged
     adjusted = holm({arm: math.nan if arm in without_p else each.p for arm, each in comparisons.items()})
-    bold = _bold_arms(judged, baseline, higher_is_better)
+    bold = _bold_arms(judged, baseline, higher_is_better, scored)
     return [
         ArmSummary(
             arm,
@@ -222,7 +257,9 @@ def summarise_arms(
     ]
 
 
-def _bold_arms(values: Mapping[str, Mapping[int, float]], baseline: str, higher_is_better: bool) -> set[str]:
+def _bold_arms(
+    values: Mapping[str, Mapping[int, float]], baseline: str, higher_is_better: bool, images: Mapping[str, BySeed]
+) -> set[str]:
     """The best arm, and every arm that may be as good as the best.
 
     Arms with fewer than two seeds are not judged: one lucky seed would be "the best" and nothing could be tied
@@ -242,7 +279,7 @@ def _bold_arms(values: Mapping[str, Mapping[int, float]], baseline: str, higher_
         return sign * float(np.mean(differences))
 
     best = max(judged, key=score)
-    p_of = p_of_being_best(values, higher_is_better)
+    p_of = p_of_being_best(values, higher_is_better, images)
     return {best} | {arm for arm in judged if p_of[arm] > ALPHA}
 
 

@@ -20,6 +20,7 @@ from jepa_lab.reports.content import (
     test_split_metric_of,
 )
 from jepa_lab.reports.footnotes import Decision, footnotes_of
+from jepa_lab.reports.image_scores import ImageScores
 from jepa_lab.reports.numbers import Scale, scale_for
 from jepa_lab.reports.statistics import (
     ArmSummary,
@@ -47,7 +48,8 @@ class Row:
     Attributes:
         values: the metric by seed.
         comparison: with the baseline by the metric, paired by seed; None for the baseline.
-        holm_p: by the deciding metric; NaN for the baseline, for controls, and where fewer than two seeds are paired.
+        holm_p: by the deciding metric, the stricter of both tests; NaN for the baseline, for controls, and where fewer
+            than two seeds are paired.
         test: of the test split. test_comparison: with the baseline on it, for a search; None elsewhere, where the
             test split decides nothing.
         parameters: encoder and predictor. seconds: of the training. rankme: at the end. Means over the seeds.
@@ -85,6 +87,13 @@ class Table:
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...]
 
+    @property
+    def has_images(self) -> bool:
+        """Whether any difference that decides has an interval over seeds and images, too."""
+        is_search = self.content.search is not None
+        deciding = [row.test_comparison if is_search else row.comparison for row in self.rows]
+        return any(each is not None and each.crossed is not None for each in deciding)
+
     def as_text(self) -> TextTable:
         """The table to be written down."""
         rows = tuple(self._cells(row) for row in self.rows)
@@ -96,15 +105,18 @@ class Table:
         difference = f"{self.scale.difference_unit} [95% interval]".strip()
         of_metric = Column(metric, of_mean, group=RESULTS)
         test = Column(test_split_metric_of(metric), of_test, group=RESULTS)
+        both = (Column("over seeds and images", "[95% interval]", group=RESULTS),) if self.has_images else ()
+        over = "[95% over seeds]" if self.has_images else "[95% interval]"
         p = Column("p", "(Holm)", group=RESULTS)
         results: tuple[Column, ...]
         if self.content.search is None:
-            results = (of_metric, Column("difference", difference, group=RESULTS), p, test)
+            decided = Column("difference", f"{self.scale.difference_unit} {over}".strip(), group=RESULTS)
+            results = (of_metric, decided, *both, p, test)
         else:
-            on_test = f"{self.test_scale.difference_unit} [95% interval]".strip()
             results = (
                 test,
-                Column("test difference", on_test, group=RESULTS),
+                Column("test difference", f"{self.test_scale.difference_unit} {over}".strip(), group=RESULTS),
+                *both,
                 p,
                 replace(of_metric, group=CHOICE),
                 Column("optimistic difference", difference, group=CHOICE),
@@ -126,11 +138,20 @@ class Table:
         difference = _difference_cell(row.comparison, self.scale)
         p = Cell(numbers.p_value(row.holm_p), row.holm_p)
         on_test = _difference_cell(row.test_comparison, self.test_scale)
+        both: tuple[Cell, ...] = ()
+        if self.has_images:
+            both = (
+                _images_cell(*((row.test_comparison, self.test_scale) if is_search else (row.comparison, self.scale))),
+            )
         return (
             Cell(_LABELS[row.role](row.name)),
             Cell(changes_text(row.changed)),
             Cell(f"{len(row.values)}/{row.planned}", len(row.values)),
-            *((test, on_test, p, of_metric, difference) if is_search else (of_metric, difference, p, test)),
+            *(
+                (test, on_test, *both, p, of_metric, difference)
+                if is_search
+                else (of_metric, difference, *both, p, test)
+            ),
             Cell(numbers.count(row.parameters), row.parameters),
             Cell(numbers.duration(row.seconds), row.seconds),
             Cell(numbers.short_number(row.rankme), row.rankme),
@@ -143,6 +164,13 @@ def _difference_cell(comparison: Comparison | None, scale: Scale) -> Cell:
     return Cell(scale.signed_interval(comparison.difference), comparison.difference.mean)
 
 
+def _images_cell(comparison: Comparison | None, scale: Scale) -> Cell:
+    """The interval over seeds and images alone: the difference stands beside it."""
+    if comparison is None:
+        return Cell(numbers.MISSING, math.nan)
+    return Cell(scale.signed_ends(comparison.over_images), comparison.over_images.low)
+
+
 def changes_text(changed: Mapping[str, str]) -> str:
     """Such as masker.name=random, training.epochs=10."""
     return ", ".join(f"{key}={value}" for key, value in changed.items()) or numbers.MISSING
@@ -151,21 +179,25 @@ def changes_text(changed: Mapping[str, str]) -> str:
 def build_table(content: ReportInput) -> Table:
     """The table of a cleaned content, with its footnotes."""
     trials = measured_trials(content)
-    better = content.higher_is_better
-    summaries = summarise_arms(trials, content.arms, content.baseline, content.metric, better, content.chosen)
+    better, scores = content.higher_is_better, ImageScores(trials, content.predictions)
+    of_metric = {arm: scores.of(arm, content.metric) for arm in content.arms}
+    summaries = summarise_arms(
+        trials, content.arms, content.baseline, content.metric, better, content.chosen, of_metric
+    )
     deciding = deciding_metric(content)
     decided = summaries
     if deciding != content.metric:  # it is an accuracy, also where the metric is none, such as a loss
         better = better or not numbers.is_accuracy(content.metric)
-        decided = summarise_arms(trials, content.arms, content.baseline, deciding, better)
+        on_test_images = {arm: scores.of(arm, deciding) for arm in content.arms}
+        decided = summarise_arms(trials, content.arms, content.baseline, deciding, better, images=on_test_images)
     arms = [_arm_row(content, trials, *both) for both in zip(summaries, decided, strict=True)]
-    controls = _control_rows(content, trials)
+    controls = _control_rows(content, trials, scores)
     rows = (*arms[:1], *controls, *arms[1:])
     scale = scale_for(content.metric, [row.mean for row in rows] + _differences(row.comparison for row in arms))
     test_metric = test_split_metric_of(content.metric)
     on_test = _differences(row.test_comparison for row in arms)
     test_scale = scale_for(test_metric, [row.test for row in rows] + on_test)
-    decision = Decision(deciding, decided, scale if deciding == content.metric else test_scale)
+    decision = Decision(deciding, decided, scale if deciding == content.metric else test_scale, scores)
     return Table(content, scale, test_scale, rows, footnotes_of(content, summaries, decision))
 
 
@@ -199,7 +231,7 @@ def _arm_row(content: ReportInput, trials: pd.DataFrame, summary: ArmSummary, de
     )
 
 
-def _control_rows(content: ReportInput, trials: pd.DataFrame) -> list[Row]:
+def _control_rows(content: ReportInput, trials: pd.DataFrame, scores: ImageScores) -> list[Row]:
     """The controls of the baseline's trials, by seed, as long as they were measured."""
     found = []
     for control, name in CONTROLS.items():
@@ -208,7 +240,9 @@ def _control_rows(content: ReportInput, trials: pd.DataFrame) -> list[Row]:
         if metric is None or test is None or metric not in trials:
             continue
         values = values_by_seed(trials, content.baseline, metric)
-        comparison = paired_comparison(values, values_by_seed(trials, content.baseline, content.metric))
+        of_baseline = values_by_seed(trials, content.baseline, content.metric)
+        images = (scores.of(content.baseline, metric), scores.of(content.baseline, content.metric))
+        comparison = paired_comparison(values, of_baseline, images)
         mine = trials[trials["arm"] == content.baseline]
         mean, of_test = mean_interval(list(values.values())), mean_interval(_numbers(mine, test))
         found.append(
@@ -222,7 +256,7 @@ def _control_rows(content: ReportInput, trials: pd.DataFrame) -> list[Row]:
                 comparison=comparison,
                 holm_p=math.nan,
                 test=of_test,
-                test_comparison=_control_on_test(content, trials, test),
+                test_comparison=_control_on_test(content, trials, test, scores),
                 parameters=math.nan,
                 seconds=math.nan,
                 rankme=math.nan,
@@ -232,12 +266,14 @@ def _control_rows(content: ReportInput, trials: pd.DataFrame) -> list[Row]:
     return found
 
 
-def _control_on_test(content: ReportInput, trials: pd.DataFrame, test: str) -> Comparison | None:
+def _control_on_test(content: ReportInput, trials: pd.DataFrame, test: str, scores: ImageScores) -> Comparison | None:
     """A control against the baseline on the test split, in a search."""
     if content.search is None:
         return None
-    of_baseline = values_by_seed(trials, content.baseline, test_split_metric_of(content.metric))
-    return paired_comparison(values_by_seed(trials, content.baseline, test), of_baseline)
+    own = test_split_metric_of(content.metric)
+    of_baseline = values_by_seed(trials, content.baseline, own)
+    images = (scores.of(content.baseline, test), scores.of(content.baseline, own))
+    return paired_comparison(values_by_seed(trials, content.baseline, test), of_baseline, images)
 
 
 def _numbers(trials: pd.DataFrame, column: str) -> list[float]:

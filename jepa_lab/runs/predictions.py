@@ -28,9 +28,11 @@ from safetensors.numpy import load, save
 from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.atomic import write_bytes_atomically
 from jepa_lab.tracking.records import RESTORE
+from jepa_lab.tracking.run_folder import RunFolder
 
 FILE = "predictions.safetensors"
 VERSION = 1
+NOT_KEPT = "no predictions were kept with the run (by an earlier jepa-lab)"
 _ENTRY = "jepa_lab"
 _LENGTH_BYTES = 8  # a safetensors file begins with the length of its JSON header, little-endian
 
@@ -150,6 +152,17 @@ def read_predictions(folder: Path, record: Mapping[str, Any]) -> RunPredictions:
     if hashlib.sha256(content).hexdigest() != record["sha256"]:
         raise RunFolderError(f"{path} is damaged: its SHA-256 is not the one recorded", remedy=RESTORE)
     return _parsed(content, path)
+
+
+def predictions_of_run(folder: RunFolder) -> RunPredictions | str:
+    """The predictions that a run kept, or in words why there are none."""
+    if not folder.path.is_dir():
+        return f"the run folder {folder.path} is not on this machine"
+    try:
+        record = (folder.read_result() or {}).get("predictions")
+        return NOT_KEPT if record is None else read_predictions(folder.path, record)
+    except RunFolderError as error:
+        return str(error)
 
 
 def _parsed(content: bytes, path: Path) -> RunPredictions:

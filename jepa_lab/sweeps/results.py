@@ -15,7 +15,7 @@ from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.search_sweep import fresh_seeds, point_name
 from jepa_lab.sweeps.studies import Studies
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy
-from jepa_lab.sweeps.trials import TrialRecord, curves_frame, probe_notes_frame, trials_frame
+from jepa_lab.sweeps.trials import TrialRecord, curves_frame, predictions_of, probe_notes_frame, trials_frame
 from jepa_lab.tracking.run_folder import RunFolder
 
 
@@ -61,6 +61,7 @@ def _input(
         curves=curves_frame(records),
         search=search,
         probe_notes=probe_notes_frame(records),
+        predictions=predictions_of(records),
     )
 
 

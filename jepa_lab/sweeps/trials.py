@@ -10,6 +10,7 @@ import pandas as pd
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.reports.content import PROBE_NOTE_COLUMNS
+from jepa_lab.runs.predictions import RunPredictions, predictions_of_run
 from jepa_lab.tracking.metrics import metrics_frame
 from jepa_lab.tracking.run_folder import RunFolder
 
@@ -72,6 +73,15 @@ def _result(record: TrialRecord) -> dict[str, Any]:
     except RunFolderError:
         return {}
     return {} if result is None else result
+
+
+def predictions_of(records: Sequence[TrialRecord]) -> dict[str, RunPredictions | str]:
+    """What the probes of each finished trial predicted, by its run folder; in words where there is none."""
+    return {
+        str(record.folder.path): predictions_of_run(record.folder)
+        for record in records
+        if record.folder is not None and _result(record)
+    }
 
 
 def probe_notes_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import random
 import shutil
@@ -19,6 +20,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
+from scipy import stats
 
 from jepa_lab.cli import main
 from jepa_lab.errors import RunFolderError, RunInterrupted
@@ -97,7 +100,7 @@ def test_every_arm_is_trained_with_every_seed_once_and_reported(finished: tuple[
     ]
     assert len(list((outcome.folder.trials).iterdir())) == 4
     assert trials["probe/validation_accuracy"].between(0, 1).all()
-    for name in ("table.md", "table.tex", "trials.csv", "report.html"):
+    for name in ("table.md", "table.tex", "table.csv", "trials.csv", "report.html"):
         assert (outcome.folder.report / name).stat().st_size > 0
     description = RunFolder(Path(trials["run_folder"][0])).read_description()
     assert description.tags["arm"] == trials["arm"][0]
@@ -107,6 +110,38 @@ def test_every_arm_is_trained_with_every_seed_once_and_reported(finished: tuple[
     expected = [len(each["notes"]) for rows in written for probes in rows.values() for each in probes.values()]
     assert len(noted) == sum(expected)
     assert set(noted["run_folder"]) <= set(trials["run_folder"])
+
+
+def right_images(run: Path, row: str) -> np.ndarray:
+    """Which validation images a row of a run classified correctly, from its file alone."""
+    with safe_open(run / "predictions.safetensors", "numpy") as file:
+        return file.get_tensor(f"validation/{row}/logistic") == file.get_tensor("validation/labels")
+
+
+def test_the_table_can_be_computed_from_the_files_of_the_trials_with_scipy_alone(
+    finished: tuple[Plan, SweepOutcome, Path],
+) -> None:
+    plan, outcome, _ = finished
+    trials = outcome.report.trials.set_index(["arm", "seed"])
+    folders = {key: Path(folder) for key, folder in trials["run_folder"].items()}
+    for key, folder in folders.items():
+        assert right_images(folder, "trained").mean() == pytest.approx(trials.loc[key, "probe/validation_accuracy"])
+    # The control's difference is not the same with both seeds, as that of an arm after three epochs may be.
+    baseline = [folders[plan.baseline, seed] for seed in (0, 1)]
+    found = np.array([right_images(run, "raw_pixels") * 1.0 - right_images(run, "trained") for run in baseline])
+    line = pd.read_csv(outcome.folder.report / "table.csv").set_index("arm").loc["raw pixels"]
+    seeds, images, number = found.mean(axis=1), found.mean(axis=0), found.shape[1]
+    test = stats.ttest_1samp(seeds, 0)
+    assert line["difference"] == pytest.approx(found.mean())
+    assert line["p_seeds"] == pytest.approx(test.pvalue)
+    of_seeds, of_images = number * seeds.var(ddof=1), 2 * images.var(ddof=1)
+    rest = ((found - seeds[:, None] - images + found.mean()) ** 2).sum() / (number - 1)
+    half = (test.confidence_interval().high - test.confidence_interval().low) / 2
+    total = of_seeds + of_images - rest
+    if total > 0:
+        degrees = max(1.0, total**2 / (of_seeds**2 + (of_images**2 + rest**2) / (number - 1)))
+        half = max(half, stats.t.ppf(0.975, degrees) * math.sqrt(total / found.size))
+    assert line["seeds_images_high"] - line["seeds_images_low"] == pytest.approx(2 * half, rel=0.05)
 
 
 def test_a_trial_is_bitwise_the_run_of_its_pipeline_whatever_its_worker_ran_before(

@@ -426,7 +426,9 @@ def test_the_parent_of_a_real_sweep_holds_plan_table_and_figures(client: MlflowC
     assert parent.data.metrics["trials/finished"] == 4
     assert parent.data.metrics["trials/unfinished"] == 0
     kept = {each.path for each in client.list_artifacts(parent.info.run_id, "report")}
-    assert kept >= {f"report/{name}" for name in ("table.md", "table.tex", "trials.csv", "report.html", "figures")}
+    assert kept >= {
+        f"report/{name}" for name in ("table.md", "table.tex", "table.csv", "trials.csv", "report.html", "figures")
+    }
     figures = {each.path for each in client.list_artifacts(parent.info.run_id, "report/figures")}
     assert figures == {f"report/figures/{file.name}" for file in (finished.folder.report / "figures").iterdir()}
 

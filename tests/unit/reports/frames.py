@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from jepa_lab.reports.content import CURVE_COLUMNS, ReportInput, SearchInput
+from jepa_lab.runs.predictions import RunPredictions, SplitImages
 
 METRIC = "probe/validation_accuracy"
 CURVES = {
@@ -118,7 +118,7 @@ def _trial(random: np.random.Generator, arm: str, seed: int, accuracy: float, ra
         "arm": arm,
         "seed": seed,
         "status": "FINISHED",
-        "run_folder": Path("runs") / f"sweep-0a1b2c3d-s{seed}",
+        "run_folder": f"runs/{arm}-0a1b2c3d-s{seed}",
         "error": None,
         METRIC: value,
         "probe/test_accuracy": value - 0.012,
@@ -142,3 +142,28 @@ def _curves(random: np.random.Generator, trials: pd.DataFrame, epochs: int = 12)
                 value = start + rise * (1 - 0.8**epoch) * (1 + 0.01 * index) + random.normal(0, 0.01 * abs(rise))
                 rows.append((arm, seed, 10 * epoch, float(epoch), name, value))
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+
+
+def with_predictions(content: ReportInput, num_images: int = 200, interaction: float = 2.0) -> ReportInput:
+    """The same trials with the images that each got right on both splits, and accuracies that are those of them."""
+    random, trials = np.random.default_rng(7), content.trials.copy()
+    rows = {"probe": "trained", "random_encoder": "random_encoder", "raw_pixels": "raw_pixels"}
+    worlds = {
+        (split, row): random.normal(1.5, 2.0, num_images) + interaction * random.standard_normal((9, num_images))
+        for split in ("validation", "test")
+        for row in rows
+    }
+    kept: dict[str, RunPredictions | str] = {}
+    for index, trial in trials.iterrows():
+        tensors, metrics = {}, {}
+        for (split, row), logits in worlds.items():
+            labels = np.arange(num_images) % 10
+            of_arm = logits[content.arms.index(trial["arm"])]
+            right = random.random(num_images) * (1 + np.exp(-of_arm)) < 1
+            name, metric = f"{split}/{rows[row]}/logistic", f"{row}/{split}_accuracy"
+            tensors |= {f"{split}/positions": np.arange(num_images), f"{split}/labels": labels}
+            tensors[name], metrics[metric] = np.where(right, labels, (labels + 1) % 10), name
+            trials.loc[index, metric] = right.mean()  # type: ignore[index]
+        images = {split: SplitImages("a data set", "its pixels", 8) for split in ("validation", "test")}
+        kept[trial["run_folder"]] = RunPredictions(tuple(map(str, range(10))), images, metrics, tensors)
+    return dataclasses.replace(content, trials=trials, predictions=kept)

@@ -171,4 +171,4 @@ def test_every_trial_is_listed_with_its_status_error_and_folder() -> None:
     rows = [[cell.text for cell in row] for row in trials_table(content).rows]
     assert len(rows) == 15
     assert rows[6] == ["6", "wide", "1", "arm", "FAILED", "–", "disk full", ""]
-    assert rows[7][7] == "runs/sweep-0a1b2c3d-s2"
+    assert rows[7][7] == "runs/wide-0a1b2c3d-s2"

@@ -66,7 +66,7 @@ def nasty_content() -> ReportInput:
         1,
         status="FAILED",
         error=f'error {script} "onload=alert(1) \x00\udc80',
-        run_folder=Path("a<b>&c"),
+        run_folder="a<b>&c",
     )
 
 
@@ -94,7 +94,7 @@ def test_a_report_is_its_files_and_nothing_else(of_search: tuple[Path, list[Path
     there = {path for path in folder.rglob("*") if path.is_file()}
     assert set(written) == there
     assert {path.name for path in there} == {
-        *("table.md", "table.tex", "trials.csv", "report.html"),
+        *("table.md", "table.tex", "table.csv", "trials.csv", "report.html"),
         *("means.png", "curves.png", "cost.png", "monitors.png", "history.png", "importances.png", "parallel.png"),
     }
     assert "Best points of the search" in (folder / "table.md").read_text()
@@ -180,7 +180,7 @@ def test_a_sweep_without_any_trial_has_a_report_and_figures_of_an_earlier_one_go
         (tmp_path / "figures" / name).write_bytes(b"old")
     empty = dataclasses.replace(content, trials=content.trials.iloc[:0], curves=content.curves.iloc[:0])
     written = write_report(empty, tmp_path)
-    assert [path.name for path in written] == ["table.md", "table.tex", "trials.csv", "report.html"]
+    assert [path.name for path in written] == ["table.md", "table.tex", "table.csv", "trials.csv", "report.html"]
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["my own.png"]
     assert "Trials: none yet." in (tmp_path / "report.html").read_text()
 

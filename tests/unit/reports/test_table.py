@@ -313,7 +313,7 @@ def test_beside_no_difference_found_stands_what_difference_is_ruled_out() -> Non
     base, same = (content.trials[content.trials["arm"] == arm][METRIC].to_numpy() for arm in ("base", "same"))
     low, high = stats.ttest_rel(same, base).confidence_interval(0.95)
     note = next(each for each in table_of(content).footnotes if each.startswith("No difference found"))
-    assert f"beyond these margins: same within {100 * max(-low, high):.2f} points (two one-sided t tests" in note
+    assert f"beyond these margins: same within {100 * max(-low, high):.2f} points (two one-sided tests" in note
     assert "at 2.5% each, the level of the 95% interval" in note
     assert "better" not in note
 
@@ -347,7 +347,7 @@ def test_a_difference_without_spread_is_pointed_out() -> None:
 
 def test_the_footnotes_say_what_the_brackets_the_bold_and_the_p_are() -> None:
     notes = footnotes(make_content())
-    assert "95% intervals of Student's t over the seeds, not standard deviations" in notes
+    assert "95% intervals of Student's t over the seeds, on these very images, not standard deviations" in notes
     assert "paired by seed. They are per comparison" in notes
     assert "adjusted by Holm over 2 arms" in notes
     assert "not adjusted, by arm: wide: 0.0625; random masks: 0.0625. It cannot be lower than 0.0625 with 5" in notes
@@ -395,7 +395,7 @@ def test_the_winner_of_a_search_is_compared_on_the_test_split_and_its_validation
     assert line[5] == f"{expected.pvalue:.2f}"
     notes = "\n".join(table.footnotes)
     assert "is no evidence and has no p" in notes
-    assert "paired t test against the baseline by probe/test_accuracy" in notes
+    assert "test against the baseline by probe/test_accuracy, Student's paired t over the seeds" in notes
     assert f"winner within {max(abs(low), abs(high)):.1f} points" in notes
 
 

@@ -158,7 +158,23 @@ def main() -> None:
     help="Resume this run, by its name under --runs or its path. `auto` resumes the newest unfinished run of FILE, or "
     "starts a new one.",
 )
-def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs: Path, resume: Path | None) -> None:
+@click.option(
+    "--from",
+    "parent",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Begin a new run with the state of this one, for more epochs: training.epochs counts those of both.",
+)
+@click.option("--restart-schedules", is_flag=True, help="With --from: count epochs and steps from 0 again.")
+def run(
+    first: str | None,
+    overrides: tuple[str, ...],
+    preset: str | None,
+    runs: Path,
+    resume: Path | None,
+    parent: Path | None,
+    restart_schedules: bool,
+) -> None:
     """Train and probe the pipeline FILE, or resume a run; start it with torchrun to use several processes.
 
     FILE is a path, or the name of a pipeline that comes with jepa-lab, such as `digits`.
@@ -166,10 +182,19 @@ def run(first: str | None, overrides: tuple[str, ...], preset: str | None, runs:
     from jepa_lab.training.distributed import joined_team
 
     file = None if first is None else Path(first)
-    if first is not None and "=" in first and resume is not None:  # overrides alone; a path would merge the // of a URI
+    if (
+        first is not None and "=" in first and (resume or parent) is not None
+    ):  # overrides alone; a path would merge the // of a URI
         file, overrides = None, (first, *overrides)
     with joined_team() as team:
-        if resume is not None and str(resume) != "auto":
+        with team.reporting():
+            if resume is not None and parent is not None:
+                raise ConfigError("--from begins a new run, --resume goes on with an old one; leave one of them out")
+            if restart_schedules and parent is None:
+                raise ConfigError("--restart-schedules goes with --from RUN; leave it out")
+        if parent is not None:
+            outcome = _continue(parent, runs, file, overrides, preset, restart_schedules, team)
+        elif resume is not None and str(resume) != "auto":
             outcome = _resume(resume, runs, file, overrides, preset, team)
         elif file is None:
             with team.reporting():
@@ -193,6 +218,30 @@ def _resume(
         source = folder.config if file is None else _found(file, "pipeline")
         given = load_pipeline(source, overrides, preset).pipeline if file or overrides or preset else None
     return resume_run(folder, given, sys.argv, team=team)
+
+
+def _continue(
+    run: Path,
+    runs: Path,
+    file: Path | None,
+    overrides: tuple[str, ...],
+    preset: str | None,
+    restart_schedules: bool,
+    team: Team,
+) -> RunOutcome:
+    """Start a new run with the state of another one; without a file with its configuration."""
+    from jepa_lab.config.loading import load_pipeline
+    from jepa_lab.parent import choose_parent
+    from jepa_lab.run import start_run
+    from jepa_lab.tracking.folder_names import find_folder
+    from jepa_lab.tracking.run_folder import RunFolder
+
+    with team.reporting():
+        folder = RunFolder.open(find_folder(run, [runs]))
+        source = folder.config if file is None else _found(file, "pipeline")
+        loaded = load_pipeline(source, overrides, preset)
+        parent = choose_parent(folder, loaded, restart_schedules=restart_schedules)
+    return start_run(loaded, runs, sys.argv, team=team, parent=parent)
 
 
 def _start(

@@ -53,6 +53,7 @@ from jepa_lab.evaluation import OnlineEvaluation, check_probes, encoder_record, 
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.output import unfailing_output
+from jepa_lab.parent import Parent, check_steps, read_parent, write_parent
 from jepa_lab.probes.random_control import no_better_than_random
 from jepa_lab.runs.predictions import FILE
 from jepa_lab.tracking.base import TRACKERS, FollowedElsewhere, MirrorState, Tracker
@@ -119,12 +120,14 @@ def start_run(
     command: Sequence[str],
     member: Membership | None = None,
     team: Team | None = None,
+    parent: Parent | None = None,
 ) -> RunOutcome:
     """Check a pipeline, load its data, and train and probe it in a new run folder.
 
     Args:
         member: of what it is a part; None for a run of its own.
         team: the processes that train it together, which all call this; by default this one alone.
+        parent: the run whose state it goes on from; None to begin anew.
     Raises:
         ConfigError, DataError, DeviceError, RunFolderError: before anything was written.
         RunStopped: a good run was stopped from outside; it can be resumed.
@@ -146,6 +149,8 @@ def start_run(
             check_batch(loaded, data)
             check_probe(loaded, probe_data, member)
             first_weights = check_weights(loaded, data, run_root)
+            if parent is not None:
+                check_steps(parent, pipeline, len(data.train))
 
         def create() -> RunFolder:
             resolved = dump_pipeline(pipeline)
@@ -153,6 +158,8 @@ def start_run(
             stack.enter_context(locked(folder))
             conditions = describe_environment(command, team.describe(compute))
             folder.write_environment(conditions | {"components": component_origins(pipeline)} | first_weights)
+            if parent is not None:
+                write_parent(folder, parent)
             return folder
 
         folder = team.from_leader(create)
@@ -445,6 +452,8 @@ class Run:
             "config_digest": config_digest(pipeline),
             "run_folder": str(self.folder.path.resolve()),
         }
+        parent = read_parent(self.folder)
+        tags |= {} if parent is None else {"parent_run": Path(parent.folder).name, "parent_step": str(parent.step)}
         tags |= {key: json.dumps(values) for key, values in channel_record(self.data.mean, self.data.std).items()}
         dataset = DatasetRecord(tags["dataset"], self.data.source, self.data.digest)
         params = flat_params(config)
@@ -478,8 +487,11 @@ class Run:
             self.team.meet()  # all have come so far: from here on they wait for each other's sums
             with self.team.computing():
                 pretraining = self._build_pretraining(model, online, images, metrics, display, phases)
+            parent = read_parent(self.folder)
             if self.checkpoint is not None:
                 pretraining.checkpointer.restore(self.checkpoint)
+            elif parent is not None:
+                parent.begin(pretraining.checkpointer)
             first, total = pretraining.state.step, pretraining.timetable.total_steps
             logger.info("training from step %d to %d on %s", first, total, self.team.describe(self.compute))
             if self.team.size > 1 and self.compute.device.type == "cuda":

@@ -28,7 +28,7 @@ LAYERS = [
     {"build"},
     {"arithmetic", "predicted_classes"},
     {"inspection", "evaluation", "mask_picture", "catalogue", "data_record", "looks"},
-    {"weights"},
+    {"weights", "parent"},
     {"run", "reprobe", "summary"},
     {"resume", "attention_picture", "interop"},
     {"reports"},

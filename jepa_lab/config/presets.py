@@ -78,6 +78,7 @@ _FEW_FITS: dict[str, dict[str, Any]] = {
     "attentive": {"epochs": 2, "learning_rates": [0.01], "weight_decays": [0.01]},
     "finetune": {"epochs": 1},
     "layerwise": {"c_grid": [0.01]},
+    "linear_ijepa": {"epochs": 1, "learning_rates": [0.05], "weight_decays": [0.0]},
     "linear_sgd": {"epochs": 5, "learning_rates": [0.1], "ridges": [0.1]},
     "logistic": {"c_grid": [0.1]},
     "low_shot": {"c_grid": [0.1], "draws": 2},

@@ -13,11 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-_BATCH_NORM_MOMENTUM = 0.1
-_BATCH_NORM_EPS = 1e-6
+from jepa_lab.probes.batch_norm import BatchNorm
+
 _QUERY_STD = 0.02
 _NAMES = ("query", "key", "value", "weight", "bias")
 
@@ -64,9 +63,7 @@ class AttentiveHeads:
             name: [begin.to(device, copy=True).requires_grad_() for _ in range(num_settings)]
             for name, begin in zip(_NAMES, begins, strict=True)
         }
-        shape = (num_settings * num_heads * head_width,)
-        self.running_mean, self.running_var = torch.zeros(shape, device=device), torch.ones(shape, device=device)
-        self.steps = 0
+        self.norm = BatchNorm(num_settings * num_heads * head_width, device)
 
     def parameter_groups(self, setting: int) -> tuple[list[Tensor], list[Tensor]]:
         """The parameters of one classifier: those that decay, and those that do not."""
@@ -96,15 +93,8 @@ class AttentiveHeads:
             training: normalise by the statistics of these images, and remember them; else by what was remembered.
         """
         pooled = self.pooled(tokens)
-        normalised = self._batch_norm(pooled.flatten(1), training).unflatten(1, pooled.shape[1:])  # [b, G, H * E]
+        normalised = self.norm(pooled.flatten(1), training=training).unflatten(1, pooled.shape[1:])  # [b, G, H * E]
         return torch.einsum("bgf,gfc->gbc", normalised, self._stacked("weight")) + self._stacked("bias")[:, None]
-
-    def _batch_norm(self, x: Tensor, training: bool) -> Tensor:
-        """Without affine parameters. The running statistics begin as the mean over all steps, not as 0 and 1."""
-        momentum = max(_BATCH_NORM_MOMENTUM, 1 / (self.steps + 1))
-        self.steps += training
-        statistics = (self.running_mean, self.running_var)
-        return F.batch_norm(x, *statistics, training=training, momentum=momentum, eps=_BATCH_NORM_EPS)
 
     def _stacked(self, name: str) -> Tensor:
         """Those of all settings, [G, ...]."""

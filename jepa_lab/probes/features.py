@@ -139,10 +139,14 @@ def raw_pixel_features(images: Images) -> Tensor:
     Returns:
         [n, C * min(H, 32) * min(W, 32)] float32 in [0, 1], on the CPU.
     """
-    size = (min(images.shape[2], RAW_PIXEL_SIDE), min(images.shape[3], RAW_PIXEL_SIDE))
     # In parts, or the float copy of large images would be many times the size of the result.
-    pooled = [F.adaptive_avg_pool2d(to_float(part), size).flatten(1).cpu() for part in images.split(256)]
-    return torch.cat(pooled)
+    return torch.cat([pooled_pixels(to_float(part)).cpu() for part in images.split(256)])
+
+
+def pooled_pixels(images: Tensor) -> Tensor:
+    """`raw_pixel_features` of images [b, C, H, W] float32 in [0, 1], where they are."""
+    size = (min(images.shape[2], RAW_PIXEL_SIDE), min(images.shape[3], RAW_PIXEL_SIDE))
+    return F.adaptive_avg_pool2d(images, size).flatten(1)
 
 
 def raw_pixel_tokens(images: Tensor) -> Tensor:

@@ -17,11 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from jepa_lab.data.augmentations.minimal import Minimal
-from jepa_lab.data.centre_squares import squares_like, stored_pictures
-from jepa_lab.data.images import HeldPictures, Images, LazyImages, Pictures
-from jepa_lab.data.order import Batches
-from jepa_lab.data.resident import ResidentBatches, normalize, to_float
-from jepa_lab.data.streaming import StreamingBatches
+from jepa_lab.data.images import Images
+from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Autocast, evaluation_mode
@@ -29,7 +26,8 @@ from jepa_lab.probes.predictions import Predictions, accuracy_of
 from jepa_lab.probes.scores import NO_TEST, score_predictions
 from jepa_lab.probes.splits import labels_of
 from jepa_lab.probes.subject import Subject
-from jepa_lab.randomness import build_generator, derive_seed
+from jepa_lab.probes.training_images import TrainingImages
+from jepa_lab.randomness import derive_seed
 from jepa_lab.registry import ComponentParams
 
 
@@ -155,7 +153,6 @@ class _Training:
         self.augmentation = None
         if params.augmentation is not None:
             self.augmentation = Minimal(params.augmentation, self.train.images.shape[-1])
-        self.generator = build_generator(subject.seed, "finetune augmentation", subject.device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(classifier, subject.depth, params.layer_decay, params.weight_decay)
         )
@@ -167,7 +164,8 @@ class _Training:
         predicted = self._predict()
         accuracies = [self._accuracy(predicted)]
         chosen, kept = 0, copy.deepcopy(self.classifier.state_dict())
-        with closing(_batches(self.train.images, self.params.batch_size, self.subject)) as batches:
+        arguments = (self.params.batch_size, self.augmentation, self.subject, "finetune")
+        with closing(TrainingImages([self.train], *arguments)) as batches:
             for epoch in range(1, self.params.epochs + 1):
                 finite = self._epoch(batches, epoch)
                 found = self._predict()
@@ -180,7 +178,7 @@ class _Training:
         self.classifier.load_state_dict(kept)
         return _Trained(accuracies, chosen, predicted, False)
 
-    def _epoch(self, batches: Batches, epoch: int) -> bool:
+    def _epoch(self, batches: TrainingImages, epoch: int) -> bool:
         """One pass; whether every loss was finite."""
         self.classifier.train()
         steps = batches.steps_per_epoch
@@ -189,13 +187,9 @@ class _Training:
             factor = warmup_cosine((step + 0.5) / (self.params.epochs * steps), self.params.warmup_fraction)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.params.learning_rate * group["scale"] * factor
-            stored, indices, sizes = batches.next()
-            if self.augmentation is None:
-                images = to_float(squares_like(self.train.images, Pictures(stored, sizes)))
-            else:
-                images = self.augmentation(to_float(stored), sizes, self.generator)
+            images, numbers = batches.next()
             with self.subject.autocast():
-                loss = F.cross_entropy(self.classifier(images), self.labels[indices.to(self.labels.device)])
+                loss = F.cross_entropy(self.classifier(images), self.labels[numbers.to(self.labels.device)])
             finite &= loss.isfinite()
             self.optimizer.zero_grad()
             self.scaler.scale(loss).backward()
@@ -244,16 +238,6 @@ def parameter_groups(
         }
         for (layer, decays), parameters in groups.items()
     ]
-
-
-def _batches(images: Images, batch_size: int, subject: Subject) -> Batches:
-    """Endless batches of the training images, whole, wherever they are."""
-    order, size = build_generator(subject.seed, "finetune order"), min(batch_size, len(images))
-    pictures = stored_pictures(images)
-    if isinstance(pictures, Tensor | HeldPictures):
-        return ResidentBatches(pictures, size, order, subject.device)
-    assert isinstance(pictures, LazyImages), type(pictures)
-    return StreamingBatches(pictures, size, order, subject.device)
 
 
 def _autocast_dtype(autocast: Autocast, device: torch.device) -> torch.dtype | None:

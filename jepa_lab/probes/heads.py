@@ -11,9 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LinearHeads:
-    """G linear classifiers that begin at zero: the problem is convex, so where they begin does not matter.
-
-    None of them disturbs another, even where one diverges: each sees its own slice of the gradients.
+    """G linear classifiers; none disturbs another, even where one diverges: each sees its own slice of the gradients.
 
     Attributes:
         weights: [G, D', C]. biases: [G, 1, C].
@@ -24,9 +22,28 @@ class LinearHeads:
 
     @classmethod
     def zeros(cls, num_heads: int, width: int, num_classes: int, device: torch.device) -> LinearHeads:
-        """As many of them."""
+        """They begin at zero: the problem is convex, so where they begin does not matter."""
         weights, biases = (torch.zeros(num_heads, rows, num_classes, device=device) for rows in (width, 1))
         return cls(weights.requires_grad_(), biases.requires_grad_())
+
+    @classmethod
+    def normal(
+        cls,
+        num_heads: int,
+        width: int,
+        num_classes: int,
+        std: float,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> LinearHeads:
+        """They begin alike, at normal weights and zero biases, for an optimizer that looks at the size of weights.
+
+        Args:
+            generator: of the CPU.
+        """
+        begin = std * torch.randn(width, num_classes, generator=generator)
+        weights = begin.to(device).repeat(num_heads, 1, 1)
+        return cls(weights.requires_grad_(), torch.zeros(num_heads, 1, num_classes, device=device).requires_grad_())
 
     def logits(self, features: Tensor, scales: Tensor | None = None) -> Tensor:
         """[G, b, C] of features [b, D'].

@@ -23,6 +23,7 @@ from jepa_lab.probes.features import (
     Labelled,
     extract_features,
     feature_batches,
+    pooled_pixels,
     raw_pixel_features,
     raw_pixel_tokens,
     token_batches,
@@ -147,3 +148,7 @@ class Subject:
             return raw_pixel_tokens(images)
         mean, std = (statistic.to(self.device) for statistic in (self.splits.mean, self.splits.std))
         return tokens_of(self.encoder, images, mean, std, self.num_layers, self.frozen_autocast)
+
+    def features_of(self, images: Tensor) -> Tensor:
+        """Features [b, D'] float32 of one batch of images [b, C, H, W] float32 in [0, 1], all on the device."""
+        return pooled_pixels(images) if self.encoder is None else self.tokens_of(images).mean(dim=1)

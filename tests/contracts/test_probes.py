@@ -31,6 +31,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "attentive": {"epochs": 2, "num_heads": 2, "learning_rates": (0.01, 0.1), "weight_decays": (0.1,)},
     "finetune": {"epochs": 2, "batch_size": 30},
     "layerwise": {"c_grid": (0.1,)},
+    "linear_ijepa": {"epochs": 2, "batch_size": 30},
     "linear_sgd": {"epochs": 3, "learning_rates": (0.01, 0.1), "ridges": (0.1, 1.0)},
     "logistic": {"c_grid": (0.1, 1.0)},
     "low_shot": {"c_grid": (0.1,), "shots": (1, 5, 100), "draws": 2},

@@ -36,8 +36,8 @@ class PositionFromEncoder(PositionEmbedding):
         encoder = known.encoder
         if encoder is None:
             return Problem(
-                "from_encoder is for the predictor alone, which then has the encoder's positions; choose the encoder's "
-                "own among `jepa-lab list position`"
+                "from_encoder is for the predictor alone, which then has the encoder's positions; choose another one "
+                "for the encoder, such as learned or sincos"
             )
         if encoder.component.add is PositionEmbedding.add:
             return Problem(

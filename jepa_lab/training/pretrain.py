@@ -187,11 +187,11 @@ class Pretraining:
         if not stopped_at:
             return
         skipped = gate.max_skipped
-        more = "" if skipped == 0 else f" and at the next {skipped}, the most that may be skipped in a row"
+        more = f" and at the {skipped} step(s) after it (at most {skipped} may be skipped)" if skipped else ""
         raise RunStopped(
             f"loss or gradients were not finite {self._moment(stopped_at)}{more}; no weight was changed by that. "
             f"{self.checkpointer.last_good()}. Lower optimizer.learning_rate, set training.gradient_clip_norm, "
-            f"use training.precision=fp32, or let more batches be skipped (training.max_skipped_batches={skipped})"
+            f"use training.precision=fp32, or raise training.max_skipped_batches (now {skipped})"
         )
 
     def _stop_if_collapsed(self, step: int, collapsed: bool, reason: str | None) -> None:

@@ -296,7 +296,7 @@ def test_one_more_batch_in_a_row_than_may_be_skipped_ends_the_run_with_3(
     tmp_path: Path, poisoned_batches: set[int]
 ) -> None:
     poisoned_batches |= {2, 5, 6, 7}
-    with pytest.raises(RunStopped, match=r"not finite at step 5 .* and at the next 2, the most") as caught:
+    with pytest.raises(RunStopped, match=r"not finite at step 5 .* and at the 2 step\(s\) after it") as caught:
         start_run(load_tiny(tmp_path, "training.max_skipped_batches=2"), tmp_path / "runs", ["test"])
     assert caught.value.exit_code == 3
 

@@ -130,7 +130,8 @@ def test_a_cifar10_pipeline_runs_on_colour_images_at_its_own_size(name: str, tmp
         ("jepax_cifar10", ["data.dataset=imagenet", "probe.image_size=96"]),
         ("nexus_imagenet", ["target.encode=target_patches_only", "data.cache=true"]),
         ("nexus_imagenet", ["probe.additional=[knn, low_shot, finetune]"]),
-        ("hjepa_imagenet", ["hierarchy.downsampling=conv"]),
+        ("hjepa_imagenet", ["hierarchy.downsampling=conv", "probe.levels=null", "target.normalization=none"]),
+        ("hjepa_imagenet", ["predictor.target_sequences=joint"]),
         (
             "hjepa_cifar10",
             [

@@ -373,7 +373,9 @@ def _training_part(dataset: ImageDataset, plan: DivisionPlan) -> TrainingPart:
 
 def division_plan(source: DataSource, settings: DataSettings) -> DivisionPlan:
     """How the images of a source are divided: with the seed and the validation fraction of the run's own data."""
-    return DivisionPlan(source.test_fraction, settings.validation_fraction, source.max_images, settings.split_seed)
+    test_seed = settings.split_seed if settings.test_split_seed is None else settings.test_split_seed
+    fractions = (source.test_fraction, settings.validation_fraction)
+    return DivisionPlan(*fractions, source.max_images, settings.split_seed, test_seed)
 
 
 def _divided(loaded: Loaded, plan: DivisionPlan) -> tuple[Division, Findings]:

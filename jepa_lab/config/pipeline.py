@@ -125,6 +125,13 @@ class DataSettings(DataSource):
         "validation_split.",
     )
     split_seed: int = Field(0, ge=0, strict=True, description="Seed of the splits that are cut, the same in all runs.")
+    test_split_seed: int | None = Field(
+        None,
+        ge=0,
+        strict=True,
+        description="Seed of a test split that is cut, and of the choice of max_images; null is split_seed. With a "
+        "fixed one, split_seed changes nothing but which training images are the validation split.",
+    )
     residency: Residency = Field(
         "auto",
         description="Images live on the device (resident), or are read and copied batch by batch (streaming); auto "

@@ -24,13 +24,15 @@ class DivisionPlan:
         test_fraction: share of labelled training images that becomes the test split; 0 for none.
         validation_fraction: share of what is left that becomes the validation split.
         max_images: most images of each split, training and validation counted together; None for all.
-        seed: of every draw.
+        seed: of the draw of validation images.
+        test_seed: of every other draw: a test split that is cut, and the choice of `max_images`.
     """
 
     test_fraction: float
     validation_fraction: float
     max_images: int | None
     seed: int
+    test_seed: int
 
 
 class Division(NamedTuple):
@@ -64,16 +66,16 @@ def divide(data: ImageData, plan: DivisionPlan) -> Division:
     cuts_test = test is None and train.labels is not None and plan.test_fraction > 0
     if cuts_test:
         _check_enough_of_each(train, plan, data)
-        train, test = split_off(train, plan.test_fraction, plan.seed)
+        train, test = split_off(train, plan.test_fraction, plan.test_seed)
     if plan.max_images is not None:
-        train = limit_images(train, plan.max_images, plan.seed)
-        test = None if test is None else limit_images(test, plan.max_images, plan.seed)
+        train = limit_images(train, plan.max_images, plan.test_seed)
+        test = None if test is None else limit_images(test, plan.max_images, plan.test_seed)
     if data.validation is None:
         train, validation = split_validation(train, plan.validation_fraction, plan.seed, data.class_names)
         return Division(train, validation, test, cuts_test)
     validation = data.validation
     if plan.max_images is not None:
-        validation = limit_images(validation, plan.max_images, plan.seed)
+        validation = limit_images(validation, plan.max_images, plan.test_seed)
     return Division(train, validation, test, cuts_test)
 
 

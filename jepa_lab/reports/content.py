@@ -57,6 +57,7 @@ class ReportInput:
             want known; may be empty.
         predictions: of the run folder (as text) of each trial with a result, or in words why there are none; without
             an entry the run kept none.
+        split_seeds: of the validation split that each of `seeds` has for itself; None for one split.
         chosen: arms that were chosen by this metric on these images, outside a report of kind "search": their
             differences are optimistic, so that they get no p and are never bold.
     """
@@ -75,6 +76,7 @@ class ReportInput:
     search: SearchInput | None = None
     probe_notes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(PROBE_NOTE_COLUMNS)))
     predictions: Mapping[str, RunPredictions | str] = field(default_factory=dict)
+    split_seeds: tuple[int, ...] | None = None
     chosen: frozenset[str] = frozenset()
 
 

@@ -130,9 +130,9 @@ def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[st
     without_baseline = [] if summaries[0].mean.n else ["The baseline has no result: no arm can be compared with it."]
     notes = [
         *without_baseline,
-        "Brackets are 95% intervals of Student's t over the seeds, on these very images, not standard deviations. "
-        "Those of differences are paired by seed. They are per comparison: with many arms some will miss the truth. "
-        "Numbers that are the same with every seed have no interval.",
+        f"Brackets are 95% intervals of Student's t over the seeds, {_on_which_images(content)}, not standard "
+        "deviations. Those of differences are paired by seed. They are per comparison: with many arms some will miss "
+        "the truth. Numbers that are the same with every seed have no interval.",
     ]
     planned = len(content.seeds)
     incomplete = [summary.arm for summary in summaries if summary.mean.n < planned]
@@ -142,6 +142,12 @@ def _intervals(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[st
             f"{at_most(incomplete, 'arms')}. Differences use the seeds that both arms have."
         )
     return [*notes, *_survival(content, summaries)]
+
+
+def _on_which_images(content: ReportInput) -> str:
+    if content.split_seeds is None or is_test_metric(content.metric):
+        return "on these very images"
+    return "each with a validation split of its own"
 
 
 def _survival(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from jepa_lab.reports.content import ReportInput
+from jepa_lab.reports.content import ReportInput, is_test_metric
 from jepa_lab.reports.image_scores import OTHER_IMAGES, ImageScores
 from jepa_lab.reports.numbers import Scale
 from jepa_lab.reports.statistics import ArmSummary
 from jepa_lab.reports.wording import at_most
+from jepa_lab.runs.predictions import ScoredImages
 
 
 def notes_on_images(
@@ -36,6 +38,8 @@ def _what_it_covers(content: ReportInput, metric: str, scale: Scale, scores: Ima
     counts = sorted({len(each.correct) for each in images.values()})
     how_many = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     one = next(iter(images.values()))
+    if content.split_seeds is not None and not is_test_metric(metric):
+        return [_own_splits(content.split_seeds, how_many, list(images.values()))]
     alone = scale.value(float(np.std(one.correct, ddof=1)) / math.sqrt(len(one.correct)))
     unit = f" {scale.difference_unit}" if scale.difference_unit else ""
     return [
@@ -48,16 +52,32 @@ def _what_it_covers(content: ReportInput, metric: str, scale: Scale, scores: Ima
     ]
 
 
+def _own_splits(split_seeds: Sequence[int], how_many: str, images: Sequence[ScoredImages]) -> str:
+    """What the intervals are over where each seed has its own validation images."""
+    pairs = list(itertools.combinations(images, 2))
+    shared = [np.isin(one.positions, other.positions).mean() for one, other in pairs]
+    share = f" ({np.mean(shared):.0%} on average)" if shared else ""
+    splits = ", ".join(map(str, split_seeds))
+    return (
+        f"Each seed has a validation split of its own, the same for all arms ({how_many} images each; data.split_seed "
+        f"{splits}); the test split is the same for all. The interval over seeds is therefore one over seeds and their "
+        f"training and validation images. The interval over seeds and images adds that two splits share images{share}, "
+        "and is never narrower (crossed random effects of seed and image with Satterthwaite's degrees of freedom). p, "
+        "bold, what is ruled out and what could have been detected follow the wider of both."
+    )
+
+
 def _why_missing(
     content: ReportInput, metric: str, missing: Sequence[str], scores: ImageScores, *, all_of_them: bool
 ) -> list[str]:
     """The arms that are compared over seeds alone, by reason."""
+    on_these = "on these very images" if content.split_seeds is None else "each with its own validation split"
     by_reason: dict[str, list[str]] = {}
     for arm in missing:
         by_reason.setdefault(_reason(content.baseline, arm, metric, scores), []).append(arm)
     return [
         f"No interval over seeds and images {_of(arms, all_of_them and len(by_reason) == 1)}by {metric}: {reason}. "
-        "There p, bold and what is ruled out are over seeds alone, on these very images."
+        f"There p, bold and what is ruled out are over seeds alone, {on_these}."
         for reason, arms in by_reason.items()
     ]
 

@@ -111,6 +111,8 @@ def _summary(content: ReportInput) -> list[str]:
         "search": "a search, its winner against a baseline",
     }[content.kind]
     seeds = ", ".join(map(str, content.seeds))
+    if content.split_seeds is not None:
+        seeds += f", with a validation split each ({', '.join(map(str, content.split_seeds))})"
     winner = winner_sentence(content)
     return [
         f"An ablation: {kind} ({content.baseline}). Metric: {content.metric}, {direction}. Seeds: {seeds}.",

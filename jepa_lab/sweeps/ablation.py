@@ -150,6 +150,12 @@ class Ablation(ComponentParams):
         description="Seeds of every arm, the same for all: arms are paired by seed. In a search the winner and the "
         "baseline are trained again with as many fresh ones.",
     )
+    split_seeds: tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...] | None = Field(
+        None,
+        description="Seeds of the validation split, one for each of `seeds` in their order: the runs of the first seed "
+        "are trained and scored on the first split, in every arm. The test split stays the same. Null: one validation "
+        "split (data.split_seed) for all; not for a search.",
+    )
     metric: str = Field(
         "probe/validation_accuracy",
         description="Number of a run's result that arms are compared by; never one of the test split or a control.",

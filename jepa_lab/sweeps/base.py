@@ -74,6 +74,14 @@ def with_seed(loaded: LoadedPipeline, seed: int) -> LoadedPipeline:
     return replace(loaded, pipeline=loaded.pipeline.model_copy(update={"seed": seed}))
 
 
+def with_split(loaded: LoadedPipeline, split_seed: int) -> LoadedPipeline:
+    """The same pipeline with another validation split, and with the test split that it had."""
+    data = loaded.pipeline.data
+    test = data.split_seed if data.test_split_seed is None else data.test_split_seed
+    changed = data.model_copy(update={"split_seed": split_seed, "test_split_seed": test})
+    return replace(loaded, pipeline=loaded.pipeline.model_copy(update={"data": changed}))
+
+
 def ended_on_collapse(loaded: LoadedPipeline, ends: bool) -> LoadedPipeline:
     """The same pipeline, whose run ends (or does not end) as soon as its features are judged collapsed."""
     training = loaded.pipeline.training.model_copy(update={"stop_on_collapse": ends})

@@ -13,7 +13,7 @@ from jepa_lab.config.explanations import first_lines
 from jepa_lab.config.loading import LoadedPipeline, config_digest, flat_items
 from jepa_lab.errors import ConfigProblems, JepaLabError
 from jepa_lab.sweeps.ablation import AblationFile, Direction, Kind, load_ablation
-from jepa_lab.sweeps.base import ended_on_collapse, load_base, with_seed
+from jepa_lab.sweeps.base import ended_on_collapse, load_base, with_seed, with_split
 from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_sources
 from jepa_lab.sweeps.labels import Scalar, resolved_value
 from jepa_lab.sweeps.objectives import direction_of, missing_probe
@@ -44,6 +44,7 @@ class Plan:
         arms: the baseline first; for a search the baseline alone.
         baseline: name of the arm that all are compared with.
         seeds: of every arm; for a search of its winner and its baseline.
+        split_seeds: of the validation split that each of `seeds` has for itself; None for one split.
         metric: name in result.json. direction: which way it is better.
         retries: attempts after the first that a crashing trial gets.
         swept_keys: every dotted key that an arm or a search changes, in order of appearance.
@@ -56,6 +57,7 @@ class Plan:
     arms: tuple[Arm, ...]
     baseline: str
     seeds: tuple[int, ...]
+    split_seeds: tuple[int, ...] | None
     metric: str
     direction: Direction
     retries: int
@@ -66,7 +68,8 @@ class Plan:
 
     def pipeline(self, arm: Arm, seed: int) -> LoadedPipeline:
         """The pipeline of a trial; it has been checked."""
-        return with_seed(self.pipelines[arm.name], seed)
+        loaded = with_seed(self.pipelines[arm.name], seed)
+        return loaded if self.split_seeds is None else with_split(loaded, self.split_seeds[self.seeds.index(seed)])
 
     def arm(self, name: str) -> Arm:
         """The arm of this name."""
@@ -97,7 +100,7 @@ class Plan:
         Retries and the budget of a search are not in it: more of them go on with the same sweep.
         """
         record = self.to_record()
-        content = {key: record[key] for key in _DIGESTED}
+        content = {key: record[key] for key in _DIGESTED if key in record}
         content["arms"] = {name: arm["config_digest"] for name, arm in record["arms"].items()}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -110,6 +113,8 @@ class Plan:
             "metric": self.metric,
             "direction": self.direction,
             "seeds": list(self.seeds),
+            # Without any the record stays that of an earlier jepa-lab, whose sweeps are resumed.
+            **({} if self.split_seeds is None else {"split_seeds": list(self.split_seeds)}),
             "baseline": self.baseline,
             "baseline_config": {key: value for key, value in fixed.items() if not _is_no_result(key)},
             "arms": {
@@ -126,7 +131,7 @@ class Plan:
         }
 
 
-_DIGESTED = ("name", "kind", "metric", "direction", "seeds", "baseline", "search")
+_DIGESTED = ("name", "kind", "metric", "direction", "seeds", "split_seeds", "baseline", "search")
 
 
 def _is_no_result(key: str) -> bool:
@@ -150,7 +155,8 @@ def differences(before: Mapping[str, Any], now: Plan) -> list[str]:
 
 def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record's content by readable names, without what may change."""
-    flat = {key: record[key] for key in ("name", "kind", "metric", "direction", "seeds", "baseline")}
+    named = ("name", "kind", "metric", "direction", "seeds", "split_seeds", "baseline")
+    flat = {key: record[key] for key in named if key in record}
     flat |= record["baseline_config"]
     for name, arm in record["arms"].items():
         flat[f"arm {name!r}"] = arm["values"]
@@ -188,7 +194,7 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
     sound = [draft for draft in drafts if draft.name == baseline or _may_differ(draft)]
     pipelines, broken = validate_arms(sound, base)
     problems += broken
-    problems += [] if problems else _unmeasured(file, pipelines)
+    problems += [] if problems else [*_unmeasured(file, pipelines), *_without_a_cut(file, pipelines)]
     search = build_search(file, base) if kind == "search" and not problems else None
     problems += search_problems(search) if search is not None else []
     if problems:
@@ -202,6 +208,17 @@ def _unmeasured(file: AblationFile, pipelines: Mapping[str, LoadedPipeline]) -> 
         missing = missing_probe(file.ablation.metric, loaded.pipeline)
         if missing is not None:
             return [f"{file.place('metric')}: in arm {name!r}, {missing}"]
+    return []
+
+
+def _without_a_cut(file: AblationFile, pipelines: Mapping[str, LoadedPipeline]) -> list[str]:
+    """The problem that split seeds would change nothing."""
+    for name, loaded in pipelines.items():
+        if file.ablation.split_seeds is not None and loaded.pipeline.data.validation_split == "folder":
+            return [
+                f"{file.place('split_seeds')}: split_seeds choose which training images are the validation split, and "
+                f"in arm {name!r} it is a folder (data.validation_split=folder); remove one of the two"
+            ]
     return []
 
 
@@ -223,6 +240,7 @@ def _plan(
         arms=tuple(Arm(draft.name, {change.key: change.value for change in draft.changes}) for draft in drafts),
         baseline=baseline_name(ablation, kind),
         seeds=ablation.seeds,
+        split_seeds=ablation.split_seeds,
         metric=ablation.metric,
         direction=ablation.direction or direction_of(ablation.metric),
         retries=ablation.retries,

@@ -31,6 +31,9 @@ def _heading(plan: Plan) -> list[str]:
     lines = [f"{plan.name} ({plan.kind}), {plan.digest[:8]}", f"metric: {plan.metric}, {better} is better"]
     if plan.search is None:
         lines.append(f"trials: {len(plan.arms)} arms x {len(plan.seeds)} seeds ({seeds}) = {plan.num_trials}")
+        if plan.split_seeds is not None:
+            splits = ", ".join(map(str, plan.split_seeds))
+            lines.append(f"validation splits: one for each seed (data.split_seed {splits}); the test split is the same")
     else:
         lines.append(f"trials: {_budget(plan.search)}; then the winner and the baseline with seeds {seeds}")
     return lines

@@ -28,6 +28,8 @@ def apply_ablation_preset(name: str, file: AblationFile) -> AblationFile:
 def smoke(ablation: Ablation) -> dict[str, Any]:
     """Every arm with two seeds, or a search of four trials; never another arm, value or metric."""
     update: dict[str, Any] = {"seeds": ablation.seeds[:SMOKE_SEEDS]}
+    if ablation.split_seeds is not None:
+        update["split_seeds"] = ablation.split_seeds[:SMOKE_SEEDS]
     if ablation.budget is not None:
         trials = ablation.budget.trials or SMOKE_TRIALS
         update["budget"] = Budget(trials=min(trials, SMOKE_TRIALS))

@@ -62,6 +62,7 @@ def _input(
         search=search,
         probe_notes=probe_notes_frame(records),
         predictions=predictions_of(records),
+        split_seeds=tuple(plan["split_seeds"]) if "split_seeds" in plan else None,
     )
 
 

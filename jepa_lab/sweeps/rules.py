@@ -34,7 +34,7 @@ _UNSWEPT = {
     "plugins": "name them for all arms, under overrides or in the base",
     "tracking": "it changes no result; set it for all arms, under overrides",
     "data.split_seed": "arms are paired by seed on the same validation images; set it for all arms, under overrides, "
-    "and run the ablation again for another split",
+    "or give each seed its own under split_seeds",
     "training.stop_on_collapse": NEVER_ENDED_EARLY,
 }
 """Keys that no arm may change, and why."""
@@ -113,6 +113,28 @@ def _check_seeds(file: AblationFile, kind: Kind) -> Problems:
     for seed, count in Counter(file.ablation.seeds).items():
         if count > 1:
             yield f"{file.place('seeds')}: seeds has {seed} {count} times, and a seed counts once; remove it"
+
+
+def _check_split_seeds(file: AblationFile, kind: Kind) -> Problems:
+    splits, seeds, place = file.ablation.split_seeds, file.ablation.seeds, file.place("split_seeds")
+    if splits is None:
+        return
+    if kind == "search":
+        yield (
+            f"{place}: split_seeds are for tables; a search compares its winner on the test split, with fresh seeds; "
+            "remove them"
+        )
+    elif len(splits) != len(seeds):
+        yield (
+            f"{place}: split_seeds needs one split for each of the {len(seeds)} seeds, got {len(splits)}; "
+            f"as in split_seeds: {list(range(len(seeds)))}"
+        )
+    for split, count in Counter(splits).items():
+        if count > 1:
+            yield (
+                f"{place}: split_seeds has {split} {count} times, and images that two seeds share are no second "
+                "sample; give each seed its own, or leave split_seeds out for one split"
+            )
 
 
 def _check_metric(file: AblationFile, kind: Kind) -> Problems:
@@ -257,6 +279,7 @@ def _check_order(file: AblationFile, kind: Kind) -> Problems:
 
 _RULES: tuple[Callable[[AblationFile, Kind], Problems], ...] = (
     _check_seeds,
+    _check_split_seeds,
     _check_metric,
     _check_baseline,
     _check_arms,

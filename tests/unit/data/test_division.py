@@ -12,7 +12,7 @@ from jepa_lab.errors import DataError
 
 NAMES = ("ant", "bee", "wasp")
 LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
-PLAN = DivisionPlan(test_fraction=0.2, validation_fraction=0.25, max_images=None, seed=0)
+PLAN = DivisionPlan(test_fraction=0.2, validation_fraction=0.25, max_images=None, seed=0, test_seed=0)
 
 
 def split_of(labels: torch.Tensor | None, first: int = 0, count: int | None = None) -> ImageSplit:
@@ -53,13 +53,23 @@ def test_a_test_split_is_cut_by_class_where_there_is_none() -> None:
     assert all(part == sorted(part) for part in parts)
 
 
+def test_another_validation_split_leaves_the_test_split_and_the_chosen_images_as_they_are() -> None:
+    first, second = (divide(data_of(), DivisionPlan(0.2, 0.25, 20, seed, 0)) for seed in (0, 1))
+    assert first.test is not None
+    assert second.test is not None
+    assert torch.equal(first.test.images, second.test.images)
+    assert not torch.equal(first.validation.images, second.validation.images)
+    pools = [torch.cat([each.train.images, each.validation.images]).flatten().sort().values for each in (first, second)]
+    assert torch.equal(*pools)
+
+
 def test_the_cut_follows_the_split_seed_alone() -> None:
     def cut(plan: DivisionPlan) -> list[int]:
         return found(divide(data_of(), plan).test)
 
-    assert cut(PLAN) == cut(DivisionPlan(0.2, 0.5, None, 0))
-    assert cut(PLAN) != cut(DivisionPlan(0.2, 0.25, None, 1))
-    limited = divide(data_of(), DivisionPlan(0.2, 0.25, 12, 0))
+    assert cut(PLAN) == cut(DivisionPlan(0.2, 0.5, None, 0, 0))
+    assert cut(PLAN) != cut(DivisionPlan(0.2, 0.25, None, 1, 1))
+    limited = divide(data_of(), DivisionPlan(0.2, 0.25, 12, 0, 0))
     assert len(limited.train) + len(limited.validation) == 12
     assert set(found(limited.test)) < set(cut(PLAN))
     assert SplitCounts.of(*limited.splits).sentence() == "9 training, 3 validation, 12 test"
@@ -67,7 +77,7 @@ def test_the_cut_follows_the_split_seed_alone() -> None:
 
 def test_a_data_set_with_a_test_split_is_divided_as_before() -> None:
     test = split_of(torch.tensor([0, 1, 2]), first=1000)
-    division = divide(data_of(test=test), DivisionPlan(0.2, 0.25, 40, seed=3))
+    division = divide(data_of(test=test), DivisionPlan(0.2, 0.25, 40, seed=3, test_seed=3))
     expected = split_validation(limit_images(data_of().train, 40, 3), 0.25, 3)
     assert [found(division.train), found(division.validation)] == [found(split) for split in expected]
     assert found(division.test) == [1000, 1001, 1002]
@@ -76,7 +86,7 @@ def test_a_data_set_with_a_test_split_is_divided_as_before() -> None:
 
 @pytest.mark.parametrize(("labels", "fraction"), [(None, 0.2), (LABELS, 0.0)], ids=["no labels", "none wanted"])
 def test_no_test_split_is_cut(labels: torch.Tensor | None, fraction: float) -> None:
-    division = divide(data_of(labels), DivisionPlan(fraction, 0.25, None, 0))
+    division = divide(data_of(labels), DivisionPlan(fraction, 0.25, None, 0, 0))
     assert division.test is None
     assert SplitCounts.of(*division.splits).sentence() == "75 training, 25 validation, no test split"
 
@@ -86,7 +96,7 @@ def test_the_data_set_s_own_validation_images_are_the_validation_split() -> None
     division = divide(data_of(validation=own), PLAN)
     assert found(division.validation) == [500, 501, 502, 503]
     assert len(division.train) + len(found(division.test)) == 100
-    limited = divide(data_of(validation=own), DivisionPlan(0.2, 0.25, 3, 0))
+    limited = divide(data_of(validation=own), DivisionPlan(0.2, 0.25, 3, 0, 0))
     assert [len(split) for split in limited.splits if split is not None] == [3, 3, 3]
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.coverage import World
 from jepa_lab.reports.crossed import CrossedEstimate, crossed_estimate
 from jepa_lab.reports.detection import ImageVariance, detection_power, minimum_detectable_effect
 from jepa_lab.reports.image_scores import crossed_comparison
 from jepa_lab.reports.multiplicity import p_of_being_best
 from jepa_lab.reports.statistics import paired_comparison, paired_t_p
-from tests.unit.reports.image_worlds import World, scored
+from tests.unit.reports.image_worlds import scored
 
 
 def of(differences: np.ndarray) -> CrossedEstimate:

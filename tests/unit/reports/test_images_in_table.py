@@ -187,3 +187,22 @@ def test_the_csv_has_every_digit_of_both_intervals_and_of_each_p() -> None:
     assert math.isnan(found.loc["base", "p"])
     searched = pd.read_csv(io.StringIO(table_csv(table_of(make_search()))))
     assert list(searched["metric"]) == [METRIC, TEST] * len(searched[searched["metric"] == TEST])
+
+
+def test_with_a_split_for_each_seed_the_table_says_what_its_intervals_are_over() -> None:
+    random, kept = np.random.default_rng(0), {}
+    splits = [np.sort(random.choice(1000, 200, replace=False)) for _ in CONTENT.seeds]
+    for _, trial in CONTENT.trials.iterrows():
+        found = CONTENT.predictions[trial["run_folder"]]
+        assert isinstance(found, RunPredictions)
+        own = {"validation/positions": splits[trial["seed"]]}
+        kept[trial["run_folder"]] = replace(found, tensors={**found.tensors, **own})
+    table = table_of(replace(CONTENT, predictions=kept, split_seeds=(0, 1, 2, 3, 4)))
+    notes = "\n".join(table.footnotes)
+    assert "over the seeds, each with a validation split of its own" in notes
+    assert "200 images each; data.split_seed 0, 1, 2, 3, 4" in notes
+    assert re.search(r"two splits share images \((19|20|21)% on average\)", notes)
+    for row in table.rows[1:]:
+        assert row.comparison is not None
+        assert row.comparison.crossed is not None
+        assert row.comparison.crossed.num_images > 600

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from jepa_lab.build import prepare_data
 from jepa_lab.config.loading import config_digest, load_pipeline
 from jepa_lab.sweeps.labels import MAX_NAME, label
-from jepa_lab.sweeps.plan import load_plan
+from jepa_lab.sweeps.plan import differences, load_plan
 from tests.unit.sweeps.ablations import plan_of, write_ablation
 
 ARMS = """\
@@ -169,3 +171,25 @@ def test_names_of_arms_are_any_text_and_generated_ones_stay_short_and_different(
 )
 def test_labels_look_like_what_was_written(value, expected) -> None:
     assert label(value) == expected
+
+
+def test_each_seed_has_a_validation_split_of_its_own_and_the_test_split_of_all(tmp_path) -> None:
+    plan = plan_of(tmp_path, ARMS + "split_seeds: [10, 11]\n", "data.split_seed=5")
+    data = {(arm.name, seed): plan.pipeline(arm, seed).pipeline.data for arm in plan.arms for seed in plan.seeds}
+    assert {key: each.split_seed for key, each in data.items()} == {
+        (arm.name, seed): split for arm in plan.arms for seed, split in ((3, 10), (1, 11))
+    }
+    assert {each.test_split_seed for each in data.values()} == {5}
+    divided = [prepare_data(plan.pipeline(plan.arms[0], seed).pipeline) for seed in plan.seeds]
+    assert torch.equal(divided[0].test.images, divided[1].test.images)
+    assert not torch.equal(divided[0].validation.images, divided[1].validation.images)
+
+
+def test_split_seeds_make_another_sweep_and_without_any_the_plan_is_recorded_as_ever(tmp_path) -> None:
+    plain, split = plan_of(tmp_path, ARMS), plan_of(tmp_path, ARMS + "split_seeds: [10, 11]\n")
+    assert "split_seeds" not in plain.to_record()
+    assert plain.digest != split.digest
+    assert differences(plain.to_record(), split) == ["split_seeds: absent before, [10, 11] now"]
+    assert plan_of(
+        tmp_path, ARMS.replace("[3, 1]", "[3, 1, 2]") + "split_seeds: [7, 8, 9]\n", preset="smoke"
+    ).split_seeds == (7, 8)

@@ -293,6 +293,45 @@ def check(file: Path, overrides: tuple[str, ...], preset: str | None) -> None:
     click.echo(f"tracking: {tracker.describe()}")
 
 
+@main.command(cls=_PrintingCommand, name="ls")
+@_runs_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_run_folders(runs: Path, as_json: bool) -> None:
+    """List the runs below --runs: state, step, accuracies with their controls."""
+    import json
+    from dataclasses import asdict
+
+    from jepa_lab.run_list import list_runs, print_runs
+
+    lines = list_runs(runs)
+    if as_json:
+        click.echo(json.dumps([asdict(line) for line in lines], indent=1))
+    else:
+        print_runs(lines, runs)
+
+
+@main.command(cls=_PrintingCommand)
+@click.argument("run", type=click.Path(path_type=Path))
+@_runs_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: all of result.json.")
+def show(run: Path, runs: Path, as_json: bool) -> None:
+    """Print the result of a run again, or how far it has come.
+
+    RUN is the name of a run under --runs, or the path of its folder.
+    """
+    import json
+
+    from jepa_lab.run_list import print_run, run_as_json
+    from jepa_lab.tracking.folder_names import find_folder
+    from jepa_lab.tracking.run_folder import RunFolder
+
+    folder = RunFolder.open(find_folder(run, [runs]))
+    if as_json:
+        click.echo(json.dumps(run_as_json(folder), indent=1))
+    else:
+        print_run(folder)
+
+
 @main.command(cls=_PrintingCommand)
 @click.option("--ablation", is_flag=True, help="Print the schema of ablation files instead.")
 def schema(ablation: bool) -> None:

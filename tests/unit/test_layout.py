@@ -30,7 +30,7 @@ LAYERS = [
     {"inspection", "evaluation", "mask_picture", "catalogue", "data_record", "looks"},
     {"weights", "parent"},
     {"run", "reprobe", "summary"},
-    {"resume", "attention_picture", "interop"},
+    {"resume", "attention_picture", "interop", "run_list"},
     {"reports"},
     {"sweeps"},
     {"cli"},

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jepa_lab.arithmetic import Arithmetic, Layout, count_arithmetic, layout_of
 from jepa_lab.build import build_dataset, build_model, build_sampler, build_schedules, division_plan
-from jepa_lab.config.checks import Geometry
+from jepa_lab.config.checks import Geometry, pipeline_geometry
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.config.memory import check_images_fit, in_words
 from jepa_lab.config.pipeline import Pipeline
@@ -19,9 +19,24 @@ from jepa_lab.data.loading import check_cache
 from jepa_lab.data.required import require_counts
 from jepa_lab.data.stored_side import stored_side
 from jepa_lab.errors import Key, keys_within, printable
+from jepa_lab.grid import Grid
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts, mask_statistics, sampled_batches
+from jepa_lab.models.level_masks import level_grids, level_masks, visible_target_shares
 from jepa_lab.tables.terminal import print_listing
 from jepa_lab.training.devices import memory_errors, only_elsewhere
+
+
+@dataclass(frozen=True)
+class LevelTargets:
+    """What is predicted at a level above the patches.
+
+    Attributes:
+        cells: mean number of target cells of a block. visible: mean share of a target cell that is context.
+    """
+
+    grid: Grid
+    cells: float
+    visible: float
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class Inspection:
 
     Attributes:
         arithmetic: operations of a training step, for the layout of tokens on the run's device.
+        levels: those above the patches.
         images: of each split.
         notes: what is to be known about folders and splits, and about a device that is not here.
         stored_side: height and width in pixels that pictures are stored at. stored_bytes: of the training images.
@@ -47,6 +63,7 @@ class Inspection:
     total_steps: int
     warmup_steps: int
     masks: MaskStatistics
+    levels: tuple[LevelTargets, ...]
 
 
 def inspect_pipeline(loaded: LoadedPipeline) -> Inspection:
@@ -89,6 +106,7 @@ def _inspect(loaded: LoadedPipeline) -> Inspection:
         total_steps=total_steps,
         warmup_steps=schedules.warmup_steps,
         masks=masks,
+        levels=_level_targets(pipeline),
     )
 
 
@@ -107,6 +125,19 @@ def sample_statistics(pipeline: Pipeline) -> MaskStatistics:
         num_batches=sampled_batches(batch_size),
         seed=pipeline.seed,
     )
+
+
+def _level_targets(pipeline: Pipeline) -> tuple[LevelTargets, ...]:
+    """What the levels above the patches predict, measured on one of the pipeline's batches."""
+    grids = level_grids(pipeline_geometry(pipeline).grid, pipeline.hierarchy.num_levels)
+    if len(grids) == 1:
+        return ()
+    generator = torch.Generator().manual_seed(pipeline.seed)
+    masks = build_sampler(pipeline).sample(pipeline.training.batch_size, generator)
+    of_levels = level_masks(masks, grids, pipeline.hierarchy.count_targets_on)
+    shares = visible_target_shares(of_levels, grids).tolist()
+    counts = [float(each.target.counts().double().mean()) for each in of_levels]
+    return tuple(map(LevelTargets, grids[1:], counts[1:], shares[1:]))
 
 
 def _images(pipeline: Pipeline, dataset: ImageDataset) -> tuple[SplitCounts, tuple[str, ...]]:
@@ -167,6 +198,11 @@ def print_inspection(inspection: Inspection, geometry: Geometry) -> None:
         "context patches seen": patches(masks.context),
         "target patches per block": patches(masks.target),
         "target patches per image": f"mean {masks.target_union_mean:.1f}",
+        **{
+            f"level {number}": f"{level.grid} cells, mean {level.cells:.1f} targets per block, of which "
+            f"{level.visible:.1%} is visible"
+            for number, level in enumerate(inspection.levels, start=2)
+        },
         "patches never used": f"{masks.never_used:.1%} of the grid (over {masks.num_images:,} images)",
     }
     console = Console(highlight=False)

@@ -13,6 +13,7 @@ import jepa_lab.evaluation
 from jepa_lab.build import build_model, build_sampler
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.errors import ConfigError
+from jepa_lab.inspection import inspect_pipeline
 from jepa_lab.probes.subject import Subject
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
@@ -118,6 +119,21 @@ def test_a_hierarchy_that_was_killed_goes_on_bitwise(
     resume_run(killed, None, ["test"])
     assert_same_run(killed, whole)
     assert any(name.startswith("hierarchy.target_pyramid.") for name in final_weights(whole))
+
+
+def test_check_says_of_every_level_how_many_targets_it_has_and_how_much_of_them_is_visible(tmp_path: Path) -> None:
+    found = {}
+    for counted in ("patches", "level_below"):
+        loaded = load_tiny(tmp_path, FINE, LEVELS, f"hierarchy.count_targets_on={counted}")
+        found[counted] = inspect_pipeline(loaded).levels
+    middle, coarsest = found["patches"]
+    assert (str(middle.grid), str(coarsest.grid)) == ("4x4", "2x2")
+    assert 1 < middle.cells < 6
+    assert 0 < middle.visible < 0.5
+    assert middle == found["level_below"][0]
+    assert coarsest.cells < found["level_below"][1].cells
+    assert coarsest.visible < found["level_below"][1].visible
+    assert inspect_pipeline(load_tiny(tmp_path, FINE)).levels == ()
 
 
 def test_what_targets_are_counted_on_changes_the_third_level_alone(tmp_path: Path) -> None:

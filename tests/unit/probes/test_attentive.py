@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.probes.attentive import Attentive, token_scaling
 from jepa_lab.probes.attentive_heads import AttentiveHeads, TokenScaling
+from jepa_lab.probes.base import Probe
+from jepa_lab.probes.linear_ijepa import LinearIjepa
+from jepa_lab.probes.linear_sgd import LinearSgd
 from jepa_lab.probes.logistic import Logistic
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.tokens import tokens_of_splits
@@ -229,3 +232,22 @@ def test_what_was_chosen_is_told() -> None:
 def test_grids_that_are_not_positive_finite_and_increasing_are_refused(name: str, values: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError, match=name):
         Attentive.Params(**{name: values})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@pytest.mark.parametrize(
+    "probe",
+    [
+        attentive(learning_rates=(0.01,)),
+        LinearSgd(LinearSgd.Params(learning_rates=(0.1,), epochs=3)),
+        LinearIjepa(LinearIjepa.Params(batch_size=30, epochs=3, learning_rates=(0.05,), optimizer="sgd")),
+    ],
+    ids=["attentive", "linear_sgd", "linear_ijepa"],
+)
+def test_probes_that_train_heads_do_so_on_a_gpu(probe: Probe) -> None:
+    device = torch.device("cuda")
+    on_gpu = probe.run(make_subject(FakeEncoder().to(device), device=device)).scores[0]
+    on_cpu = probe.run(make_subject(FakeEncoder())).scores[0]
+    # Crops are drawn by the device's own generator, so that of linear_ijepa is another one.
+    assert on_gpu.validation_accuracy == pytest.approx(on_cpu.validation_accuracy, abs=0.2)

@@ -1,6 +1,6 @@
 """Coverage of 95% intervals over seeds and images, simulated; how the interval of `reports.crossed` was chosen.
 
-    python -m benchmarks.coverage [--tables 2000] [--images 287,1000,5000,10000] [--seeds 3,5] [--effect 0]
+    python -m benchmarks.coverage [--tables 2000] [--images 287,1000] [--seeds 3,5] [--effect 0.5] [--shares 0.1]
 
 The population: an image is right with a probability whose logit is the sum of a mean, of how easy the image is, of the
 arm, of what the arm does to this very image (the interaction), and of what the run does to all images. A run is an arm
@@ -24,8 +24,7 @@ from jepa_lab.reports.crossed import CrossedEstimate, crossed_estimate
 
 INTERACTIONS = (0.0, 1.0, 2.0)
 SEED_SPREADS = (0.0, 0.1)
-SHARES = (0.1, 0.2, 0.5)
-_RESAMPLES = 400
+_RESAMPLES = 200
 _POPULATION = 4_000_000
 _Z = 1.959963984540054
 
@@ -202,7 +201,8 @@ def _numbers(text: str) -> list[int]:
 @click.option("--images", default="287,1000,5000,10000", show_default=True)
 @click.option("--seeds", default="3,5", show_default=True)
 @click.option("--effect", default=0.0, show_default=True, help="Of the arm, in logits.")
-def main(tables: int, images: str, seeds: str, effect: float) -> None:
+@click.option("--shares", default="0.1,0.2,0.5", show_default=True, help="Of splits of their own; empty for none.")
+def main(tables: int, images: str, seeds: str, effect: float, shares: str) -> None:
     random = np.random.default_rng(0)
     worlds = [
         World(num_seeds, num_images, interaction, of_seed, effect)
@@ -213,13 +213,13 @@ def main(tables: int, images: str, seeds: str, effect: float) -> None:
     ]
     print(f"Coverage in percent, {tables:,} tables a line, effect {effect:g} logits.\n")
     print(_table((_described(world), coverage(world, tables, random)) for world in worlds))
-    if effect:
+    if not shares or effect:
         return
     print("\nSeeds with a validation split of their own, a share of 2,000 images:\n")
     own = [replace(World(number, 2000, interaction, 0.0)) for number in _numbers(seeds) for interaction in INTERACTIONS]
     lines = (
         ([*_described(world), f"{share:.0%}"], coverage_of_own_splits(world, share, tables, random))
-        for share in SHARES
+        for share in map(float, shares.split(","))
         for world in own
     )
     print(_table(lines, "share"))

@@ -54,7 +54,7 @@ class ImageScores:
     def _of_runs(self, arm: str) -> dict[int, RunPredictions | str]:
         mine = self.trials[self.trials["arm"] == arm]
         return {
-            int(seed): self.predictions.get(folder, NOT_KEPT) if isinstance(folder, str) else _NO_FOLDER
+            int(seed): self.predictions.get(folder, NOT_KEPT) if isinstance(folder, str) and folder else _NO_FOLDER
             for seed, folder in zip(mine["seed"], mine["run_folder"], strict=True)
         }
 

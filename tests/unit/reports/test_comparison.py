@@ -14,6 +14,7 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.reports.comparison import ComparedRuns, Question, compare
 from jepa_lab.reports.long_form import csv_text
 from jepa_lab.reports.table import build_table
+from jepa_lab.runs.predictions import RunPredictions, SplitImages
 from jepa_lab.tables.terminal import print_text_table
 from tests.unit.tables.reading import WIDTHS, assert_readable, printed
 
@@ -317,3 +318,23 @@ def test_the_csv_has_a_line_for_every_number_and_for_every_run_without_one() -> 
 def test_runs_that_name_no_seed_are_repetitions() -> None:
     runs = [{**run("a", seed, 0.1 * seed, lr="1"), "params.seed": math.nan} for seed in range(3)]
     assert rows(ask(*runs))["a"].mean.n == 3
+
+
+def test_runs_whose_predictions_are_known_are_compared_over_seeds_and_images() -> None:
+    random, kept, runs = np.random.default_rng(0), {}, []
+    for name in ("wide", "deep"):
+        for seed in range(3):
+            right = random.random(50) < 0.7
+            tensors = {"validation/positions": np.arange(50), "validation/labels": np.zeros(50, np.int64)}
+            tensors["validation/trained/logistic"] = (~right).astype(np.int64)
+            images = {"validation": SplitImages("a data set", "its pixels", 8)}
+            metrics = {METRIC: "validation/trained/logistic"}
+            kept[f"/runs/{name}-s{seed}"] = RunPredictions(("a", "b"), images, metrics, tensors)
+            more = {"tag_run_folder": f"/runs/{name}-s{seed}", "tag_config_digest": name}
+            runs.append(run(name, seed, float(right.mean()), predictor__size=name, **more))
+    compared = ask(*runs)
+    assert set(compared.run_folders) == set(kept)
+    found = rows(compared.with_predictions(kept))["deep"].comparison
+    assert found.crossed.num_images == 50
+    assert found.over_images.high - found.over_images.low >= found.difference.high - found.difference.low
+    assert "the run folders that the numbers are from are not known" in notes(ask(*two_groups()))

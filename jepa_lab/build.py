@@ -391,7 +391,8 @@ def _squares(
     """The splits with the squares in the middle of their pictures; see `centre_squares`."""
 
     def cut(split: ImageSplit) -> ImageSplit:
-        return replace(split, images=centre_squares(stored_pictures(split.images), side, fraction, device))
+        images = centre_squares(stored_pictures(split.images), side, fraction, device)
+        return replace(split, images=images, maps=None if split.maps is None else split.maps.squares(side, fraction))
 
     train, validation, test = parts
     return cut(train), cut(validation), None if test is None else cut(test)

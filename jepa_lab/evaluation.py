@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,12 +110,15 @@ def build_probes(pipeline: Pipeline) -> list[ChosenProbe]:
 
 
 def validation_metrics(pipeline: Pipeline) -> list[str]:
-    """The accuracies on the validation split that a run of this pipeline has in its result."""
+    """The probes' numbers on the validation split that a run of this pipeline has in its result."""
     depth = pipeline_geometry(pipeline).encoder.depth
     method, *additional = build_probes(pipeline)
-    names = [("", key) for key in method.probe.score_keys(depth)]
-    names += [(f"{chosen.name}_", key) for chosen in additional for key in chosen.probe.score_keys(depth)]
-    return [f"probe/{name}{Score(None, None, key).prefix}validation_accuracy" for name, key in names]
+    names = [("", method.probe)] + [(f"{chosen.name}_", chosen.probe) for chosen in additional]
+    return [
+        f"probe/{name}{Score(None, None, key, measure=probe.measure).prefix}validation_{probe.measure}"
+        for name, probe in names
+        for key in probe.score_keys(depth)
+    ]
 
 
 def check_probes(loaded: LoadedPipeline, splits: ProbeSplits) -> None:
@@ -125,19 +128,54 @@ def check_probes(loaded: LoadedPipeline, splits: ProbeSplits) -> None:
         ConfigError: with the place of the setting.
     """
     pipeline = loaded.pipeline
-    with loaded.located("probe"):
-        splits.online_train(pipeline.probe.online_max_images)
-    for chosen in build_probes(pipeline):
+    probes = build_probes(pipeline)
+    if not splits.has_labels:
+        _refuse_probes_of_classes(loaded, probes)
+    else:
+        with loaded.located("probe"):
+            splits.online_train(pipeline.probe.online_max_images)
+    for chosen in probes:
         check_component(loaded, chosen.key, PROBES, chosen.probe.params, splits)
 
 
+def _refuse_probes_of_classes(loaded: LoadedPipeline, probes: Sequence[ChosenProbe]) -> None:
+    """Images whose pixels alone have classes are for probes that need no others.
+
+    Raises:
+        ConfigError: naming the first other one.
+    """
+    able = ", ".join(entry.name for entry in PROBES if not entry.component.needs_labels)
+    for chosen in probes:
+        if chosen.probe.needs_labels:
+            raise loaded.error(
+                chosen.key,
+                f"{chosen.key}={chosen.name} tells classes of images apart, and these images have label maps alone; "
+                f"set probe.method to a probe of label maps ({able}) and probe.additional to others of them, or to []",
+            )
+
+
+def refuse_probes_of_maps(loaded: LoadedPipeline) -> None:
+    """Images without labels and label maps are not probed, unless somebody asked for their label maps.
+
+    Raises:
+        ConfigError: naming the first probe that was asked for.
+    """
+    for chosen in build_probes(loaded.pipeline):
+        if not chosen.probe.needs_labels:
+            raise loaded.error(
+                chosen.key,
+                f"{chosen.key}={chosen.name} needs the class of every pixel, and these images have no label maps; name "
+                "images with label maps under probe.data, or leave the probe out",
+            )
+
+
 def probe_splits(data: PreparedData) -> ProbeSplits | None:
-    """The splits that the probe works on, or None for images without labels.
+    """The splits that the probe works on, or None for images without labels and label maps.
 
     Raises:
         DataError: a class is missing from a split.
     """
-    if data.train.labels is None:
+    if data.train.labels is None and data.train.maps is None:
         return None
     return ProbeSplits(data.train, data.validation, data.test, data.class_names, data.mean, data.std)
 
@@ -229,7 +267,7 @@ class OnlineEvaluation:
         return total.item()
 
     def _online_probe(self) -> float | None:
-        if self.splits is None:
+        if self.splits is None or not self.splits.has_labels:
             return None
         settings, encoder, device = self.pipeline.probe, probed_encoder(self.model, self.pipeline), self.compute.device
         statistics, train = (self.data.mean, self.data.std), self.splits.online_train(settings.online_max_images)
@@ -315,7 +353,7 @@ def probe_rows(
             # One subject at a time: its features can be large.
             subject = build_subject(pipeline, splits, encoder, compute, folder)
             outcomes = {chosen.name: _outcome(chosen, subject, kept) for chosen in apt}
-        summary |= _flat(row, probes[0].name, outcomes)
+        summary |= _flat(row, probes[0], outcomes)
         predicted |= _predicted(row, probes[0].name, outcomes)
         rows[row] = {name: outcome.to_dict() for name, outcome in outcomes.items()}
         if row == "trained":
@@ -363,13 +401,17 @@ def kept_outcomes(pipeline: Pipeline, probe_data: PreparedData, splits: ProbeSpl
         "digest": probe_data.digest,
         "class_names": probe_data.class_names,
         "shapes": {name: list(part.images.shape) for name, part in parts.items() if part is not None},
-        "labels": {name: digest_of(labels_of(part)) for name, part in parts.items() if part is not None},
+        "labels": {name: _labels_digest(part) for name, part in parts.items() if part is not None},
         "data": pipeline.data.model_dump(mode="json", exclude={"root", *HOW_IMAGES_ARE_READ}),
         "probe": pipeline.probe.model_dump(mode="json", exclude=_OF_ENCODERS),
     }
     arrays = "numpy" if estimator_arrays(compute.device) == NUMPY else "tensors"
     conditions = {"device": compute.describe(), "arrays": arrays}
     return KeptOutcomes(json.loads(json.dumps(images)), conditions, pipeline.seed)
+
+
+def _labels_digest(part: ImageSplit) -> str | None:
+    return None if part.labels is None else digest_of(labels_of(part))
 
 
 def build_subject(
@@ -381,6 +423,7 @@ def build_subject(
         encoder=encoder,
         num_layers=pipeline.probe.num_layers,
         depth=pipeline_geometry(pipeline).encoder.depth,
+        patch_size=pipeline.encoder.patch_size,
         batch_size=extraction_size(pipeline, encoder, compute.device),
         device=compute.device,
         seed=pipeline.seed,
@@ -406,13 +449,13 @@ def half_precision(compute: Compute) -> Autocast | None:
     return compute.autocast if compute.device.type == "cuda" and compute.precision == "bf16" else None
 
 
-def _flat(row: str, method: str, outcomes: Mapping[str, ProbeOutcome]) -> dict[str, float | None]:
-    """The accuracies of a row as flat numbers."""
-    flat: dict[str, float | None] = dict.fromkeys(
-        f"{_prefix(row, method, method)}{split}_accuracy" for split in ("validation", "test")
-    )
+def _flat(row: str, method: ChosenProbe, outcomes: Mapping[str, ProbeOutcome]) -> dict[str, float | None]:
+    """The numbers of a row, flat; those of the method are there also where it does not measure the row."""
+    prefix = _prefix(row, method.name, method.name)
+    none = Score(None, None, measure=method.probe.measure).metrics()
+    flat: dict[str, float | None] = {f"{prefix}{metric}": value for metric, value in none.items()}
     for name, outcome in outcomes.items():
-        prefix = _prefix(row, method, name)
+        prefix = _prefix(row, method.name, name)
         flat |= {f"{prefix}{metric}": value for metric, value in outcome.metrics().items()}
     return flat
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import RunFolderError
 from jepa_lab.tracking.records import read_record
 from jepa_lab.tracking.run_folder import RunFolder
+
+_OF_THE_TEST_SPLIT = re.compile(r"[/_]test_[^/]*$")
 
 KIND = "probe"
 VERSION = 1
@@ -94,8 +97,9 @@ def _look_of(file: Path, images: _Images, stored: Pipeline) -> Iterator[tuple[bo
 
 
 def _is_scored(content: Mapping[str, Any]) -> bool:
-    """Whether a result has an accuracy on the test split."""
-    return any(name.endswith("test_accuracy") and value is not None for name, value in content["metrics"].items())
+    """Whether a result has a number of a probe on the test split."""
+    metrics: Mapping[str, Any] = content["metrics"]
+    return any(_OF_THE_TEST_SPLIT.search(name) and value is not None for name, value in metrics.items())
 
 
 def _images_of(pipeline: Mapping[str, Any], stored: Pipeline) -> _Images:

@@ -38,7 +38,9 @@ def collected(
     tensors: dict[str, np.ndarray] = {}
     for split, part in _parts(splits).items():
         positions = torch.arange(len(part)) if part.positions is None else part.positions
-        tensors |= {f"{split}/positions": positions.cpu().numpy(), f"{split}/labels": labels_of(part).numpy()}
+        tensors[f"{split}/positions"] = positions.cpu().numpy()
+        if part.labels is not None:
+            tensors[f"{split}/labels"] = labels_of(part).numpy()
         for prefix, score in scores.items():
             predicted = getattr(score.predictions, split)
             if predicted is not None:

@@ -49,7 +49,14 @@ from jepa_lab.errors import (
     RunTerminated,
     printable,
 )
-from jepa_lab.evaluation import OnlineEvaluation, check_probes, encoder_record, final_evaluation, probe_splits
+from jepa_lab.evaluation import (
+    OnlineEvaluation,
+    check_probes,
+    encoder_record,
+    final_evaluation,
+    probe_splits,
+    refuse_probes_of_maps,
+)
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.output import unfailing_output
@@ -262,7 +269,9 @@ def check_probe(loaded: LoadedPipeline, data: PreparedData, member: Membership |
             "the images have no labels, and the sweep is decided by a probe, which needs them; name labelled images "
             "under probe.data, or take a metric such as rankme_end"
         )
-    if splits is not None:
+    if splits is None:
+        refuse_probes_of_maps(loaded)
+    else:
         check_probes(loaded, splits)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jepa_lab.measures import ACCURACY, headline, in_words, measure_of, number_of
 from jepa_lab.monitors.collapse import REMEDY
 from jepa_lab.probes.random_control import no_better_than_random
 from jepa_lab.tables.cells import Cell, Column, TextTable
@@ -21,11 +22,11 @@ _ROWS = {
     "random_encoder": "control: random encoder",
     "raw_pixels": "control: raw pixels",
 }
-_NUMBERS = ("validation_accuracy", "test_accuracy", "test_interval")
+_NO_SCORE = dict.fromkeys(("validation_accuracy", "test_accuracy", "test_interval"))
 
 
 def percent(value: float | None) -> str:
-    """An accuracy as a percentage; a dash where there is none."""
+    """A share as a percentage; a dash where there is none."""
     return "-" if value is None else f"{100 * value:.2f}%"
 
 
@@ -85,7 +86,7 @@ def _in_seconds(value: float) -> str:
 
 
 def print_probe(result: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the accuracies of the probes and their controls, or why there are none.
+    """Print the numbers of the probes and their controls, or why there are none.
 
     Args:
         result: with `probe` (row -> probe -> outcome) and `probe_titles`, or `probe_skipped` (a sentence); that of
@@ -136,24 +137,26 @@ def _print_choices(rows: Mapping[str, Any], names: Iterable[str], console: Conso
 
 
 def _method_table(rows: Mapping[str, Any], titles: Mapping[str, str], beside: Sequence[str]) -> TextTable:
-    """The headline accuracies, one row for this run and each control."""
+    """The headline numbers, one row for this run and each control."""
     method, split = next(iter(titles)), _split_of(rows, beside)
-    headings = ("validation", "test", "95% interval", *(f"{name} {split}" for name in beside))
+    measures = {name: measure_of(rows["trained"][name]["scores"][0]) for name in (method, *beside)}
+    told = {name: name if measures[name] == ACCURACY else f"{name} {in_words(measures[name])}" for name in beside}
+    headings = ("validation", "test", "95% interval", *(f"{told[name]} {split}" for name in beside))
     columns = (Column("", numeric=False), *map(Column, headings))
     lines = []
     for key, outcomes in rows.items():
-        score = outcomes[method]["scores"][0] if method in outcomes else dict.fromkeys(_NUMBERS)
+        score = outcomes[method]["scores"][0] if method in outcomes else _NO_SCORE
         interval = score["test_interval"]
         others = (outcomes[name]["scores"][0] if name in outcomes else None for name in beside)
         texts = (
             _ROWS[key],
-            percent(score["validation_accuracy"]),
-            percent(score["test_accuracy"]),
+            percent(number_of(score, "validation")),
+            percent(number_of(score, "test")),
             "-" if interval is None else f"{100 * interval[0]:.2f} - {100 * interval[1]:.2f}",
-            *(_accuracy(other, split) for other in others),
+            *(_number(other, split) for other in others),
         )
         lines.append(tuple(Cell(text, bold=key == "trained") for text in texts))
-    return TextTable(f"Accuracy of {titles[method]}", columns, tuple(lines))
+    return TextTable(f"{headline(measures[method])} of {titles[method]}", columns, tuple(lines))
 
 
 def _others_table(rows: Mapping[str, Any], names: Sequence[str]) -> TextTable:
@@ -162,22 +165,25 @@ def _others_table(rows: Mapping[str, Any], names: Sequence[str]) -> TextTable:
     chosen_from = any(score["is_for_a_choice"] for name in names for score in rows["trained"][name]["scores"])
     untested = "; v: validation" if split == "test" and chosen_from else ""
     lines = []
+    measures = {measure_of(score) for name in names for score in rows["trained"][name]["scores"]}
     for name in names:
         for number, score in enumerate(rows["trained"][name]["scores"]):
-            label = f"{name}, {score['label']}" if score["label"] else name
+            told = [in_words(measure_of(score))] if measures != {ACCURACY} else []
+            label = ", ".join([name, *filter(None, [score["label"]]), *told])
             found = [outcomes[name]["scores"][number] if name in outcomes else None for outcomes in rows.values()]
-            lines.append((Cell(label), *(Cell(_accuracy(each, split)) for each in found)))
+            lines.append((Cell(label), *(Cell(_number(each, split)) for each in found)))
     columns = (Column("", numeric=False), *(Column(_ROWS[key].removeprefix("control: ")) for key in rows))
-    return TextTable(f"Accuracy of the other probes ({split}{untested})", columns, tuple(lines))
+    title = "Accuracy of the other probes" if measures == {ACCURACY} else "The other probes"
+    return TextTable(f"{title} ({split}{untested})", columns, tuple(lines))
 
 
 def _split_of(rows: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The split whose accuracies of these probes are shown."""
+    """The split whose numbers of these probes are shown."""
     scores = [score for name in names for score in rows["trained"][name]["scores"]]
-    return "test" if any(score["test_accuracy"] is not None for score in scores) else "validation"
+    return "test" if any(number_of(score, "test") is not None for score in scores) else "validation"
 
 
-def _accuracy(score: Mapping[str, Any] | None, split: str) -> str:
+def _number(score: Mapping[str, Any] | None, split: str) -> str:
     """A score, with the half width of its interval where it is one of several; a dash where there is none."""
     if score is None:
         return "-"
@@ -186,4 +192,4 @@ def _accuracy(score: Mapping[str, Any] | None, split: str) -> str:
         mark, split = "v ", "validation"
     interval = score[f"{split}_interval"]
     spread = f" ±{50 * (interval[1] - interval[0]):.1f}" if interval is not None and score["key"] else ""
-    return f"{mark}{percent(score[f'{split}_accuracy'])}{spread}"
+    return f"{mark}{percent(number_of(score, split))}{spread}"

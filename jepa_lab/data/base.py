@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from jepa_lab.data.images import Images
+from jepa_lab.data.label_maps import LabelMaps
 from jepa_lab.errors import ConfigError, Key, Problem
 from jepa_lab.registry import Component, ComponentParams, Registry
 
@@ -22,19 +23,23 @@ class ImageSplit:
         images: [n, C, H, W] uint8: a tensor, or images that are read batch by batch.
         labels: [n] int64 class indices, or None without labels.
         positions: [n] int64 of the images in the data set's own split that they were chosen from; None for all of it.
+        maps: the class of every pixel, or None without label maps.
     """
 
     images: Images
     labels: Tensor | None
     positions: Tensor | None = None
+    maps: LabelMaps | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def subset(self, indices: Tensor) -> ImageSplit:
-        """The images (and labels) at `indices`, [m] int64."""
+        """The images (and labels and label maps) at `indices`, [m] int64."""
         positions = indices if self.positions is None else self.positions[indices]
-        return ImageSplit(self.images[indices], None if self.labels is None else self.labels[indices], positions)
+        labels = None if self.labels is None else self.labels[indices]
+        maps = None if self.maps is None else self.maps[indices]
+        return ImageSplit(self.images[indices], labels, positions, maps)
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,12 @@ class ImageFiles:
 
     Attributes:
         labels: one class index a file, or None without labels.
+        masks: the file of each one's label map, or None without label maps.
     """
 
     files: tuple[Path, ...]
     labels: tuple[int, ...] | None
+    masks: tuple[Path, ...] | None = None
 
 
 LabelSource = Literal["auto", "folders", "none"]
@@ -101,6 +108,7 @@ class ImageFileSet:
         validation: the data set's own validation images, where they were asked for; None leaves it to be cut from
             the training images.
         findings: what was found about the files beyond these.
+        map_names: of the classes of label maps, in their order; empty without label maps.
     """
 
     train: ImageFiles
@@ -111,6 +119,7 @@ class ImageFileSet:
     root: Path | None = None
     validation: ImageFiles | None = None
     findings: Findings = NOTHING_FOUND
+    map_names: tuple[str, ...] = ()
 
     def parts(self) -> tuple[ImageFiles, ...]:
         """Training, test and validation images, those that there are, in the order in which pixels are held."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from jepa_lab.data.base import ImageData, ImageFiles, ImageFileSet, ImageSplit, SkippedImage
 from jepa_lab.data.decode import decode_image, decode_picture, undecodable
 from jepa_lab.data.images import READ_AT_ONCE, BadImage, Block, HeldPictures, Images, Pictures
+from jepa_lab.data.label_maps import changed_digest, load_maps
 from jepa_lab.data.pixels import data_digest, resize_images
 from jepa_lab.data.workers import default_worker_count
 from jepa_lab.errors import DataError, Key, printable
@@ -118,8 +119,19 @@ def split_images(files: ImageFileSet, images: Images) -> ImageSplits:
 
 
 def image_data(files: ImageFileSet, images: Images, digest: str, skipped: Sequence[SkippedImage]) -> ImageData:
-    """The data set of images that are in the order of `file_pixels`."""
+    """The data set of images that are in the order of `file_pixels`, with their label maps where there are some.
+
+    Raises:
+        DataError: see `load_maps`.
+    """
     train, test, validation = split_images(files, images)
+    if files.train.masks is not None:
+        masks = [(part.masks or (), part.files) for part in files.parts()]
+        maps = load_maps(masks, files.map_names, images.shape[-1])
+        digest, following = changed_digest(digest, maps), iter(maps)
+        train = replace(train, maps=next(following))
+        test = None if test is None else replace(test, maps=next(following))
+        validation = None if validation is None else replace(validation, maps=next(following))
     return ImageData(train, test, files.class_names, digest, files.source, tuple(skipped), validation)
 
 
@@ -211,7 +223,9 @@ def without_images(files: ImageFileSet, bad: Sequence[BadImage]) -> ImageFileSet
 def _part_without(part: ImageFiles, bad: set[int], offset: int) -> ImageFiles:
     kept = [position for position in range(len(part.files)) if position + offset not in bad]
     files = tuple(part.files[position] for position in kept)
-    return ImageFiles(files, None if part.labels is None else tuple(part.labels[position] for position in kept))
+    labels = None if part.labels is None else tuple(part.labels[position] for position in kept)
+    masks = None if part.masks is None else tuple(part.masks[position] for position in kept)
+    return ImageFiles(files, labels, masks)
 
 
 def _check_something_is_left(files: ImageFileSet, train: ImageFiles, problem: str) -> None:

@@ -11,6 +11,7 @@ from jepa_lab.config.loading import dump_pipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import RunFolderError
 from jepa_lab.interop.exports.base import Usage
+from jepa_lab.measures import headline, measure_of, number_of
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.weights.encoder_parts import EncoderParts
 
@@ -122,13 +123,14 @@ def _probe(exported: Exported) -> Iterator[str]:
         )
         yield ""
     method, title = next(iter(result["probe_titles"].items()))
-    yield f"Accuracy in percent of {title}, one run:"
+    measure = measure_of(result["probe"]["trained"][method]["scores"][0])
+    yield f"{headline(measure)} in percent of {title}, one run:"
     yield from ("", "| features | validation | test [95% interval over images] |", "| --- | --- | --- |")
     rows: Mapping[str, Any] = result["probe"]
     for row, words in _ROWS.items():
         score = rows.get(row, {}).get(method, {"scores": [None]})["scores"][0]
         if score is not None:
-            yield f"| {words} | {_percent(score['validation_accuracy'])} | {_with_interval(score)} |"
+            yield f"| {words} | {_percent(number_of(score, 'validation'))} | {_with_interval(score)} |"
 
 
 def _result(folder: RunFolder) -> dict[str, Any] | None:
@@ -145,4 +147,4 @@ def _percent(value: float | None) -> str:
 def _with_interval(score: Mapping[str, Any]) -> str:
     interval = score["test_interval"]
     told = "" if interval is None else f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
-    return f"{_percent(score['test_accuracy'])}{told}"
+    return f"{_percent(number_of(score, 'test'))}{told}"

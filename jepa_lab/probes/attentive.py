@@ -139,7 +139,7 @@ class Attentive(Probe):
         return ProbeOutcome((main,), details, search.notes(), search.choice("weight decay"), {"": predictions})
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test_accuracy
+        accuracy = outcome.scores[0].test
         if accuracy is not None:
             draw_confusion(outcome.details["confusion"], class_names, accuracy, folder / "attentive_confusion.png")
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from jepa_lab.contracts import require
 from jepa_lab.data.base import ImageSplit
+from jepa_lab.measures import ACCURACY, MEASURES
 from jepa_lab.probes.predictions import Predictions, accuracy_of
 from jepa_lab.probes.splits import ProbeSplits, labels_of
 from jepa_lab.probes.subject import Subject
@@ -21,32 +22,40 @@ from jepa_lab.registry import Component, ComponentParams, Registry
 
 @dataclass(frozen=True)
 class Score:
-    """One accuracy of a probe. Test fields are None where there is no test split.
+    """One number of a probe for each split, the more the better; that of the test split is None where there is none.
 
     Attributes:
+        validation, test: shares in [0, 1].
         key: distinguishes it from the probe's other scores in the names of metrics; empty for the main one.
         label: the same for people.
-        is_for_a_choice: it is one of several that the validation split chose from, and has no test accuracy.
+        is_for_a_choice: it is one of several that the validation split chose from, and has no number on the test split.
         validation_interval, test_interval: 95% intervals, where the probe gives them.
+        measure: what the numbers are, see `jepa_lab.measures`; names of metrics end with it.
     """
 
-    validation_accuracy: float | None
-    test_accuracy: float | None
+    validation: float | None
+    test: float | None
     key: str = ""
     label: str = ""
     validation_interval: tuple[float, float] | None = None
     test_interval: tuple[float, float] | None = None
     is_for_a_choice: bool = False
+    measure: str = ACCURACY
 
     def metrics(self) -> dict[str, float | None]:
-        """`validation_accuracy` and `test_accuracy`, after the key where there is one."""
-        found = {f"{self.prefix}validation_accuracy": self.validation_accuracy}
-        return found if self.is_for_a_choice else found | {f"{self.prefix}test_accuracy": self.test_accuracy}
+        """`validation_accuracy` and `test_accuracy`, or of another measure; after the key where there is one."""
+        found = {f"{self.prefix}validation_{self.measure}": self.validation}
+        return found if self.is_for_a_choice else found | {f"{self.prefix}test_{self.measure}": self.test}
 
     @property
     def prefix(self) -> str:
         """What the key adds to the names of metrics."""
         return f"{self.key}_" if self.key else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, the numbers named by what they are."""
+        values = asdict(self)
+        return {f"{split}_{self.measure}": values.pop(split) for split in ("validation", "test")} | values
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class ProbeOutcome:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without the predictions."""
-        scores = [asdict(score) for score in self.scores]
+        scores = [score.to_dict() for score in self.scores]
         return {**self.details, "scores": scores, "notes": list(self.notes), "choice": self.choice}
 
 
@@ -88,13 +97,17 @@ class Probe(Component[ProbeSplits], ABC):
     """
 
     title: ClassVar[str]
-    """Completes "Accuracy of ..."."""
+    """Completes "Accuracy of ...", or "Mean IoU of ..."."""
+    measure: ClassVar[str] = ACCURACY
+    """Of all its scores, one of `jepa_lab.measures`."""
     gives_one_accuracy: ClassVar[bool] = True
     """Whether the first score has an empty key: `probe.method` needs one number."""
     needs_encoder: ClassVar[bool] = False
     """Whether raw pixels cannot be measured."""
     uses_seed: ClassVar[bool] = True
     """Whether what it finds depends on the run's seed; if not, raw pixels need one measurement for all seeds."""
+    needs_labels: ClassVar[bool] = True
+    """Whether it needs the classes of whole images."""
     predicts_classes: ClassVar[bool] = True
     """Whether its scores are shares of images whose predicted class, which it hands back, is the true one. False for
     any other measure, such as a mean IoU: intervals over images cannot be had for it."""
@@ -123,6 +136,7 @@ def require_keys(probe: Probe, depth: int) -> None:
         PluginError, AssertionError: see `require`.
     """
     require(probe, "title", isinstance(probe.title, str), probe.title, "a text")
+    require(probe, "measure", probe.measure in MEASURES, probe.measure, f"one of {', '.join(MEASURES)}")
     _require_distinct(probe, f"score_keys({depth})", probe.score_keys(depth))
 
 
@@ -146,8 +160,10 @@ def require_outcome(probe: Probe, outcome: object, splits: ProbeSplits) -> None:
     require(probe, "run (scores)", scores and len(outcome.scores) > 0, outcome.scores, "a tuple of at least one Score")
     _require_distinct(probe, "run (keys of the scores)", tuple(score.key for score in outcome.scores))
     for score in outcome.scores:
-        for name in ("validation_accuracy", "test_accuracy"):
-            value = getattr(score, name)
+        require(
+            probe, "run (measure)", score.measure == probe.measure, score.measure, f"{probe.measure!r}, the probe's"
+        )
+        for name, value in ((f"validation_{score.measure}", score.validation), (f"test_{score.measure}", score.test)):
             share = value is None or (isinstance(value, int | float) and 0 <= value <= 1)
             require(probe, f"run ({name})", share, value, "a number in [0, 1] or None")
     require(probe, "run (choice)", isinstance(outcome.choice, str), outcome.choice, "a text")
@@ -160,7 +176,7 @@ def require_outcome(probe: Probe, outcome: object, splits: ProbeSplits) -> None:
 
 def _require_predictions(probe: Probe, outcome: ProbeOutcome, splits: ProbeSplits) -> None:
     """The predictions must be those that the accuracies are of."""
-    scored = {score.key: score for score in outcome.scores if score.validation_accuracy is not None}
+    scored = {score.key: score for score in outcome.scores if score.validation is not None}
     keys = set(scored) if probe.predicts_classes else set()
     found = outcome.predictions
     fits = set(found) == keys and all(isinstance(each, Predictions) for each in found.values())
@@ -171,8 +187,8 @@ def _require_predictions(probe: Probe, outcome: ProbeOutcome, splits: ProbeSplit
     require(probe, "run (keys of the predictions)", fits, tuple(found), expected)
     for key, each in found.items():
         score, names = scored[key], splits.class_names
-        _require_accuracy(probe, "validation", each.validation, splits.validation, score.validation_accuracy, names)
-        _require_accuracy(probe, "test", each.test, splits.test, score.test_accuracy, names)
+        _require_accuracy(probe, "validation", each.validation, splits.validation, score.validation, names)
+        _require_accuracy(probe, "test", each.test, splits.test, score.test, names)
 
 
 def _require_accuracy(

@@ -164,7 +164,19 @@ def raw_pixel_tokens(images: Tensor) -> Tensor:
     patch = min(_RAW_PIXEL_PATCH, side)
     across = side // patch
     pooled = F.adaptive_avg_pool2d(images, (across * patch, across * patch))
-    pixels = F.unfold(pooled, patch, stride=patch).transpose(1, 2)  # [b, N, C * p * p]
+    return pixel_patches(pooled, patch)
+
+
+def pixel_patches(images: Tensor, patch: int) -> Tensor:
+    """Each patch of the pixels themselves, with its row and column: the control of probes that look at patches.
+
+    Args:
+        images: [b, C, H, H] float32. patch: side of a patch, p, in pixels; it divides H.
+    Returns:
+        [b, N, C * p * p + rows + columns]: the pixels of a patch, then a one for its row and one for its column.
+    """
+    across = images.shape[-1] // patch
+    pixels = F.unfold(images, patch, stride=patch).transpose(1, 2)  # [b, N, C * p * p]
     ones = torch.eye(across, device=images.device)
     places = torch.cat([ones.repeat_interleave(across, dim=0), ones.repeat(across, 1)], dim=1)  # [N, 2 * across]
     return torch.cat([pixels, places.expand(len(images), -1, -1)], dim=2)

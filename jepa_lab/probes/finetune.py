@@ -95,7 +95,7 @@ class Finetune(Probe):
         return ProbeOutcome((main,), details, tuple(notes), choice, predictions)
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test_accuracy
+        accuracy = outcome.scores[0].test
         if accuracy is not None:
             draw_confusion(outcome.details["confusion"], class_names, accuracy, folder / "finetune_confusion.png")
 

@@ -183,7 +183,7 @@ class LinearIjepa(Probe):
             yield f"{rate} is the {where} of learning_rates; a better one may lie beyond it"
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test_accuracy
+        accuracy = outcome.scores[0].test
         if accuracy is not None:
             out = folder / "linear_ijepa_confusion.png"
             draw_confusion(outcome.details["confusion"], class_names, accuracy, out)

@@ -119,7 +119,7 @@ class LinearSgd(Probe):
         return ProbeOutcome((main,), details, search.notes(), search.choice("ridge"), {"": predictions})
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test_accuracy
+        accuracy = outcome.scores[0].test
         if accuracy is not None:
             out = folder / "linear_sgd_confusion.png"
             draw_confusion(outcome.details["confusion"], class_names, accuracy, out)

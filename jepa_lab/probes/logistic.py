@@ -83,7 +83,7 @@ class Logistic(Probe):
         return ProbeOutcome((score,), result.to_dict(), notes, result.choice(), {"": result.predictions})
 
     def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test_accuracy
+        accuracy = outcome.scores[0].test
         if accuracy is not None:
             draw_confusion(outcome.details["confusion"], class_names, accuracy, folder / "confusion.png")
 

@@ -241,9 +241,9 @@ def _score(shots: int | str, draws: list[_Draw]) -> Score:
     for split in ("validation", "test"):
         values = [getattr(draw, f"{split}_accuracy") for draw in draws]
         if not values or None in values:
-            found |= {f"{split}_accuracy": None, f"{split}_interval": None}
+            found |= {split: None, f"{split}_interval": None}
         else:
-            found |= {f"{split}_accuracy": statistics.fmean(values), f"{split}_interval": mean_interval(values)}
+            found |= {split: statistics.fmean(values), f"{split}_interval": mean_interval(values)}
     label = "all labels" if shots == "all" else f"{shots} label{'s' if shots != 1 else ''} a class"
     if draws and draws[0].chosen_by == "one_label_rule":
         label += f", C={draws[0].c:g}"

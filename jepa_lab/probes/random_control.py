@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jepa_lab.measures import number_of
+
 
 def no_better_than_random(rows: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The sentence that pretraining has brought nothing, with the probes whose validation accuracy says so, or None.
+    """The sentence that pretraining has brought nothing, with the probes whose validation scores say so, or None.
 
     The first score of each probe is asked; an additional probe that has only scores by a key, such as one for each
     number of labels, is not. The test split is never looked at.
@@ -19,7 +21,7 @@ def no_better_than_random(rows: Mapping[str, Mapping[str, Any]]) -> str | None:
     for place, (name, outcome) in enumerate(rows["trained"].items()):
         if name not in controls or (place > 0 and outcome["scores"][0]["key"]):
             continue
-        found, other = (each["scores"][0]["validation_accuracy"] for each in (outcome, controls[name]))
+        found, other = (number_of(each["scores"][0], "validation") for each in (outcome, controls[name]))
         if found is not None and other is not None and found <= other:
             told.append(f"{found:.2%} against {other:.2%} by {name}")
     if not told:

@@ -20,8 +20,9 @@ class ProbeSplits:
         class_names: in the order of the labels.
         mean, std: [C] of pixels in [0, 1], those that the encoder was trained with.
     Raises:
-        DataError: if there are no labels, fewer than two classes, or a class without images in training. Validation
-            and test may lack some: their accuracies then say nothing about these classes.
+        DataError: if there are neither labels nor label maps; or labels of fewer than two classes, or a class without
+            images in training. Validation and test may lack some: their accuracies then say nothing about these
+            classes.
     """
 
     train: ImageSplit
@@ -32,6 +33,8 @@ class ProbeSplits:
     std: Tensor
 
     def __post_init__(self) -> None:
+        if self.train.maps is not None and not self.has_labels:
+            return
         if len(self.class_names) < 2:
             raise DataError(
                 f"a probe tells classes apart, but the data have {len(self.class_names)}; "
@@ -39,6 +42,11 @@ class ProbeSplits:
             )
         _check_classes(self.train, self.class_names)
         labels_of(self.validation)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether whole images have a class; if not, their pixels have."""
+        return self.train.labels is not None
 
     def online_train(self, max_images: int) -> ImageSplit:
         """The training images of the cheap probe: always the same, each class in proportion to its size.

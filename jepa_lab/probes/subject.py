@@ -23,6 +23,7 @@ from jepa_lab.probes.features import (
     Labelled,
     extract_features,
     feature_batches,
+    pixel_patches,
     pooled_pixels,
     raw_pixel_features,
     raw_pixel_tokens,
@@ -56,6 +57,7 @@ class Subject:
         encoder: on `device`, with `last_layers(images, num_layers)`; None for raw pixels, the control.
         num_layers: of the encoder's last blocks, whose features stand side by side.
         depth: how many blocks the encoder has.
+        patch_size: of the encoder, in pixels.
         batch_size: images in one forward pass of a frozen encoder.
         seed: of the run; the only source of randomness.
         scratch: folder for files that are gone when the probe ends.
@@ -67,6 +69,7 @@ class Subject:
     encoder: nn.Module | None
     num_layers: int
     depth: int
+    patch_size: int
     batch_size: int
     device: torch.device
     seed: int
@@ -98,6 +101,14 @@ class Subject:
         """Of its features."""
         (features,) = self.feature_batches(self.splits.train.images[torch.arange(1)])
         return features.nbytes
+
+    def patch_batches(self, images: Images) -> Iterator[Tensor]:
+        """`token_batches`, of raw pixels those of the encoder's patches."""
+        if self.encoder is not None:
+            yield from self.token_batches(images)
+            return
+        for part in images.split(self.batch_size):
+            yield pixel_patches(to_float(part.to(self.device)), self.patch_size)
 
     def layer_features(self, num_layers: int) -> LabelledSplits:
         """Features of the last `num_layers` blocks side by side, [n, num_layers * D]; not kept."""

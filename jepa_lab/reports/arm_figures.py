@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from jepa_lab.measures import is_share
 from jepa_lab.reports import numbers
 from jepa_lab.reports.content import ReportInput, baseline_label
 from jepa_lab.reports.numbers import Scale
@@ -177,7 +178,7 @@ def curves_drawing(content: ReportInput, table: Table) -> Drawing | None:
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, panel in zip(grid, panels, strict=True):
             of_panel = curves[curves["name"] == panel]
-            factor = 100.0 if numbers.is_accuracy(panel) else 1.0
+            factor = 100.0 if is_share(panel) else 1.0
             for arm in others:
                 _draw_curve(axes, of_panel[of_panel["arm"] == arm], factor, theme.muted, "-", 0.6, band=False)
             for place, arm in enumerate(named):
@@ -238,7 +239,7 @@ def _curves_alt(curves: pd.DataFrame, panels: Sequence[str], arms: Sequence[str]
     parts = []
     for panel in panels:
         of_panel = curves[curves["name"] == panel]
-        factor, unit = (100.0, "%") if numbers.is_accuracy(panel) else (1.0, "")
+        factor, unit = (100.0, "%") if is_share(panel) else (1.0, "")
         ends = []
         for arm in arms[:_MOST_NAMED]:
             mine = of_panel[of_panel["arm"] == arm]

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from jepa_lab.measures import is_share
 from jepa_lab.runs.predictions import RunPredictions
 
 Kind = Literal["arms", "grid", "one_at_a_time", "search"]
@@ -153,9 +154,9 @@ def measured_trials(content: ReportInput) -> pd.DataFrame:
 
 
 def test_split_metric_of(metric: str) -> str:
-    """The same number on the test split; that of the probe for a metric that is no accuracy on validation images."""
-    if "validation_accuracy" in metric and not metric.startswith("probe/online"):
-        return metric.replace("validation_accuracy", "test_accuracy")
+    """The same number on the test split; that of the probe for a metric that no probe has on validation images."""
+    if is_share(metric) and not metric.startswith("probe/online"):
+        return metric.replace("validation_", "test_")
     return "probe/test_accuracy"
 
 

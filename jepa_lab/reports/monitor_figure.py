@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from jepa_lab.measures import is_share
 from jepa_lab.reports import numbers
 from jepa_lab.reports.content import HAS_RESULT, ReportInput
 from jepa_lab.reports.statistics import rank_correlations
@@ -58,7 +59,7 @@ def monitors_drawing(content: ReportInput) -> Drawing | None:
         height = math.ceil(len(rows) / theme.columns)
         figure = empty_figure(2.7 * height + 0.4, theme.width)
         grid = figure.subplots(height, theme.columns, sharey=True, squeeze=False).flatten()
-        factor = 100.0 if numbers.is_accuracy(content.metric) else 1.0
+        factor = 100.0 if is_share(content.metric) else 1.0
         is_baseline = trials["arm"] == content.baseline
         for axes, row in zip(grid, rows, strict=False):
             for chosen, colour, mark, name in (

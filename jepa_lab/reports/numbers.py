@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from jepa_lab.measures import is_share
 from jepa_lab.reports.statistics import Interval
 
 MISSING = "–"
@@ -57,22 +58,17 @@ class Scale:
         return f"[{self.signed(interval.low)}, {self.signed(interval.high)}]"
 
 
-def is_accuracy(metric: str) -> bool:
-    """Whether the metric is a share, to be written in percent."""
-    return "accuracy" in metric
-
-
 def scale_for(metric: str, intervals: Iterable[Interval]) -> Scale:
     """Digits that say something: two of the typical half width of the intervals; at most two decimals for percent."""
     intervals = [interval for interval in intervals if not math.isnan(interval.mean)]
-    factor = 100.0 if is_accuracy(metric) else 1.0
+    factor = 100.0 if is_share(metric) else 1.0
     half_widths = sorted(factor * (each.high - each.low) / 2 for each in intervals if each.high > each.low)
     magnitude = max((abs(factor * each.mean) for each in intervals), default=1.0)
     if half_widths:
         decimals = 1 - math.floor(math.log10(half_widths[len(half_widths) // 2]))
     else:
         decimals = 3 - math.floor(math.log10(magnitude)) if magnitude > 0 else 2
-    if is_accuracy(metric):
+    if is_share(metric):
         return Scale(factor, min(max(decimals, 1), 2), "%", "points")
     return Scale(factor, min(max(decimals, 0), 12), "", "")
 

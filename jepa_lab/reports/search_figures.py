@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jepa_lab.measures import is_share
 from jepa_lab.reports import numbers
 from jepa_lab.reports.content import HAS_RESULT, ReportInput, SearchInput
 from jepa_lab.reports.numbers import scale_for
@@ -39,7 +40,7 @@ def history_drawing(content: ReportInput, search: SearchInput) -> Drawing | None
     history = search.history.dropna(subset=["value"])
     if history.empty:
         return None
-    factor, unit = (100.0, "%") if numbers.is_accuracy(content.metric) else (1.0, "")
+    factor, unit = (100.0, "%") if is_share(content.metric) else (1.0, "")
 
     def draw(theme: Theme) -> Any:
         figure = empty_figure(3.4, theme.width)
@@ -111,7 +112,7 @@ def _draw_parallel(tried: pd.DataFrame, content: ReportInput, parameters: Sequen
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    factor, unit = (100.0, ", %") if numbers.is_accuracy(content.metric) else (1.0, "")
+    factor, unit = (100.0, ", %") if is_share(content.metric) else (1.0, "")
     values = factor * tried[content.metric].to_numpy(dtype=float)
     spread = Normalize(values.min(), values.max() if values.max() > values.min() else values.min() + 1)
     shades = colormaps["cividis"](np.linspace(*theme.scale, 256))

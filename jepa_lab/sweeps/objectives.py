@@ -7,6 +7,7 @@ import re
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import ConfigError
 from jepa_lab.evaluation import validation_metrics
+from jepa_lab.measures import MEASURES
 from jepa_lab.registry import did_you_mean
 from jepa_lab.sweeps.ablation import Direction
 
@@ -28,7 +29,7 @@ OBJECTIVES: dict[str, Direction] = {
 }
 """Name in result.json -> which way is better. tests/unit/sweeps/test_plan_objectives.py compares it with a run's."""
 
-_OF_A_PROBE = re.compile(r"probe/(?!online_)\w+_validation_accuracy")
+_OF_A_PROBE = re.compile(rf"probe/(?!online_)(\w+_)?validation_({'|'.join(MEASURES)})")
 """Whether a run has it depends on its probes; `missing_probe` looks at them."""
 _TEST = re.compile(r"(^|[/_])test_")
 _LESS_IS_BETTER = re.compile(r"loss|error|seconds|memory")

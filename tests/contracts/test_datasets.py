@@ -9,6 +9,7 @@ import jepa_lab.data.datasets  # noqa: F401
 from jepa_lab.data.base import DATASETS, ImageData, ImageDataset
 from jepa_lab.data.decode import decode_image, decode_picture
 from jepa_lab.data.images import has_sizes, split_pictures, to_tensor
+from jepa_lab.data.label_maps import IGNORED
 from jepa_lab.data.pixels import resize_images
 from jepa_lab.errors import ConfigError, JepaLabError
 from jepa_lab.registry import Entry
@@ -20,9 +21,9 @@ IMAGE_SIZE = 12
 MORE_SETTINGS: dict[str, list[dict[str, object]]] = {
     "stl10": [{"pretrain_on": "train"}, {"pretrain_on": "train_and_unlabeled"}],
     "celeba": [{"attribute": "Bald"}],
-    "synthetic": [{"num_classes": 8, "radius": (0.3, 0.4), "texture": 0.2, "palette": "on_grey"}],
+    "synthetic": [{"num_classes": 8, "radius": (0.3, 0.4), "texture": 0.2, "palette": "bright_on_dark"}],
 }
-WITHOUT_LABELS = ("stl10", "stl10 train_and_unlabeled")
+WITHOUT_LABELS = ("segmentation_folder", "stl10", "stl10 train_and_unlabeled")
 
 every_data_set = pytest.mark.parametrize("entry", list(DATASETS), ids=lambda entry: entry.name)
 every_case = pytest.mark.parametrize(
@@ -65,11 +66,18 @@ def test_images_labels_and_classes_fit_together(
         assert pixels.is_contiguous()
         assert pixels.device.type == "cpu"
         assert (sizes is not None) == has_sizes(split.images)
+        if split.maps is not None:
+            assert len(split.maps) == len(split)
+            (labels,) = split.maps.squares(IMAGE_SIZE, 1.0).split(len(split))
+            assert labels.dtype == torch.uint8
+            assert labels.shape == (len(split), IMAGE_SIZE, IMAGE_SIZE)
+            assert set(labels.unique().tolist()) <= {*range(len(split.maps.names)), IGNORED}
         if sizes is not None:
             assert sizes.shape == (len(split), 2)
             assert sizes.dtype == torch.int32
     if " ".join([entry.name, *map(str, settings.values())]) in WITHOUT_LABELS:
-        assert (data.train.labels, data.test, data.class_names) == (None, None, ())
+        assert (data.train.labels, data.class_names) == (None, ())
+        assert data.test is None or data.test.labels is None
         return
     assert data.test is not None
     for split in splits:
@@ -91,8 +99,7 @@ def test_files_are_listed_in_the_order_of_the_images_or_not_at_all(
     for part, split in ((files.train, data.train), (files.test, data.test)):
         assert part is not None
         assert split is not None
-        assert split.labels is not None
-        assert part.labels == tuple(split.labels.tolist())
+        assert part.labels == (None if split.labels is None else tuple(split.labels.tolist()))
         ((pixels, sizes),) = split_pictures(split.images, len(split))
         if files.native_size is None:
             decoded, sizes_in_files = zip(*(decode_picture(path, IMAGE_SIZE) for path in part.files), strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 import jepa_lab.probes  # noqa: F401  (registers them)
+from jepa_lab.data.base import ImageSplit
+from jepa_lab.data.label_maps import LabelMaps
 from jepa_lab.downsampling.base import DOWNSAMPLINGS
 from jepa_lab.grid import Grid
 from jepa_lab.models.hierarchy import Pyramid
@@ -22,7 +25,7 @@ from jepa_lab.models.sizes import ModelSize
 from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, require_outcome
-from jepa_lab.probes.splits import labels_of
+from jepa_lab.probes.splits import ProbeSplits, labels_of
 from jepa_lab.probes.subject import Subject
 from jepa_lab.registry import ComponentParams, Entry
 from tests.unit.probes.fakes import labelled_images, make_splits, make_subject
@@ -34,6 +37,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "linear_ijepa": {"epochs": 2, "batch_size": 30},
     "linear_sgd": {"epochs": 3, "learning_rates": (0.01, 0.1), "ridges": (0.1, 1.0)},
     "logistic": {"c_grid": (0.1, 1.0)},
+    "segmentation": {"epochs": 1, "learning_rates": (0.01, 0.1)},
     "low_shot": {"c_grid": (0.1,), "shots": (1, 5, 100), "draws": 2},
 }
 """Parameters with which the probes that ship take no time."""
@@ -43,6 +47,19 @@ every_probe = pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.nam
 
 def build(entry: Entry[Probe]) -> Probe:
     return entry.component(entry.params_type(**SHORT.get(entry.name, {})))
+
+
+def with_maps(split: ImageSplit, seed: int = 5) -> ImageSplit:
+    """Labelled images of 8 x 8 pixels, with a random class for each pixel of four."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 4, (len(split), 8, 8), generator=generator, dtype=torch.uint8)
+    return replace(split, maps=LabelMaps(pixels, ("ground", "a", "b", "c")))
+
+
+def splits_with_maps() -> ProbeSplits:
+    splits = make_splits()
+    assert splits.test is not None
+    return replace(splits, **{name: with_maps(getattr(splits, name)) for name in ("train", "validation", "test")})
 
 
 def tiny_encoder() -> VisionTransformer:
@@ -63,12 +80,12 @@ def with_pyramid(encoder: VisionTransformer) -> PyramidFeatures:
 
 
 def on_encoder(**changes: Any) -> Subject:
-    return make_subject(tiny_encoder(), **{"depth": 2, **changes})
+    return make_subject(tiny_encoder(), **{"depth": 2, "splits": splits_with_maps(), **changes})
 
 
 def accuracies(outcome: ProbeOutcome, kind: str) -> list[float]:
     return [
-        value for name, value in outcome.metrics().items() if name.endswith(f"{kind}_accuracy") and value is not None
+        value for name, value in outcome.metrics().items() if re.search(rf"{kind}_[a-z]", name) and value is not None
     ]
 
 
@@ -76,13 +93,13 @@ def subjects(probe: Probe) -> Iterator[Subject]:
     """An encoder, and raw pixels where the probe takes them."""
     yield on_encoder()
     if not probe.needs_encoder:
-        yield make_subject(None)
+        yield make_subject(None, splits_with_maps())
 
 
 @every_probe
 def test_accuracies_are_shares_and_an_outcome_is_json(entry: Entry[Probe]) -> None:
     probe = build(entry)
-    assert probe.check(probe.params, make_splits()) is None
+    assert probe.check(probe.params, splits_with_maps()) is None
     for subject in subjects(probe):
         outcome = probe.run(subject)
         found = accuracies(outcome, "validation") + accuracies(outcome, "test")
@@ -106,23 +123,23 @@ def test_every_accuracy_is_that_of_the_predicted_classes_of_all_images(entry: En
             assert outcome.predictions == {}
             continue
         for score in outcome.scores:
-            if score.validation_accuracy is None:
+            if score.validation is None:
                 assert score.key not in outcome.predictions
                 continue
             found = outcome.predictions[score.key]
             assert found.validation.shape[-1] == len(subject.splits.validation)
             right = found.validation == labels_of(subject.splits.validation).numpy()
-            assert right.mean() == pytest.approx(score.validation_accuracy, abs=1e-12)
-            assert (found.test is None) == (score.test_accuracy is None)
+            assert right.mean() == pytest.approx(score.validation, abs=1e-12)
+            assert (found.test is None) == (score.test is None)
             if found.test is not None and subject.splits.test is not None:
                 right = found.test == labels_of(subject.splits.test).numpy()
-                assert right.mean() == pytest.approx(score.test_accuracy, abs=1e-12)
+                assert right.mean() == pytest.approx(score.test, abs=1e-12)
 
 
 @every_probe
 def test_the_levels_of_a_pyramid_are_probed_as_an_encoder_is(entry: Entry[Probe]) -> None:
     probe = build(entry)
-    outcome = probe.run(make_subject(with_pyramid(tiny_encoder()), depth=2))
+    outcome = probe.run(make_subject(with_pyramid(tiny_encoder()), splits_with_maps(), depth=2))
     assert tuple(score.key for score in outcome.scores) == probe.score_keys(2)
     assert all(0 <= value <= 1 for value in accuracies(outcome, "validation"))
 
@@ -131,7 +148,7 @@ def test_the_levels_of_a_pyramid_are_probed_as_an_encoder_is(entry: Entry[Probe]
 def test_without_a_test_split_nothing_is_known_about_it_and_nothing_else_changes(entry: Entry[Probe]) -> None:
     probe = build(entry)
     with_test = probe.run(on_encoder())
-    without = probe.run(on_encoder(splits=replace(make_splits(), test=None)))
+    without = probe.run(on_encoder(splits=replace(splits_with_maps(), test=None)))
     assert accuracies(without, "test") == []
     assert all(score.test_interval is None for score in without.scores)
     assert all(found.test is None for found in without.predictions.values())
@@ -141,7 +158,7 @@ def test_without_a_test_split_nothing_is_known_about_it_and_nothing_else_changes
 @every_probe
 def test_what_the_test_split_holds_changes_no_choice(entry: Entry[Probe]) -> None:
     probe = build(entry)
-    other = replace(make_splits(), test=labelled_images(60, 3, seed=77))
+    other = replace(splits_with_maps(), test=with_maps(labelled_images(60, 3, seed=77), seed=6))
     first, second = probe.run(on_encoder()), probe.run(on_encoder(splits=other))
     assert accuracies(first, "validation") == accuracies(second, "validation")
     assert [score.key for score in first.scores] == [score.key for score in second.scores]
@@ -164,7 +181,7 @@ def test_an_encoder_is_left_as_it_was(entry: Entry[Probe], mode: bool, has_pyram
     encoder = (with_pyramid(tiny_encoder()) if has_pyramid else tiny_encoder()).train(mode)
     before = copy.deepcopy(encoder.state_dict())
     state = torch.get_rng_state()
-    build(entry).run(make_subject(encoder, depth=2))
+    build(entry).run(make_subject(encoder, splits_with_maps(), depth=2))
     assert torch.equal(state, torch.get_rng_state())
     after = encoder.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -179,4 +196,6 @@ def test_figures_are_written_into_the_folder_and_nothing_else_is_left(entry: Ent
     assert list(tmp_path.rglob("*.*")) == []
     probe.draw(outcome, make_splits().class_names, tmp_path / "figures")
     assert all(file.suffix == ".png" for file in tmp_path.rglob("*.*"))
-    probe.draw(probe.run(on_encoder(splits=replace(make_splits(), test=None))), make_splits().class_names, tmp_path)
+    probe.draw(
+        probe.run(on_encoder(splits=replace(splits_with_maps(), test=None))), make_splits().class_names, tmp_path
+    )

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from jepa_lab.data.base import DATASETS, ImageData, ImageDataset, ImageSplit
+from jepa_lab.data.label_maps import LabelMaps
 from jepa_lab.data.outlines import OUTLINES
 from jepa_lab.data.pixels import data_digest
 from jepa_lab.errors import Key
@@ -22,14 +23,13 @@ CHUNK_PIXELS = 1 << 22
 STONES = 8  # of the mosaic, side by side across the image
 MAX_ROTATION_WITH_DIAMOND = 20  # degrees; a square turned by 45 is a diamond
 
-Palette = Literal["any", "on_grey"]
+Palette = Literal["any", "bright_on_dark"]
 
 # Colours of a background and a shape, [..., 3] in [0, 1], from two that were drawn at random.
 PALETTES: dict[Palette, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     # At least 0.3 apart in every channel, counted around the circle.
     "any": lambda ground, shape: (ground, (ground + 0.3 + 0.4 * shape) % 1),
-    # Brighter or darker than the same grey in each channel, by at least 0.25: neither says anything about the shape.
-    "on_grey": lambda ground, shape: (torch.full_like(ground, 0.5), 0.5 * (shape + (shape > 0.5))),
+    "bright_on_dark": lambda ground, shape: (0.4 * ground, 0.6 + 0.4 * shape),
 }
 
 
@@ -98,7 +98,7 @@ class Synthetic(ImageDataset):
         palette: Palette = Field(
             "any",
             description="Colours of background and shape: any two that are at least 0.3 apart in each channel (from 0 "
-            "to 1), or grey and one that is at least 0.25 apart from it in each channel.",
+            "to 1), or a background below 0.4 and a shape above 0.6.",
         )
         texture: float = Field(
             0.0,
@@ -145,11 +145,17 @@ class Synthetic(ImageDataset):
 
     def _draw_split(self, num_images: int, generator: torch.Generator) -> ImageSplit:
         drawn = self._draw(num_images, generator)
-        images = torch.empty(num_images, 3, self.image_size, self.image_size, dtype=torch.uint8)
+        side = (self.image_size, self.image_size)
+        images = torch.empty(num_images, 3, *side, dtype=torch.uint8)
+        maps = torch.empty(num_images, *side, dtype=torch.uint8)
         chunk = max(1, CHUNK_PIXELS // self.image_size**2)
         for start in range(0, num_images, chunk):
-            images[start : start + chunk] = (self._paint(drawn[start : start + chunk]) * 255).round().to(torch.uint8)
-        return ImageSplit(images, drawn.labels)
+            part = slice(start, start + chunk)
+            painted, covered = self._paint(drawn[part])
+            images[part] = (painted * 255).round().to(torch.uint8)
+            maps[part] = covered * (drawn.labels[part, None, None] + 1)
+        names = ("background", *tuple(OUTLINES)[: self.params.num_classes])
+        return ImageSplit(images, drawn.labels, maps=LabelMaps(maps, names))
 
     def _draw(self, num_images: int, generator: torch.Generator) -> _Drawn:
         """All random numbers of a split. New ones come last, or the images of every seed would change."""
@@ -174,14 +180,16 @@ class Synthetic(ImageDataset):
             stones=stones,
         )
 
-    def _paint(self, drawn: _Drawn) -> Tensor:
-        """[m, 3, H, W] in [0, 1]."""
+    def _paint(self, drawn: _Drawn) -> tuple[Tensor, Tensor]:
+        """Images [m, 3, H, W] in [0, 1], and where a shape covers half of a pixel or more, [m, H, W] bool."""
         stones = F.interpolate(drawn.stones, (self.image_size, self.image_size))
         images = (drawn.ground[..., None, None] + self.params.texture * stones).clamp(0, 1)
+        covered = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
         for shape in range(drawn.radius.shape[1]):
-            inside = self._coverage(drawn, shape)[:, None]  # [m, 1, H, W]
-            images = images + inside * (drawn.colour[:, shape, :, None, None] - images)
-        return images
+            inside = self._coverage(drawn, shape)  # [m, H, W]
+            images = images + inside[:, None] * (drawn.colour[:, shape, :, None, None] - images)
+            covered |= inside >= 0.5
+        return images, covered
 
     def _coverage(self, drawn: _Drawn, shape: int) -> Tensor:
         """How much of each pixel a shape covers, [m, H, W] in [0, 1]."""

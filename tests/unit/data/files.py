@@ -190,6 +190,26 @@ def names(count: int) -> list[str]:
     return [f"class_{number:03d}" for number in range(count)]
 
 
+def write_masked(root: Path, counts: dict[str, int], size: tuple[int, int] = (20, 14), seed: int = 0) -> None:
+    """`images/<split>/` and `masks/<split>/`; an empty name of a split puts files into the folders themselves.
+
+    A mask is 0 but for a box of 1 or 2, and its last row is ignored; the picture is bright where the class is.
+    """
+    generator = np.random.default_rng(seed)
+    width, height = size
+    for split, count in counts.items():
+        for number in range(count):
+            mask = np.zeros((height, width), dtype=np.uint8)
+            top, left = generator.integers(0, height // 2), generator.integers(0, width // 2)
+            mask[top : top + height // 2, left : left + width // 2] = 1 + number % 2
+            mask[-1] = 255
+            picture = np.clip(mask[..., None] * 90 + generator.integers(0, 60, (height, width, 3)), 0, 255)
+            for kind, pixels in (("images", picture.astype(np.uint8)), ("masks", mask)):
+                folder = root / kind / split
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+
 SMALL_ROOTS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "celeba": publish_celeba,
     "cifar10": lambda root, _: write_tree(root, {"train": 2, "test": 1}, names(10)),
@@ -197,6 +217,7 @@ SMALL_ROOTS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "fashion_mnist": publish_fashion,
     "image_folder": lambda root, _: write_tree(root, {"train": 3, "test": 2}, names(3)),
     "imagenet": publish_imagenet,
+    "segmentation_folder": lambda root, _: write_masked(root, {"train": 4, "test": 3}),
     "stl10": publish_stl10,
 }
 

@@ -65,6 +65,7 @@ def make_subject(encoder: nn.Module | None, splits: ProbeSplits | None = None, *
     settings: dict[str, Any] = {
         "num_layers": 1,
         "depth": 4,
+        "patch_size": PATCH,
         "batch_size": 16,
         "device": torch.device("cpu"),
         "seed": 0,

@@ -82,7 +82,7 @@ def test_settings_do_not_disturb_each_other_even_where_one_explodes() -> None:
     alone = attentive(learning_rates=(0.01,), weight_decays=(0.1,)).run(subject)
     together = attentive(learning_rates=(0.01, 1e30), weight_decays=(0.1, 1.0)).run(subject)
     found = {(rate, decay): value for rate, decay, value in together.details["validation_accuracy_by_setting"]}
-    assert found[0.01, 0.1] == alone.scores[0].validation_accuracy
+    assert found[0.01, 0.1] == alone.scores[0].validation
     assert len(found) == 4
 
 
@@ -112,10 +112,10 @@ def test_it_finds_the_one_patch_that_carries_the_label_where_a_mean_over_patches
     subject = make_subject(OnePatchTells(), splits, batch_size=300)
     mean_of_patches = Logistic(Logistic.Params()).run(subject).scores[0]
     attended = attentive(epochs=15, learning_rates=(0.03,), weight_decays=(0.01,), batch_size=60).run(subject).scores[0]
-    assert attended.validation_accuracy is not None
-    assert mean_of_patches.validation_accuracy is not None
-    assert attended.validation_accuracy > 0.97
-    assert mean_of_patches.validation_accuracy < 0.8
+    assert attended.validation is not None
+    assert mean_of_patches.validation is not None
+    assert attended.validation > 0.97
+    assert mean_of_patches.validation < 0.8
 
 
 class Correlated(FakeEncoder):
@@ -130,9 +130,9 @@ def test_where_the_mean_over_patches_tells_all_it_is_about_as_good_as_logistic_r
     splits = make_splits()
     splits = replace(splits, train=labelled_images(600, 3, seed=1), validation=labelled_images(600, 3, seed=2))
     subject = make_subject(Correlated(), splits, batch_size=300)
-    exact = Logistic(Logistic.Params()).run(subject).scores[0].validation_accuracy
+    exact = Logistic(Logistic.Params()).run(subject).scores[0].validation
     found = attentive(epochs=10, learning_rates=(0.003,), weight_decays=(0.01,)).run(subject)
-    assert found.scores[0].validation_accuracy == pytest.approx(exact, abs=0.03)
+    assert found.scores[0].validation == pytest.approx(exact, abs=0.03)
 
 
 def test_tokens_in_a_file_and_tokens_that_are_computed_again_give_the_same(
@@ -180,7 +180,7 @@ def test_the_test_split_is_scored_with_the_chosen_probe_trained_on_training_and_
         test=None,
     )
     together = attentive(learning_rates=(0.03,), weight_decays=(0.1,)).run(make_subject(FakeEncoder(), joined))
-    assert apart.scores[0].test_accuracy == together.scores[0].validation_accuracy
+    assert apart.scores[0].test == together.scores[0].validation
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_batch_is_256_images_or_a_sixteenth_of_a_small_training_split() -> Non
 
 def test_a_width_that_heads_do_not_divide_is_rounded_up() -> None:
     outcome = attentive(num_heads=4, learning_rates=(0.01,)).run(make_subject(FakeEncoder()))
-    assert outcome.scores[0].validation_accuracy is not None
+    assert outcome.scores[0].validation is not None
 
 
 def test_what_was_chosen_is_told() -> None:

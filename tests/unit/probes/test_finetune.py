@@ -48,7 +48,7 @@ def test_training_end_to_end_learns_and_begins_with_a_head_that_knows_nothing() 
     by_epoch = outcome.details["validation_accuracy_by_epoch"]
     assert len(by_epoch) == 21
     assert by_epoch[0] == pytest.approx(1 / 3), "a head of zeros says the first class"
-    assert outcome.scores[0].validation_accuracy == max(by_epoch[1:])
+    assert outcome.scores[0].validation == max(by_epoch[1:])
     assert max(by_epoch) > 0.6
 
 
@@ -80,7 +80,7 @@ def test_one_epoch_of_one_batch_is_a_step_of_adamw() -> None:
     nn.functional.cross_entropy(logits(splits.train.images), splits.train.labels).backward()
     optimizer.step()
     right = (logits(splits.validation.images).argmax(dim=1) == splits.validation.labels).double().mean().item()
-    assert outcome.scores[0].validation_accuracy == pytest.approx(right)
+    assert outcome.scores[0].validation == pytest.approx(right)
 
 
 def test_the_encoder_that_was_given_is_copied() -> None:
@@ -126,10 +126,10 @@ def test_the_best_epoch_on_validation_or_the_last_is_scored() -> None:
     assert last.details["validation_accuracy_by_epoch"] == by_epoch
     assert best.details["epoch"] == by_epoch.index(max(by_epoch[1:]), 1)
     assert last.details["epoch"] == 12
-    assert last.scores[0].validation_accuracy == by_epoch[12]
+    assert last.scores[0].validation == by_epoch[12]
     assert best.details["epoch"] < 12, "or the two were the same"
     shorter = finetune(epochs=12, learning_rate=0.05, epoch="best").run(subject)
-    assert shorter.scores[0].test_accuracy == best.scores[0].test_accuracy
+    assert shorter.scores[0].test == best.scores[0].test
 
 
 def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_weights_and_a_note() -> None:
@@ -161,7 +161,7 @@ def test_half_precision_trains_too(dtype: torch.dtype) -> None:
     full = finetune(epochs=5, learning_rate=0.03).run(replace(subject, autocast=contextlib.nullcontext))
     half = finetune(epochs=5, learning_rate=0.03).run(subject)
     assert not any("finite" in note for note in half.notes)
-    assert half.scores[0].validation_accuracy == pytest.approx(full.scores[0].validation_accuracy, abs=0.3)
+    assert half.scores[0].validation == pytest.approx(full.scores[0].validation, abs=0.3)
 
 
 @pytest.mark.parametrize("position", ["sincos", "learned"])
@@ -193,4 +193,4 @@ def test_of_equally_good_epochs_the_first_is_taken(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("jepa_lab.probes.finetune._Training._accuracy", lambda self, split: next(accuracies))
     outcome = finetune(epochs=4).run(make_subject(FakeEncoder()))
     assert outcome.details["epoch"] == 2
-    assert outcome.scores[0].validation_accuracy == 0.6
+    assert outcome.scores[0].validation == 0.6

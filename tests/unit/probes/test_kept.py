@@ -82,7 +82,7 @@ def test_nothing_that_an_outcome_depends_on_may_differ(
     measuring: Measuring, kept: KeptOutcomes, name: str, probe: Probe
 ) -> None:
     KEPT.of("knn", KNN, measuring)
-    assert kept.of(name, probe, measuring).scores[0].test_accuracy == 2 / 7
+    assert kept.of(name, probe, measuring).scores[0].test == 2 / 7
 
 
 @pytest.mark.parametrize("changed", ["version", "package", "code"])
@@ -171,9 +171,9 @@ def test_a_damaged_entry_is_measured_again_and_replaced(
     KEPT.of("knn", KNN, measuring)
     [file] = folder.glob("*.json")
     damage(file)
-    assert KEPT.of("knn", KNN, measuring).scores[0].test_accuracy == 2 / 7
+    assert KEPT.of("knn", KNN, measuring).scores[0].test == 2 / 7
     assert "measured again" in caplog.text
-    assert KEPT.of("knn", KNN, measuring).scores[0].test_accuracy == 2 / 7
+    assert KEPT.of("knn", KNN, measuring).scores[0].test == 2 / 7
 
 
 class Foreign(Knn):
@@ -192,7 +192,7 @@ def test_a_folder_that_cannot_be_used_costs_only_time(
 ) -> None:
     folder.parent.write_text("in the way")
     with caplog.at_level(logging.WARNING):
-        assert KEPT.of("knn", KNN, measuring).scores[0].test_accuracy == 1 / 7
+        assert KEPT.of("knn", KNN, measuring).scores[0].test == 1 / 7
     assert "cannot be kept for other runs: cannot write" in caplog.text
 
 
@@ -203,7 +203,7 @@ def test_a_full_disk_costs_only_time(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("jepa_lab.tracking.atomic.os.fsync", full)
-    assert KEPT.of("knn", KNN, measuring).scores[0].test_accuracy == 1 / 7
+    assert KEPT.of("knn", KNN, measuring).scores[0].test == 1 / 7
     assert "cannot be kept for other runs: no space left" in caplog.text
 
 
@@ -214,7 +214,7 @@ def test_an_error_of_the_probe_is_not_taken_for_one_of_the_folder(measuring: Mea
     with pytest.raises(jepa_lab.probes.kept.RunStopped, match="features"):
         KEPT.of("knn", KNN, fail)
     assert not list(folder.glob("*.json"))
-    assert KEPT.of("knn", KNN, measuring).scores[0].test_accuracy == 1 / 7
+    assert KEPT.of("knn", KNN, measuring).scores[0].test == 1 / 7
 
 
 def _measure_in_turn(cache: str, log: str, ready: Any) -> None:

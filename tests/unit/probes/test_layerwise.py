@@ -51,7 +51,7 @@ def test_the_validation_split_chooses_the_depth_that_the_test_split_is_scored_at
     outcome = PROBE.run(subject)
     accuracies = outcome.details["validation_accuracy_by_depth"]
     assert outcome.details["best_depth"] == 2 == accuracies.index(max(accuracies)) + 1
-    assert outcome.scores[0].validation_accuracy == max(accuracies)
+    assert outcome.scores[0].validation == max(accuracies)
     features = subject.layer_features(4)
     assert features.test is not None
     train, validation, test = (
@@ -59,8 +59,8 @@ def test_the_validation_split_chooses_the_depth_that_the_test_split_is_scored_at
         for part, labels in (features.train, features.validation, features.test)
     )
     alone = logistic_probe(train, validation, test, PROBE.params, subject.splits.class_names)
-    assert outcome.scores[0].test_accuracy == alone.test_accuracy
-    assert all(score.test_accuracy is None for score in outcome.scores[1:])
+    assert outcome.scores[0].test == alone.test_accuracy
+    assert all(score.test is None for score in outcome.scores[1:])
     assert outcome.metrics()["depth_3_validation_accuracy"] == accuracies[2]
 
 

@@ -45,9 +45,9 @@ def test_all_combinations_are_tried_and_the_validation_split_chooses() -> None:
     outcome = linear_ijepa(batch_size=15, optimizer="sgd", epochs=5).run(make_subject(FakeEncoder()))
     tried = outcome.details["validation_accuracy_by_setting"]
     assert len(tried) == len({tuple(each[:4]) for each in tried}) == 2 * 2 * 3 * 2
-    assert outcome.scores[0].validation_accuracy == max(each[4] for each in tried)
+    assert outcome.scores[0].validation == max(each[4] for each in tried)
     chosen = [outcome.details[name] for name in ("layers", "head", "rate", "weight_decay")]
-    assert [*chosen, outcome.scores[0].validation_accuracy] in tried
+    assert [*chosen, outcome.scores[0].validation] in tried
     assert "learning rate" in outcome.choice
     assert linear_ijepa(**ONE).run(make_subject(FakeEncoder())).choice == ""
     assert "block" in outcome.choice
@@ -61,7 +61,7 @@ def test_settings_do_not_disturb_each_other() -> None:
     alone = linear_ijepa(**{**ONE, "layers": ("last_four",), "heads": ("batch_norm",)}).run(subject)
     together = linear_ijepa(learning_rates=(0.05, 1e30), weight_decays=(0.0, 0.1)).run(subject)
     found = {tuple(each[:4]): each[4] for each in together.details["validation_accuracy_by_setting"]}
-    assert found["last_four", "batch_norm", 0.05, 0.0] == alone.scores[0].validation_accuracy
+    assert found["last_four", "batch_norm", 0.05, 0.0] == alone.scores[0].validation
 
 
 def test_a_step_of_sgd_is_that_of_torch_with_the_rate_scaled_to_the_batch() -> None:

@@ -41,8 +41,8 @@ def test_it_agrees_with_logistic_regression_on_digits(tmp_path: Path) -> None:
     subject = make_subject(None, digit_images(), scratch=tmp_path)
     by_sgd = linear_sgd().run(subject).scores[0]
     exact = Logistic(Logistic.Params()).run(subject).scores[0]
-    assert by_sgd.validation_accuracy == pytest.approx(exact.validation_accuracy, abs=0.015)
-    assert by_sgd.test_accuracy == pytest.approx(exact.test_accuracy, abs=0.015)
+    assert by_sgd.validation == pytest.approx(exact.validation, abs=0.015)
+    assert by_sgd.test == pytest.approx(exact.test, abs=0.015)
 
 
 def by_setting(outcome: ProbeOutcome) -> dict[tuple[float, float], float]:
@@ -63,23 +63,23 @@ def test_it_agrees_with_logistic_regression_on_features_that_are_almost_all_the_
     splits = replace(splits, train=labelled_images(600, 3, seed=1), validation=labelled_images(600, 3, seed=2))
     subject = make_subject(Correlated(), splits)
     exact = Logistic(Logistic.Params()).run(subject).scores[0]
-    assert exact.validation_accuracy is not None
-    assert linear_sgd().run(subject).scores[0].validation_accuracy == pytest.approx(exact.validation_accuracy, abs=0.02)
+    assert exact.validation is not None
+    assert linear_sgd().run(subject).scores[0].validation == pytest.approx(exact.validation, abs=0.02)
     standardised_alone = linear_sgd(ridges=(1e6,), learning_rates=(0.003, 0.01, 0.03, 0.1, 0.3)).run(subject).scores[0]
-    assert standardised_alone.validation_accuracy is not None
-    assert standardised_alone.validation_accuracy < exact.validation_accuracy - 0.05
+    assert standardised_alone.validation is not None
+    assert standardised_alone.validation < exact.validation - 0.05
 
 
 def test_settings_do_not_disturb_each_other_even_where_one_explodes() -> None:
     subject = make_subject(FakeEncoder())
     alone = linear_sgd(learning_rates=(0.1,), ridges=(0.1,), epochs=5).run(subject)
     together = linear_sgd(learning_rates=(0.01, 0.1, 1e38), ridges=(0.1, 1.0), epochs=5).run(subject)
-    assert by_setting(together)[0.1, 0.1] == alone.scores[0].validation_accuracy
+    assert by_setting(together)[0.1, 0.1] == alone.scores[0].validation
 
 
 def test_the_validation_split_chooses_and_equal_ones_are_the_largest_ridge_and_the_smallest_rate() -> None:
     outcome = linear_sgd(learning_rates=(1e-9, 2e-9, 0.05), epochs=10).run(make_subject(FakeEncoder()))
-    assert outcome.scores[0].validation_accuracy == max(by_setting(outcome).values())
+    assert outcome.scores[0].validation == max(by_setting(outcome).values())
     assert outcome.notes == (
         "learning rate 0.05 is the largest of learning_rates; extend the grid there, or leave it out",
     )
@@ -126,7 +126,7 @@ def test_the_first_step_is_that_of_gradient_descent_on_decorrelated_features() -
     weights, bias = 0.5 * precondition @ standard.T @ error / 90, 0.5 * error.mean(dim=0)
     held_out, truth = subject.features.validation
     predicted = ((held_out.double() - mean) / std @ weights + bias).argmax(dim=1)
-    assert outcome.scores[0].validation_accuracy == pytest.approx((predicted == truth).double().mean().item())
+    assert outcome.scores[0].validation == pytest.approx((predicted == truth).double().mean().item())
 
 
 def test_components_are_uncorrelated_and_scaled_by_the_formula() -> None:
@@ -170,7 +170,7 @@ def test_constant_features_say_nothing_and_break_nothing() -> None:
             return torch.full((len(images), 4, 6), 3.0)
 
     outcome = linear_sgd(learning_rates=(0.1,), epochs=1).run(make_subject(Constant()))
-    assert outcome.scores[0].validation_accuracy == pytest.approx(1 / 3)
+    assert outcome.scores[0].validation == pytest.approx(1 / 3)
 
 
 def test_stored_features_are_the_features_and_have_no_name(tmp_path: Path) -> None:

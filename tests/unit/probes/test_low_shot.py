@@ -34,8 +34,8 @@ def test_all_labels_give_the_logistic_probe_itself() -> None:
     score = probe.run(SUBJECT).scores[1]
     features, names = SUBJECT.features, SUBJECT.splits.class_names
     plain = logistic_probe(features.train, features.validation, features.test, probe.params, names)
-    assert score.validation_accuracy == plain.validation_accuracy
-    assert score.test_accuracy == plain.test_accuracy
+    assert score.validation == plain.validation_accuracy
+    assert score.test == plain.test_accuracy
     assert probe.run(SUBJECT).details["draws"]["all"][0]["c"] == plain.c
 
 
@@ -65,7 +65,7 @@ def test_each_draw_is_a_fit_of_scikit_learn_on_its_labels_alone() -> None:
     score = outcome.scores[0]
     assert [draw["validation_accuracy"] for draw in outcome.details["draws"]["5"]] == expected["validation"]
     assert [draw["test_accuracy"] for draw in outcome.details["draws"]["5"]] == expected["test"]
-    assert score.test_accuracy == pytest.approx(statistics.fmean(expected["test"]))
+    assert score.test == pytest.approx(statistics.fmean(expected["test"]))
     assert len(set(expected["test"])) > 1, "draws differ"
     interval = stats.t.interval(0.95, 2, statistics.fmean(expected["test"]), stats.sem(expected["test"]))
     assert score.test_interval == pytest.approx(tuple(map(float, interval)))
@@ -123,7 +123,7 @@ def test_numbers_of_labels_that_a_class_has_not_got_are_skipped_and_said() -> No
     few = torch.cat([torch.arange(0, 90, 3)[:4], torch.arange(1, 90, 3), torch.arange(2, 90, 3)])
     subject = make_subject(None, replace(splits, train=splits.train.subset(few)))
     outcome = low_shot(shots=(1, 4, 5, 100)).run(subject)
-    assert [score.validation_accuracy is None for score in outcome.scores] == [False, False, True, True]
+    assert [score.validation is None for score in outcome.scores] == [False, False, True, True]
     assert outcome.notes[0] == "5, 100 labels a class were skipped: the smallest class has 4 training image(s)"
     assert outcome.metrics()["5_test_accuracy"] is None
 
@@ -148,7 +148,7 @@ def test_more_draws_change_no_earlier_draw_and_runs_of_other_seeds_draw_the_same
 def test_more_labels_help() -> None:
     splits = make_splits()
     big = replace(splits, train=labelled_images(600, 3, seed=5))
-    means = [score.validation_accuracy for score in low_shot(shots=(1, 100)).run(make_subject(None, big)).scores]
+    means = [score.validation for score in low_shot(shots=(1, 100)).run(make_subject(None, big)).scores]
     assert means[0] is not None
     assert means[1] is not None
     assert means[1] > means[0] + 0.1

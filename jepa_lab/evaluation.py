@@ -18,22 +18,22 @@ from jepa_lab.config.checks import check_component, pipeline_geometry
 from jepa_lab.config.loading import HOW_IMAGES_ARE_READ, LoadedPipeline
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.base import ImageSplit
-from jepa_lab.data.images import to_tensor
+from jepa_lab.data.images import Images, to_tensor
 from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.grid import Grid
 from jepa_lab.models.hierarchy import Hierarchy
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.models.pyramid_features import PyramidFeatures
 from jepa_lab.models.vit import VisionTransformer
+from jepa_lab.monitoring import curve_values, end_values, monitors_at_end, monitors_at_probe_epochs, some_images
+from jepa_lab.monitors.base import curve_name
 from jepa_lab.monitors.collapse import CollapseDetector, Observation, Verdict
-from jepa_lab.monitors.feature_std import feature_std
-from jepa_lab.monitors.image_variance_ratio import image_variance_ratio
-from jepa_lab.monitors.rankme import centred_rankme, rankme
+from jepa_lab.monitors.observed import Observed
 from jepa_lab.predicted_classes import PredictedScore, collected, digest_of, images_of_splits
 from jepa_lab.probes.arrays import NUMPY, double_device, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score, require_outcome
 from jepa_lab.probes.extraction import frozen_autocast, images_at_once
-from jepa_lab.probes.features import Autocast, extract_features, patch_features
+from jepa_lab.probes.features import Autocast, extract_features
 from jepa_lab.probes.kept import KeptOutcomes
 from jepa_lab.probes.online import online_probe
 from jepa_lab.probes.splits import ProbeSplits, labels_of
@@ -192,8 +192,8 @@ class HasPatches(Protocol):
 class OnlineEvaluation:
     """The evaluation at probe epochs; it never sees the test split.
 
-    Validation loss, RankMe, standard deviation and image variance ratio are measured on the same images with the
-    same masks at every epoch and for every seed, so that curves can be compared.
+    Validation loss and monitors are measured on the same images with the same masks at every epoch and for every
+    seed, so that curves can be compared.
     """
 
     def __init__(
@@ -202,13 +202,11 @@ class OnlineEvaluation:
         self.pipeline, self.model, self.data, self.compute = pipeline, model, data, compute
         self.detector = CollapseDetector(pipeline.collapse)
         self.splits = probe_splits(probe_data)
-        # Files often come sorted by class: the first images would be those of one class.
-        chosen = torch.randperm(
-            len(data.validation), generator=build_generator(pipeline.data.split_seed, "monitored images")
-        )
+        self.monitors = monitors_at_probe_epochs(pipeline)
+        seed = pipeline.data.split_seed
         # Few enough to be held in memory, wherever the others are.
-        self.images = to_tensor(data.validation.images[chosen[:_MONITORED_IMAGES].sort().values])
-        sampler, generator = build_sampler(pipeline), build_generator(pipeline.data.split_seed, "validation masks")
+        self.images = to_tensor(some_images(data.validation.images, _MONITORED_IMAGES, seed, "monitored images"))
+        sampler, generator = build_sampler(pipeline), build_generator(seed, "validation masks")
         # In batches of the training's size, on which `prefix` and `subset` depend.
         self.masks = [sampler.sample(len(part), generator) for part in self._parts()]
 
@@ -229,20 +227,13 @@ class OnlineEvaluation:
 
     def evaluate(self) -> Evaluation:
         """Measure the model as it is now; draws nothing from the run's generators."""
-        encoder = chosen_encoder(self.model, self.pipeline)
-        arguments = (self.data.mean, self.data.std)
-        device = self.compute.device
-        batch_size = extraction_size(self.pipeline, encoder, device)
-        patches = patch_features(encoder, self.images, *arguments, batch_size, device)  # [n, N, D]
-        pooled = patches.mean(dim=1)  # [n, D]
-        seen = Observation(image_variance_ratio(patches), rankme(pooled), centred_rankme(pooled), *pooled.shape)
-        metrics = {
-            "validation/loss": self._validation_loss(),
-            "monitor/rankme": seen.rankme,
-            "monitor/rankme_centred": seen.rankme_centred,
-            "monitor/feature_std": feature_std(pooled),
-            "monitor/image_variance_ratio": seen.image_variance_ratio,
-        }
+        metrics: dict[str, float | None] = {"validation/loss": self._validation_loss()}
+        observed = observed_images(self.pipeline, self.model, self.images, self.data, self.compute)
+        num_images, _, width = observed.patches.shape  # few enough: what averages are made of is computed once
+        metrics |= curve_values(self.monitors, observed)
+        names = ("image_variance_ratio", "rankme", "rankme_centred")
+        ratio, rank, centred_rank = (_number(metrics[curve_name(name)]) for name in names)
+        seen = Observation(ratio, rank, centred_rank, num_images, width)
         verdict = self.detector.observe(seen)
         metrics["monitor/collapsed"] = float(self.collapsed)
         accuracy = self._online_probe()
@@ -290,6 +281,46 @@ class OnlineEvaluation:
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a checkpoint's memory."""
         self.detector.restore(state)
+
+
+def observed_images(pipeline: Pipeline, model: IJepa, images: Images, data: PreparedData, compute: Compute) -> Observed:
+    """Images as monitors see them: through the encoder that is probed, at the size that it is trained at.
+
+    Args:
+        data: whose channel statistics hold.
+    """
+    encoder = chosen_encoder(model, pipeline)
+    return Observed(
+        encoder=encoder,
+        images=images,
+        mean=data.mean,
+        std=data.std,
+        batch_size=extraction_size(pipeline, encoder, compute.device),
+        device=compute.device,
+        sampler=build_sampler(pipeline),
+        masked_at_once=pipeline.training.batch_size,
+        seed=pipeline.data.split_seed,
+    )
+
+
+def final_monitors(pipeline: Pipeline, model: IJepa, data: PreparedData, compute: Compute) -> dict[str, float | None]:
+    """What the monitors of the end read off the trained encoder; they need no labels.
+
+    Args:
+        data: what was trained on.
+    Returns:
+        Flat summary numbers.
+    Raises:
+        RunStopped: a feature is not finite.
+    """
+    settings = pipeline.monitors
+    images = some_images(data.train.images, settings.max_train_images, pipeline.data.split_seed, "monitored training")
+    return end_values(monitors_at_end(pipeline), observed_images(pipeline, model, images, data, compute))
+
+
+def _number(value: float | None) -> float:
+    assert value is not None, "measured for any features"
+    return value
 
 
 def final_evaluation(

@@ -54,11 +54,13 @@ from jepa_lab.evaluation import (
     check_probes,
     encoder_record,
     final_evaluation,
+    final_monitors,
     probe_splits,
     refuse_probes_of_maps,
 )
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.models.ijepa import IJepa
+from jepa_lab.monitors.base import NUM_CURVE_IMAGES
 from jepa_lab.output import unfailing_output
 from jepa_lab.parent import Parent, check_steps, read_parent, write_parent
 from jepa_lab.probes.random_control import no_better_than_random
@@ -78,7 +80,7 @@ from jepa_lab.training.checkpointer import Checkpointer, RunIdentity
 from jepa_lab.training.compiling import compiler_errors
 from jepa_lab.training.devices import Compute, memory_errors, resolve_compute
 from jepa_lab.training.followers import UnwrittenCheckpoints, UnwrittenMetrics
-from jepa_lab.training.phases import LOADING, PREPARING, PhaseSeconds
+from jepa_lab.training.phases import FINAL_MONITORS, LOADING, PREPARING, PhaseSeconds
 from jepa_lab.training.pretrain import Pretraining, RunCollapsed
 from jepa_lab.training.progress import ProgressDisplay, build_display
 from jepa_lab.training.team import Alone, Team
@@ -531,6 +533,10 @@ class Run:
         model, figures = pretraining.step.model, self.folder.figures
         announce, phases, state = pretraining.log.display.phase, pretraining.log.phases, pretraining.state
         last = pretraining.timetable.total_steps
+        if self.pipeline.monitors.end:
+            announce("monitoring the trained encoder")
+        with phases.of(FINAL_MONITORS):
+            monitored = final_monitors(self.pipeline, model, self.data, self.compute)
         summary, more = final_evaluation(
             self.pipeline,
             model,
@@ -543,7 +549,7 @@ class Run:
         )
         if more["probe"] is not None and (sentence := no_better_than_random(more["probe"])) is not None:
             logger.warning(sentence)
-        summary |= self._training_summary(pretraining, online)
+        summary |= monitored | self._training_summary(pretraining, online)
         final = pretraining.checkpointer.store.path(last)
         total = time.monotonic() - self.started
         more |= {
@@ -605,6 +611,7 @@ class Run:
         return {
             "rankme_start": rows[0].metrics["monitor/rankme"],
             "rankme_end": rows[-1].metrics["monitor/rankme"],
+            NUM_CURVE_IMAGES: float(len(online.images)),
             "training_seconds": seconds,
             "images_per_second": images / seconds if seconds > 0 else None,
             "collapsed": float(online.collapsed),

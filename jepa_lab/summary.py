@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from jepa_lab.measures import ACCURACY, headline, in_words, measure_of, number_of
+from jepa_lab.monitors.base import NUM_CURVE_IMAGES, end_count_name, end_name
 from jepa_lab.monitors.collapse import REMEDY
 from jepa_lab.probes.random_control import no_better_than_random
 from jepa_lab.tables.cells import Cell, Column, TextTable
@@ -45,7 +46,7 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
     told = {"images": "images", "probe images": "probe_images"}
     rows = {name: result[key]["in_words"] for name, key in told.items() if key in result}
     rows |= {
-        "RankMe": f"{metrics['rankme_start']:.1f} at the start, {metrics['rankme_end']:.1f} at the end",
+        "RankMe": _rankme(metrics),
         "speed": f"{metrics['images_per_second']:,.0f} images/s in training",
         "time": f"{metrics['training_seconds']:.0f} s training; the command took {result['total_seconds']:.0f} s",
         **({"of which": _phases(result["seconds"])} if "seconds" in result else {}),  # not in an older result
@@ -70,6 +71,17 @@ def _about_collapse(result: Mapping[str, Any]) -> dict[str, str]:
     if result["collapsed"]:
         return {"COLLAPSED": f"{told or 'see the warnings in the log'}. What may help: {REMEDY}"}
     return {} if told is None else {"WARNING": f"{told}. What may help: {REMEDY}"}
+
+
+def _rankme(metrics: Mapping[str, Any]) -> str:
+    """Of the fixed validation images before and after training, and of the training images where it was measured."""
+    told = f"{metrics['rankme_start']:.1f} at the start, {metrics['rankme_end']:.1f} at the end"
+    count = metrics.get(NUM_CURVE_IMAGES)  # not in an older result
+    told += "" if count is None else f" ({count:,.0f} validation images)"
+    of_training = metrics.get(end_name("rankme"))
+    if of_training is None:
+        return told
+    return f"{told}, {of_training:.1f} ({metrics[end_count_name('rankme')]:,.0f} training images)"
 
 
 def _phases(seconds: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from jepa_lab.maskers.base import MASKERS, Masker, require_masks, require_patche
 from jepa_lab.maskers.batching import union_of_targets
 from jepa_lab.models.level_masks import level_grids, level_masks
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, ModelSize, require_size
+from jepa_lab.monitors.base import MONITORS, ChosenMonitor, require_readings
 from jepa_lab.positions.base import POSITIONS, PositionInputs, PositionsOfEncoder
 from jepa_lab.probes.base import PROBES, require_keys
 from jepa_lab.registry import ComponentParams, Registry
@@ -156,6 +157,11 @@ def _check_other_components(loaded: LoadedPipeline, geometry: Geometry) -> None:
     check_component(loaded, "ema_momentum", EMA_SCHEDULES, pipeline.ema_momentum, None)
     require_momentum(EMA_SCHEDULES.entry_of(pipeline.ema_momentum).component(pipeline.ema_momentum))
     check_component(loaded, "tracking", TRACKERS, pipeline.tracking, None)
+    for key in ("probe_epochs", "end"):
+        for number, params in enumerate(getattr(pipeline.monitors, key)):
+            check_component(loaded, f"monitors.{key}.{number}", MONITORS, params, None)
+            entry = MONITORS.entry_of(params)
+            require_readings(ChosenMonitor(entry.name, entry.component(params)))
 
 
 def _refuse(loaded: LoadedPipeline, section: str, found: Problem | str | None, *also: str) -> None:

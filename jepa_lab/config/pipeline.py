@@ -11,6 +11,7 @@ import jepa_lab.data.datasets
 import jepa_lab.downsampling
 import jepa_lab.losses
 import jepa_lab.maskers
+import jepa_lab.monitors
 import jepa_lab.positions
 import jepa_lab.probes
 import jepa_lab.regularizers
@@ -29,6 +30,7 @@ from jepa_lab.maskers.base import MASKERS
 from jepa_lab.maskers.batching import ContextBatching
 from jepa_lab.models.level_masks import CountTargetsOn
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES
+from jepa_lab.monitors.base import ALWAYS_MEASURED, MONITORS
 from jepa_lab.monitors.collapse import CollapseSettings
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.probes.base import PROBES
@@ -54,6 +56,7 @@ Downsampling = Annotated[ComponentParams, Component(DOWNSAMPLINGS)]
 EmaMomentum = Annotated[ComponentParams, Component(EMA_SCHEDULES)]
 Probe = Annotated[ComponentParams, Component(PROBES)]
 Probes = Annotated[tuple[ComponentParams, ...], Components(PROBES)]
+Monitors = Annotated[tuple[ComponentParams, ...], Components(MONITORS)]
 Tracking = Annotated[ComponentParams, Component(TRACKERS)]
 
 
@@ -310,6 +313,44 @@ class ProbePipelineSettings(ProbeSettings):
         return self
 
 
+END_MONITORS = ("rankme", "alpha_req", "lidar")
+
+
+class MonitorSettings(ComponentParams):
+    """What is seen of the features without labels."""
+
+    probe_epochs: Monitors = Field(
+        default=("uniformity", "alpha_req"),
+        validate_default=True,
+        description="Monitors at each probe epoch, on at most 512 validation images: the curves monitor/uniformity and "
+        "so on. rankme, feature_std and image_variance_ratio are measured in any case, for the rule of collapse.",
+    )
+    end: Monitors = Field(
+        default=END_MONITORS,
+        validate_default=True,
+        description="Monitors at the end of the run, on training images without augmentation: monitor/rankme_train and "
+        "so on, with the number of images in monitor/rankme_train_images. [] leaves them out.",
+    )
+    max_train_images: int = Field(
+        25_600,
+        ge=2,
+        strict=True,
+        description="Most training images of the monitors at the end; that of RankMe's paper.",
+    )
+
+    @field_validator("probe_epochs")
+    @classmethod
+    def _are_not_measured_already(cls, monitors: tuple[ComponentParams, ...]) -> tuple[ComponentParams, ...]:
+        names = [MONITORS.entry_of(params).name for params in monitors]
+        repeated = next((name for name in names if name in ALWAYS_MEASURED), None)
+        if repeated is not None:
+            raise ValueError(
+                f"must hold none of {', '.join(ALWAYS_MEASURED)}, which are measured in any case, got {repeated!r}; "
+                "leave it out"
+            )
+        return monitors
+
+
 class Pipeline(ComponentParams):
     """One experiment."""
 
@@ -338,6 +379,7 @@ class Pipeline(ComponentParams):
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
     probe: ProbePipelineSettings = Field(default_factory=lambda: ProbePipelineSettings.model_validate({}))
+    monitors: MonitorSettings = Field(default_factory=lambda: MonitorSettings.model_validate({}))
     collapse: CollapseSettings = CollapseSettings()
     tracking: Tracking = _default("mlflow")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jepa_lab.config.documents import Document
+from jepa_lab.config.pipeline import END_MONITORS
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import did_you_mean
 
@@ -45,6 +46,7 @@ def smoke(data: dict[str, Any], root_given: bool) -> Overlay:
         "probe.every_epochs": 1,
     }
     overlay |= _few_fits(_section(data, "probe"))
+    overlay |= _few_views(_section(data, "monitors"))
     width = _section(_section(data, "predictor"), "size").get("embed_dim")
     if isinstance(width, int) and width > _WIDEST_PREDICTOR:
         overlay["predictor.size"] = {"name": "half"}
@@ -92,15 +94,28 @@ def _few_fits(probe: dict[str, Any]) -> Overlay:
     overlay: Overlay = {}
     method, additional = probe.get("method"), probe.get("additional")
     if isinstance(method, dict):
-        overlay["probe.method"] = _shortened(method)
+        overlay["probe.method"] = _shortened(method, _FEW_FITS)
     if isinstance(additional, list):
-        overlay["probe.additional"] = [_shortened(item) for item in additional]
+        overlay["probe.additional"] = [_shortened(item, _FEW_FITS) for item in additional]
     return {key: value for key, value in overlay.items() if value != probe[key.removeprefix("probe.")]}
 
 
-def _shortened(component: Any) -> Any:
+_FEW_VIEWS: dict[str, dict[str, Any]] = {"lidar": {"images": 64, "views": 4}}
+"""Parameters with which a monitor takes no time."""
+
+
+def _few_views(monitors: dict[str, Any]) -> Overlay:
+    """Short monitors at the end; components of third parties stay as they are."""
+    given = monitors.get("end", [{"name": name} for name in END_MONITORS])
+    if not isinstance(given, list):
+        return {}
+    short = [_shortened(item, _FEW_VIEWS) for item in given]
+    return {} if short == given else {"monitors.end": short}
+
+
+def _shortened(component: Any, by_name: dict[str, dict[str, Any]]) -> Any:
     name = component.get("name") if isinstance(component, dict) else None
-    return component | _FEW_FITS[name] if isinstance(name, str) and name in _FEW_FITS else component
+    return component | by_name[name] if isinstance(name, str) and name in by_name else component
 
 
 def _section(data: dict[str, Any], key: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def extract_features(
         RunStopped: if a feature is not finite.
     """
     batches = _encoded(encoder, images, (mean, std), num_layers, batch_size, device, autocast)
-    return _checked(torch.cat([tokens.float().mean(dim=1).cpu() for tokens in batches]))
+    return require_finite(torch.cat([tokens.float().mean(dim=1).cpu() for tokens in batches]))
 
 
 def feature_batches(
@@ -67,7 +67,7 @@ def feature_batches(
 ) -> Iterator[Tensor]:
     """`extract_features` one batch after another, [b, num_layers * D] float32 on the CPU."""
     for tokens in _encoded(encoder, images, (mean, std), num_layers, batch_size, device, autocast):
-        yield _checked(tokens.float().mean(dim=1).cpu())
+        yield require_finite(tokens.float().mean(dim=1).cpu())
 
 
 def patch_features(
@@ -87,7 +87,7 @@ def patch_features(
         RunStopped: if a feature is not finite.
     """
     batches = _encoded(encoder, images, (mean, std), 1, batch_size, device, autocast)
-    return _checked(torch.cat([tokens.float() for tokens in batches]))
+    return require_finite(torch.cat([tokens.float() for tokens in batches]))
 
 
 def token_batches(
@@ -102,7 +102,7 @@ def token_batches(
 ) -> Iterator[Tensor]:
     """Features of each patch batch by batch, [b, N, num_layers * D] float32 on `device`; arguments as above."""
     for tokens in _encoded(encoder, images, (mean, std), num_layers, batch_size, device, autocast):
-        yield _checked(tokens.float())
+        yield require_finite(tokens.float())
 
 
 def tokens_of(
@@ -117,11 +117,15 @@ def tokens_of(
     """
     with evaluation_mode(encoder), torch.no_grad(), autocast():
         tokens = encoder.last_layers(normalize(images, mean, std), num_layers)  # type: ignore[operator]
-    return _checked(tokens.float())
+    return require_finite(tokens.float())
 
 
-def _checked(features: Tensor) -> Tensor:
-    """The features [n, ...], if all are finite."""
+def require_finite(features: Tensor) -> Tensor:
+    """The features [n, ...], if all are finite.
+
+    Raises:
+        RunStopped: if one is not.
+    """
     finite = torch.isfinite(features).flatten(1).all(dim=1)  # [n]
     if not finite.all():
         raise RunStopped(

@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from jepa_lab.measures import is_share
+from jepa_lab.monitors.base import curve_name
 from jepa_lab.reports import numbers
 from jepa_lab.reports.content import ReportInput, baseline_label
+from jepa_lab.reports.monitor_names import monitor_title
 from jepa_lab.reports.numbers import Scale
 from jepa_lab.reports.statistics import Interval
 from jepa_lab.reports.style import (
@@ -28,11 +30,11 @@ from jepa_lab.reports.table import Row, Table
 
 _MOST_NAMED = 8
 """Arms with a colour of their own; more cannot be told apart."""
-_PANELS = {
+_TITLES = {
     "probe/online_validation_accuracy": "Validation accuracy of the online probe",
     "validation/loss": "Loss on validation images (arms with another loss or target do not compare)",
-    "monitor/rankme": "RankMe",
 }
+_PANELS = (*_TITLES, curve_name("rankme"))
 
 
 def means_drawing(table: Table) -> Drawing | None:
@@ -184,7 +186,8 @@ def curves_drawing(content: ReportInput, table: Table) -> Drawing | None:
             for place, arm in enumerate(named):
                 colour, dashes = _line_style(place, theme)
                 _draw_curve(axes, of_panel[of_panel["arm"] == arm], factor, colour, dashes, 1.5, band=True)
-            axes.set_title(label(_PANELS[panel] + (", %" if factor == 100 else ""), int(11 * theme.width)))
+            title = _TITLES.get(panel) or monitor_title(panel, content)
+            axes.set_title(label(title + (", %" if factor == 100 else ""), int(11 * theme.width)))
         grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         explanation = "epoch (0 is before training); lines are means, bands the range over the seeds"
         grid[-1].set_xlabel(label(explanation, int(12 * theme.width)))

@@ -23,6 +23,7 @@ from jepa_lab.reports.content import (
 from jepa_lab.reports.detection import NO_IMAGES, POWER, ImageVariance, detectable_effect
 from jepa_lab.reports.image_notes import notes_on_images
 from jepa_lab.reports.image_scores import ImageScores
+from jepa_lab.reports.monitor_names import num_images
 from jepa_lab.reports.numbers import Scale
 from jepa_lab.reports.probe_notes import notes_of_probes
 from jepa_lab.reports.statistics import (
@@ -34,6 +35,11 @@ from jepa_lab.reports.statistics import (
     equivalence_margin,
 )
 from jepa_lab.reports.wording import MOST_NAMES, at_most, counted, names_of_trials
+
+
+def _monitored(content: ReportInput) -> str:
+    count = num_images(content)
+    return "the monitored validation images (at most 512)" if count is None else f"{count:,} validation images"
 
 
 @dataclass(frozen=True)
@@ -322,6 +328,7 @@ def _measures(content: ReportInput) -> list[str]:
     notes.append(
         "Numbers are those of the encoder after the last epoch; the best epoch by the online probe is not used. Where "
         "the test split is scored, it is scored once per probe. "
-        "Parameters are those of encoder and predictor; parameters, training time and RankMe are means over the seeds."
+        "Parameters are those of encoder and predictor; parameters, training time and RankMe are means over the seeds. "
+        f"RankMe is that of {_monitored(content)}, which are the same in every run."
     )
     return notes

@@ -8,18 +8,12 @@ from typing import Any
 import pandas as pd
 
 from jepa_lab.measures import is_share
+from jepa_lab.monitors.base import is_reading, known_metrics
 from jepa_lab.reports import numbers
 from jepa_lab.reports.content import HAS_RESULT, ReportInput
+from jepa_lab.reports.monitor_names import LOSS, monitor_title
 from jepa_lab.reports.statistics import rank_correlations
 from jepa_lab.reports.style import Drawing, Theme, empty_figure, label
-
-MONITORS = {
-    "monitor/rankme": "RankMe",
-    "monitor/rankme_centred": "centred RankMe",
-    "monitor/feature_std": "feature standard deviation",
-    "monitor/image_variance_ratio": "image variance ratio",
-    "validation/loss": "validation loss",
-}
 
 
 def with_last_monitors(content: ReportInput) -> pd.DataFrame:
@@ -35,8 +29,11 @@ def with_last_monitors(content: ReportInput) -> pd.DataFrame:
 
 
 def _monitors_of(content: ReportInput) -> list[str]:
-    """All but the metric, which may be one of them."""
-    return [name for name in MONITORS if name != content.metric]
+    """The readings of monitors, those of plug-ins last, and the validation loss; all but the metric, if it is one."""
+    known = list(known_metrics())
+    found = {name for name in map(str, (*content.curves["name"].unique(), *content.trials)) if is_reading(name)}
+    names = [*(name for name in known if name in found), *sorted(found - set(known)), LOSS]
+    return [name for name in names if name != content.metric]
 
 
 def monitor_correlations(content: ReportInput) -> pd.DataFrame:
@@ -70,14 +67,19 @@ def monitors_drawing(content: ReportInput) -> Drawing | None:
                 size = {"markersize": 4.5, "alpha": 0.75, "linestyle": "", "label": name}
                 axes.plot(points[row["monitor"]], factor * points[content.metric], mark, color=colour, **size)
             axes.xaxis.set_major_locator(MaxNLocator(5))
-            title = f"{MONITORS[row['monitor']]}: ρ = {numbers.correlation(row['rho'])} ({row['n']} trials)"
-            axes.set_title(label(title, 48))
+            title = (
+                f"{monitor_title(row['monitor'], content)}: ρ = {numbers.correlation(row['rho'])} ({row['n']} trials)"
+            )
+            axes.set_title(label(title, 42))
         for axes in grid[len(rows) :]:
             axes.set_visible(False)
         figure.supylabel(label(content.metric + (", %" if factor == 100 else ""), 44), fontsize=9)
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
 
-    parts = [f"{MONITORS[row['monitor']]} {numbers.correlation(row['rho'])} over {row['n']} trials" for row in rows]
+    parts = [
+        f"{monitor_title(row['monitor'], content)} {numbers.correlation(row['rho'])} over {row['n']} trials"
+        for row in rows
+    ]
     alt = f"Spearman's rank correlation of label-free monitors with {content.metric}: {', '.join(parts)}."
     return Drawing("monitors", "Do label-free monitors agree with the probe?", alt, draw)

@@ -16,7 +16,8 @@ from jepa_lab.reports.latex import render_latex
 from jepa_lab.reports.listings import plan_table, top_points_table, trials_table, winner_sentence
 from jepa_lab.reports.long_form import csv_text
 from jepa_lab.reports.markdown import render_markdown
-from jepa_lab.reports.monitor_figure import MONITORS, monitor_correlations, monitors_drawing
+from jepa_lab.reports.monitor_figure import monitor_correlations, monitors_drawing
+from jepa_lab.reports.monitor_names import monitor_title
 from jepa_lab.reports.search_figures import search_drawings
 from jepa_lab.reports.style import Drawing
 from jepa_lab.reports.table import Table, build_table
@@ -153,7 +154,7 @@ def monitors_table(content: ReportInput) -> TextTable | None:
         return None
     rows = tuple(
         (
-            Cell(MONITORS[row["monitor"]]),
+            Cell(monitor_title(row["monitor"], content)),
             Cell(numbers.correlation(row["rho"]), row["rho"]),
             Cell(str(row["n"]), float(row["n"])),
         )

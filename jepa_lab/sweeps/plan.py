@@ -16,7 +16,7 @@ from jepa_lab.sweeps.ablation import AblationFile, Direction, Kind, load_ablatio
 from jepa_lab.sweeps.base import ended_on_collapse, load_base, with_seed, with_split
 from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_sources
 from jepa_lab.sweeps.labels import Scalar, resolved_value
-from jepa_lab.sweeps.objectives import direction_of, missing_probe
+from jepa_lab.sweeps.objectives import direction_of, missing_metric
 from jepa_lab.sweeps.presets import apply_ablation_preset
 from jepa_lab.sweeps.rules import NEVER_ENDED_EARLY, fixed_key, kind_of, problems_of, refuse_overrides
 from jepa_lab.sweeps.search import Search, build_search
@@ -205,7 +205,7 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
 def _unmeasured(file: AblationFile, pipelines: Mapping[str, LoadedPipeline]) -> list[str]:
     """The problem that some arm's runs do not have the metric."""
     for name, loaded in pipelines.items():
-        missing = missing_probe(file.ablation.metric, loaded.pipeline)
+        missing = missing_metric(file.ablation.metric, loaded.pipeline)
         if missing is not None:
             return [f"{file.place('metric')}: in arm {name!r}, {missing}"]
     return []

@@ -11,13 +11,14 @@ class Evaluation:
     """What the evaluation at a probe epoch found.
 
     Attributes:
-        metrics: flat names and values, for metrics.jsonl; `validation/loss` is among them.
+        metrics: flat names and values, for metrics.jsonl; `validation/loss` is among them. None where there was
+            nothing to measure.
         online_probe: validation accuracy of the cheap probe, or None without labels.
         warning: a sentence when the features look as if they collapse: which rules say so, with their numbers.
         collapsed: whether that has persisted.
     """
 
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     online_probe: float | None
     warning: str | None
     collapsed: bool

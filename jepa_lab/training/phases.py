@@ -13,8 +13,19 @@ FIRST_STEP = "first_step"
 TRAINING = "training"
 PROBE_EPOCHS = "probe_epochs"
 CHECKPOINTS = "checkpoints"
+FINAL_MONITORS = "final_monitors"
 FINAL_PROBE = "final_probe"
-PHASES = (LOADING, PREPARING, FIRST_EVALUATION, FIRST_STEP, TRAINING, PROBE_EPOCHS, CHECKPOINTS, FINAL_PROBE)
+PHASES = (
+    LOADING,
+    PREPARING,
+    FIRST_EVALUATION,
+    FIRST_STEP,
+    TRAINING,
+    PROBE_EPOCHS,
+    CHECKPOINTS,
+    FINAL_MONITORS,
+    FINAL_PROBE,
+)
 """In the order in which they begin."""
 
 

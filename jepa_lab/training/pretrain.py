@@ -153,7 +153,8 @@ class Pretraining:
                 evaluation = self.evaluation.evaluate()
         except RunStopped as error:
             raise RunStopped(f"{self._moment(step)} {error}. {self.checkpointer.last_good()}") from error
-        if not math.isfinite(evaluation.metrics["validation/loss"]):
+        loss = evaluation.metrics["validation/loss"]
+        if loss is None or not math.isfinite(loss):
             raise RunStopped(
                 f"{self._moment(step)} the validation loss is not finite; lower optimizer.learning_rate, or use "
                 f"training.precision=fp32. {self.checkpointer.last_good()}"

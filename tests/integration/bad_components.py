@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 
@@ -16,6 +17,7 @@ from jepa_lab.maskers.base import MASKERS, Masker, Masks
 from jepa_lab.maskers.patches import Patches
 from jepa_lab.maskers.single_block import SingleBlock
 from jepa_lab.models.sizes import ENCODER_SIZES, PREDICTOR_SIZES, EncoderSize, ModelSize, PredictorSize
+from jepa_lab.monitors.base import MONITORS, Monitor, Reading
 from jepa_lab.positions.base import POSITIONS, PositionEmbedding
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.predictions import Predictions
@@ -329,6 +331,44 @@ class UnlabelledTest(Digits):
 class Stacking(Downsampling):
     def forward(self, children, seen):
         return children
+
+
+@registered(MONITORS, "unread_monitor")
+class UnreadMonitor(Monitor):
+    def measure(self, observed):
+        return {}
+
+
+@registered(MONITORS, "borrowing_monitor")
+class BorrowingMonitor(Monitor):
+    readings: ClassVar = {"rankme": Reading("RankMe", "maximize")}
+
+    def measure(self, observed):
+        return {"rankme": 1.0}
+
+
+@registered(MONITORS, "bare_monitor")
+class BareMonitor(Monitor):
+    readings: ClassVar = {"bare_monitor": Reading("mine", "maximize")}
+
+    def measure(self, observed):
+        return 1.0
+
+
+@registered(MONITORS, "infinite_monitor")
+class InfiniteMonitor(Monitor):
+    readings: ClassVar = {"infinite_monitor": Reading("mine", "maximize")}
+
+    def measure(self, observed):
+        return {"infinite_monitor": float("inf")}
+
+
+@registered(MONITORS, "raising_monitor")
+class RaisingMonitor(Monitor):
+    readings: ClassVar = {"raising_monitor": Reading("mine", "maximize")}
+
+    def measure(self, observed):
+        return {"raising_monitor": 1 / 0}
 
 
 @registered(PROBES, "number_probe")

@@ -18,6 +18,7 @@ predictor:
   size: {name: custom, embed_dim: 8, depth: 1, num_heads: 2}
 training: {epochs: 3, batch_size: 24, log_every_steps: 2, checkpoint_every_steps: 4, device: cpu, num_threads: 1}
 probe: {every_epochs: 1, method: {name: logistic, c_grid: [0.01, 1.0]}, additional: [{name: knn, neighbors: 5}]}
+monitors: {end: [rankme, alpha_req, {name: lidar, views: 2}]}
 tracking: none
 """
 

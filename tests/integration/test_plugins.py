@@ -43,6 +43,9 @@ BEFORE_A_RUN = [
     ("data.dataset=unlabelled_test", "dataset 'unlabelled_test'", "expected a label for each image"),
     ("probe.additional=[nameless_probe]", "probe 'nameless_probe'", "has no attribute 'title'"),
     ("probe.additional=[counting_probe]", "probe 'counting_probe'", "returned 1 from score_keys(1); expected a tuple"),
+    ("monitors.end=[unread_monitor]", "monitor 'unread_monitor'", "has no attribute 'readings'"),
+    ("monitors.probe_epochs=[borrowing_monitor]", "monitor 'borrowing_monitor'", "expected keys that are "
+     "'borrowing_monitor', or begin with 'borrowing_monitor_'"),
     ("data.dataset=listed_files", "dataset 'listed_files'", "expected an ImageFileSet or None"),
 ]  # fmt: skip
 """Override, component, and what is said of it, of mistakes that are found before a run folder is made."""
@@ -71,6 +74,9 @@ IN_A_RUN = [
     ("augmentation=cropping_augmentation", "augmentation 'cropping_augmentation'", "4, 4] float32 on cpu from apply"),
     ("augmentation=one_draw_augmentation", "augmentation 'one_draw_augmentation'", "of B = 24 rows"),
     ("hierarchy={num_levels: 2, downsampling: stacking}", "downsampling 'stacking'", "expected a tensor [S, N', D]"),
+    ("monitors.probe_epochs=[bare_monitor]", "monitor 'bare_monitor'", "returned 1.0 from measure; expected a dict"),
+    ("monitors.end=[infinite_monitor]", "monitor 'infinite_monitor'", "returned inf from measure (infinite_monitor)"),
+    ("monitors.end=[raising_monitor]", "monitor 'raising_monitor'", "failed in measure"),
     ("probe.additional=[number_probe]", "probe 'number_probe'", "returned 0.5 from run; expected a ProbeOutcome"),
     ("probe.additional=[percent_probe]", "probe 'percent_probe'", "returned 97.5 from run (validation_accuracy)"),
     ("probe.additional=[repeating_probe]", "probe 'repeating_probe'", "returned a tuple of ('', '') from run (keys"),

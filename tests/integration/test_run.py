@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 import jepa_lab.run as run_module
 import jepa_lab.training.checkpoint as checkpoint_module
-from jepa_lab.build import prepare_data
+from jepa_lab.build import build_model, prepare_data
 from jepa_lab.config.loading import load_pipeline, load_resolved
 from jepa_lab.config.pipeline import rebuild_schema
 from jepa_lab.errors import (
@@ -31,9 +31,11 @@ from jepa_lab.errors import (
     RunPruned,
     RunStopped,
 )
-from jepa_lab.evaluation import OnlineEvaluation
+from jepa_lab.evaluation import OnlineEvaluation, final_monitors
 from jepa_lab.maskers.base import MASKERS, Masker, Masks
 from jepa_lab.maskers.patches import Patches
+from jepa_lab.monitors.rankme import rankme
+from jepa_lab.probes.features import extract_features
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
 from jepa_lab.run import RunOutcome, start_run
@@ -43,6 +45,7 @@ from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
+from jepa_lab.training.devices import Compute
 from jepa_lab.training.finite import FiniteGate
 from jepa_lab.training.pretrain import Evaluation, Pretraining
 from jepa_lab.training.step import StepStatistics, TrainingStep
@@ -107,6 +110,8 @@ def test_metrics_hold_every_monitor_at_the_promised_steps(finished: RunOutcome) 
                 "monitor/rankme_centred",
                 "monitor/feature_std",
                 "monitor/image_variance_ratio",
+                "monitor/uniformity",
+                "monitor/alpha_req",
                 "probe/online_validation_accuracy",
             )
             assert all(row.metrics[name] is not None for name in names)
@@ -115,6 +120,45 @@ def test_metrics_hold_every_monitor_at_the_promised_steps(finished: RunOutcome) 
     for name in ("encoder_gradient_norm", "predictor_gradient_norm", "context_patches", "target_patches",
                  "ema_momentum", "learning_rate", "weight_decay", "images_per_second", "peak_memory_mib"):  # fmt: skip
         assert all(f"train/{name}" in row.metrics for row in logged)
+
+
+def test_the_result_holds_the_monitors_of_training_images_and_how_many_they_are(finished: RunOutcome) -> None:
+    metrics = finished.result["metrics"]
+    for name in ("rankme", "alpha_req", "lidar"):
+        assert metrics[f"monitor/{name}_train_images"] == 120, "160, without a quarter for validation"
+    assert metrics["rankme_images"] == 40
+    assert 1 <= metrics["monitor/rankme_train"] <= 16
+    assert 1 <= metrics["monitor/rankme_centred_train"] <= 16
+    assert 1 <= metrics["monitor/lidar_train"] <= 16
+    pipeline = load_pipeline(finished.folder.config).pipeline
+    data = prepare_data(pipeline)
+    model = build_model(pipeline, 1)
+    model.load_state_dict(CheckpointStore(finished.folder.checkpoints).load().model)
+    arguments = (data.train.images, data.mean, data.std, 1, 60, torch.device("cpu"))
+    assert metrics["monitor/rankme_train"] == pytest.approx(rankme(extract_features(model.target_encoder, *arguments)))
+
+
+def test_the_monitors_of_the_end_can_be_left_out(tmp_path: Path) -> None:
+    overrides = ("training.epochs=1", "monitors.end=[]", "monitors.probe_epochs=[]")
+    outcome = start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", [])
+    assert not any(name.startswith("monitor/") for name in outcome.result["metrics"])
+    (row, *_) = (row.metrics for row in read_metrics(outcome.folder.metrics) if "validation/loss" in row.metrics)
+    monitored = {name for name in row if name.startswith("monitor/")}
+    always = ("collapsed", "rankme", "rankme_centred", "feature_std", "image_variance_ratio")
+    assert monitored == {f"monitor/{name}" for name in always}
+
+
+def test_no_more_training_images_are_monitored_than_asked_for_and_they_are_the_same_for_every_seed(
+    tmp_path: Path,
+) -> None:
+    metrics = []
+    for seed in (0, 1):
+        loaded = load_tiny(tmp_path, "monitors.max_train_images=50", f"seed={seed}", "data.split_seed=3")
+        pipeline = loaded.pipeline
+        data, model = prepare_data(pipeline), build_model(load_tiny(tmp_path).pipeline, 1)
+        metrics.append(final_monitors(pipeline, model, data, Compute(torch.device("cpu"), "fp32", False)))
+    assert metrics[0]["monitor/rankme_train_images"] == 50
+    assert metrics[0] == metrics[1]
 
 
 def test_the_model_is_evaluated_after_the_last_epoch_whatever_the_interval(tmp_path: Path) -> None:
@@ -378,6 +422,8 @@ def test_images_without_labels_are_pretrained_on_and_their_probe_is_skipped_and_
     outcome = start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", ["flat"])
     assert outcome.result["probe"] is None
     assert "no labels" in outcome.result["probe_skipped"]
+    assert outcome.result["metrics"]["monitor/lidar_train_images"] == 30
+    assert outcome.result["metrics"]["monitor/lidar_train"] is not None
     labelled = ["probe.data={dataset: {name: synthetic, num_train: 200, num_test: 60}}"]
     outcome = start_run(load_tiny(tmp_path, *overrides, *labelled), tmp_path / "runs", ["flat"])
     assert outcome.result["metrics"]["probe/test_accuracy"] is not None

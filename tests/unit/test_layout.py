@@ -26,7 +26,7 @@ LAYERS = [
     {"training"},
     {"config"},
     {"build"},
-    {"arithmetic", "predicted_classes"},
+    {"arithmetic", "monitoring", "predicted_classes"},
     {"inspection", "evaluation", "mask_picture", "catalogue", "data_record", "looks"},
     {"weights", "parent"},
     {"run", "reprobe", "summary"},

@@ -169,6 +169,28 @@ def test_a_folder_whose_name_looks_like_markup_is_printed_as_it_is(capsys: pytes
     assert "'[x]'" in printed
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "1.0 at the start, 2.0 at the end\n"),
+        ({"rankme_images": 287.0}, "1.0 at the start, 2.0 at the end (287 validation images)\n"),
+        (
+            {"rankme_images": 287.0, "monitor/rankme_train": 14.62, "monitor/rankme_train_images": 25600.0},
+            "1.0 at the start, 2.0 at the end (287 validation images), 14.6 (25,600 training images)\n",
+        ),
+    ],
+    ids=["an older result", "without monitors at the end", "with them"],
+)
+def test_rankme_says_of_how_many_images_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: dict[str, float], told: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    metrics = {"rankme_start": 1.0, "rankme_end": 2.0, "images_per_second": 1.0, "training_seconds": 1.0} | more
+    result = {"metrics": metrics, "total_seconds": 1.0, "collapsed": False, "probe": None, "probe_skipped": "none"}
+    print_summary(result, Path("runs/a"), "none")
+    assert told in capsys.readouterr().out
+
+
 def test_the_end_of_a_run_says_where_its_time_went(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

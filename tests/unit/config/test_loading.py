@@ -294,6 +294,7 @@ SECTION_OF = {
     "tracker": "tracking",
 }
 """Where a family is chosen, if not under its own name."""
+IN_A_LIST = {"monitor": "monitors.end"}
 NOT_IN_A_PIPELINE = {"executor"}
 
 
@@ -306,9 +307,12 @@ def test_a_plugin_adds_a_component_of_any_family_that_the_yaml_can_name(write, t
         "class Mine(base):\n    'Mine.'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    key = SECTION_OF.get(family, family)
-    pipeline = load_pipeline(write(BASE), [f"plugins=[my_{family}_plugin]", f"{key}=mine_for_the_test"]).pipeline
+    key, value = SECTION_OF.get(family, family), "mine_for_the_test"
+    if family in IN_A_LIST:
+        key, value = IN_A_LIST[family], "[mine_for_the_test]"
+    pipeline = load_pipeline(write(BASE), [f"plugins=[my_{family}_plugin]", f"{key}={value}"]).pipeline
     chosen = functools.reduce(getattr, key.split("."), pipeline)
+    chosen = chosen[0] if family in IN_A_LIST else chosen
     assert type(chosen).__name__ == "MineConfig"
 
 

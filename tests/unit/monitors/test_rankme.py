@@ -55,3 +55,19 @@ def test_centred_rankme_counts_the_directions_in_which_images_differ(directions:
 def test_centred_rankme_of_features_that_are_the_same_for_every_image_is_one() -> None:
     constant = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)).expand(50, -1)
     assert centred_rankme(constant) == pytest.approx(1, abs=1e-4)
+
+
+def test_rankme_is_the_formula_of_the_paper_on_singular_values_of_a_decomposition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(300, 24, generator=generator) * torch.arange(1, 25) ** -1.0
+    singular_values = np.linalg.svd(features.double().numpy(), compute_uv=False)
+    shares = singular_values / singular_values.sum() + 1e-7
+    assert rankme(features) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-7)
+
+
+def test_more_images_show_more_directions_of_the_same_features() -> None:
+    """Why a RankMe says of how many images it is: 512 of width 768 with a power-law spectrum read far too low."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(4000, 256, generator=generator) * torch.arange(1, 257) ** -0.2
+    few, many = rankme(features[:128]), rankme(features)
+    assert few < 0.6 * many

@@ -165,9 +165,24 @@ def test_a_metric_that_is_a_monitor_is_not_correlated_with_itself() -> None:
     trials = make_content().trials.assign(**{"validation/loss": np.linspace(1e-5, 2e-5, 15)})
     content = make_content(metric="validation/loss", higher_is_better=False, trials=trials)
     found = monitor_correlations(cleaned(content))
-    names = ("rankme", "rankme_centred", "feature_std", "image_variance_ratio")
+    names = ("feature_std", "image_variance_ratio", "rankme", "rankme_centred")
     assert list(found["monitor"]) == [f"monitor/{name}" for name in names]
     assert set(drawings_of(content)) == {"means", "curves", "cost", "monitors"}
+
+
+def test_monitors_of_training_images_and_of_plug_ins_are_correlated_too_and_say_of_how_many_images_they_are() -> None:
+    accuracy = make_content().trials[METRIC]
+    columns = {"monitor/lidar_train": accuracy**2, "monitor/lidar_train_images": 1000.0, "rankme_images": 287.0}
+    columns |= {"monitor/mine_train": -accuracy, "monitor/mine_train_images": np.linspace(1, 15, 15)}
+    content = cleaned(make_content(trials=make_content().trials.assign(**columns)))
+    found = monitor_correlations(content).set_index("monitor")["rho"]
+    assert found["monitor/lidar_train"] == pytest.approx(1)
+    assert found["monitor/mine_train"] == pytest.approx(-1)
+    assert "monitor/mine_train_images" not in found
+    alt = drawings_of(content)["monitors"].alt
+    assert "LiDAR, 1,000 training images +1.00 over 15 trials" in alt
+    assert "centred RankMe, 287 validation images" in alt
+    assert "monitor/mine_train −1.00 over 15 trials" in alt
 
 
 def test_a_figure_without_data_is_left_out() -> None:

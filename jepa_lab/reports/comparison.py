@@ -32,6 +32,7 @@ _PARAMS, _METRICS = "params.", "metrics."
 _NEVER_SHOWN = re.compile(r"seed$|tracking(\.|$)")
 _STATUSES = {"SCHEDULED": "WAITING"}  # MLflow's word -> that of a report, where they differ
 _CHOSEN_FROM = ("search", "confirm")  # roles of a search's trials by which its winner was chosen
+_SPLIT = "data.split_seed"
 _MOST_NAMES = 12
 
 
@@ -123,6 +124,7 @@ def compare(runs: pd.DataFrame, question: Question, source: str) -> ComparedRuns
     arms = _ordered(runs, question, baseline)
     chosen = _chosen_by_a_search(runs)
     trials, notes = _trials(runs, averaged=question.by is not None)
+    seeds = tuple(sorted(map(int, trials["seed"].unique())))
     content = ReportInput(
         title=f"{question.metric} of {source}",
         kind="arms",
@@ -131,7 +133,7 @@ def compare(runs: pd.DataFrame, question: Question, source: str) -> ComparedRuns
         changed={arm: {key: values[arm][key] for key in keys} for arm in arms if arm != baseline},
         metric=question.metric,
         higher_is_better=question.higher_is_better,
-        seeds=tuple(sorted(map(int, trials["seed"].unique()))),
+        seeds=seeds,
         notes=(
             why,
             *notes,
@@ -142,6 +144,7 @@ def compare(runs: pd.DataFrame, question: Question, source: str) -> ComparedRuns
         ),
         trials=trials,
         curves=pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        split_seeds=_split_seeds(runs, seeds, keys),
         chosen=frozenset(chosen),
     )
     return ComparedRuns(cleaned(content), keys, values)
@@ -185,14 +188,15 @@ def _groups_by_config(runs: pd.DataFrame) -> pd.Series:
     """A name for each run, the same for those that differ only in the seed.
 
     By the tag config_digest, which leaves out what changes no result; by all params but the seed where there is none.
+    The runs of an arm of a sweep are a group also where each seed has a validation split of its own.
     Trials by which a search chose are groups of their own: their values are optimistic.
     """
     shown = [f"{_PARAMS}{key}" for key in _with_prefix(runs, _PARAMS) if _is_shown(key)]
     flat = runs[shown].fillna(ABSENT).apply(tuple, axis=1) if shown else [()] * len(runs)
-    identities = zip(_tags(runs, "config_digest"), flat, runs["stage"], strict=True)
+    identities = zip(_tags(runs, "config_digest"), flat, _arms_with_splits(runs), runs["stage"], strict=True)
     places: dict[object, list[int]] = {}
-    for place, (digest, values, stage) in enumerate(identities):
-        places.setdefault((digest or values, stage), []).append(place)
+    for place, (digest, values, arm, stage) in enumerate(identities):
+        places.setdefault((arm or digest or values, stage), []).append(place)
     groups = [""] * len(runs)
     taken: set[str] = set()
     named = pd.DataFrame({"name": runs["name"], "arm": _tags(runs, "arm"), "stage": runs["stage"]})
@@ -202,6 +206,28 @@ def _groups_by_config(runs: pd.DataFrame) -> pd.Series:
         for place in mine:
             groups[place] = name
     return pd.Series(groups, index=runs.index)
+
+
+def _arms_with_splits(runs: pd.DataFrame) -> list[tuple[str, str] | None]:
+    """Of each run the sweep and the arm, where the arm's seeds have validation splits of their own; else None."""
+    if f"{_PARAMS}{_SPLIT}" not in runs:
+        return [None] * len(runs)
+    of_a_table = _tags(runs, "role") == "arm"
+    arms = list(zip(_tags(runs, "sweep_folder"), _tags(runs, "arm"), strict=True))
+    splits: dict[tuple[str, str], set[str]] = {}
+    for arm, split in zip(arms, _param(runs, _SPLIT), strict=True):
+        splits.setdefault(arm, set()).add(split)
+    return [arm if table and len(splits[arm]) > 1 else None for arm, table in zip(arms, of_a_table, strict=True)]
+
+
+def _split_seeds(runs: pd.DataFrame, seeds: Sequence[int], keys: Sequence[str]) -> tuple[int, ...] | None:
+    """The validation split of each seed, where each has one of its own that is the same in all groups; else None."""
+    if f"{_PARAMS}{_SPLIT}" not in runs or _SPLIT in keys:
+        return None
+    by_seed = _param(runs, _SPLIT).groupby(runs["seed"]).unique()
+    splits = [split for seed in seeds for split in by_seed[seed]]
+    is_one_each = len(splits) == len(set(splits)) == len(seeds) > 1
+    return tuple(map(int, splits)) if is_one_each and ABSENT not in splits else None
 
 
 def _group_name(mine: pd.DataFrame) -> str:

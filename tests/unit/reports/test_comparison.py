@@ -81,6 +81,25 @@ def test_runs_that_differ_only_in_the_seed_are_a_line_with_paired_statistics() -
     assert found["deep"].test.mean == pytest.approx(deep.mean() - 0.1)
 
 
+def test_an_arm_whose_seeds_have_validation_splits_of_their_own_is_a_line_and_the_table_says_so() -> None:
+    def tried(arm: str, seed: int, value: float, **more: str) -> dict[str, Any]:
+        split = str(10 + seed)
+        tags = {"role": "arm", "arm": arm, "sweep_folder": "/sweeps/a", "config_digest": f"{arm}{split}"}
+        tags["is_baseline"] = str(arm == "plain").lower()
+        return run(arm, seed, value, data__split_seed=split, **{f"tag_{name}": held for name, held in tags.items()})
+
+    values = {"wide": (0.70, 0.74, 0.79), "plain": (0.70, 0.71, 0.72)}
+    runs = [tried(arm, seed, value) for arm, found in values.items() for seed, value in enumerate(found)]
+    compared = ask(*runs)
+    assert compared.content.split_seeds == (10, 11, 12)
+    assert {name: len(row.values) for name, row in rows(compared).items()} == {"plain": 3, "wide": 3}
+    assert "over the seeds, each with a validation split of its own" in notes(compared)
+    assert "NOT COMPARABLE" not in notes(compared)
+    elsewhere = ask(*runs, tried("plain", 0, 0.7) | {"params.data.split_seed": "0", "tags.sweep_folder": "/sweeps/b"})
+    assert elsewhere.content.split_seeds is None  # seed 0 has two splits here
+    assert ask(*two_groups()).content.split_seeds is None
+
+
 def test_only_the_keys_that_differ_between_groups_are_columns() -> None:
     first = run("a", 0, loss__name="l2", masker__name="random", encoder__depth="2", data__workers="0")
     second = run("b", 0, loss__name="l2", masker__name="block", encoder__depth="2", data__workers="1")

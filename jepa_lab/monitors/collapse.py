@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from pydantic import Field
@@ -237,5 +237,6 @@ class CollapseDetector:
         return asdict(self._memory)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
-        self._memory = _Memory(**state)
+        """Go on from a `state`; of that of an earlier jepa-lab, whose rule was another one, with what still counts."""
+        known = {each.name for each in fields(_Memory)}
+        self._memory = _Memory(**{name: value for name, value in state.items() if name in known})

@@ -189,6 +189,17 @@ def test_a_restored_detector_goes_on_as_if_not_interrupted(split: int) -> None:
     assert second.collapsed
 
 
+def test_a_run_of_an_earlier_jepa_lab_goes_on_with_what_its_checkpoint_remembers() -> None:
+    detector = CollapseDetector(CollapseSettings())
+    old = {"highest_variance_ratio": 0.9, "loss": 0.2, "highest_rank": 50.0, "suspicious_epochs": 2, "collapsed": False}
+    detector.restore(old)
+    assert detector.verdict().status == "healthy"
+    little = replace(HEALTHY, image_variance_ratio=0.1, rankme=3.0)
+    assert "was 0.9, RankMe is 3 and was 51" in (detector.observe(little).sentence() or "")
+    detector.restore({**old, "collapsed": True})
+    assert detector.verdict().sentence() == "the run is marked collapsed"
+
+
 CURVES: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "collapse_curves.json").read_text())["runs"]
 """Monitors of real runs, recorded by `python -m benchmarks.collapse`."""
 

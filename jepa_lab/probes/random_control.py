@@ -28,5 +28,5 @@ def no_better_than_random(rows: Mapping[str, Mapping[str, Any]]) -> str | None:
         return None
     return (
         "NOT BETTER THAN RANDOM: on the validation split the trained encoder does not beat the random one that it "
-        f"started as: {', '.join(told)}. By this measure, pretraining has taught it nothing"
+        f"started as: {', '.join(told)}. Nothing shows that pretraining has taught it anything"
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from jepa_lab.measures import MEASURES
 from jepa_lab.reports.content import HAS_RESULT, ReportInput, control_metric_of, measured_trials, table_trials
 from jepa_lab.reports.wording import MOST_NAMES, at_most, counted, names_of_trials
 
-_HEADLINE = "probe/validation_accuracy"
+_HEADLINES = tuple(f"probe/validation_{measure}" for measure in MEASURES)
 
 
 def is_collapsed(trials: pd.DataFrame) -> pd.Series:
@@ -39,11 +40,11 @@ def notes_of_collapse(content: ReportInput) -> list[str]:
 def _no_better_than_random(content: ReportInput) -> list[str]:
     """The trials whose encoder does not beat the random one that it started as, counted by arm."""
     trials = measured_trials(content)
-    of_metric = control_metric_of(content.metric, "random_encoder")
-    metric = content.metric if of_metric in trials else _HEADLINE
-    control = control_metric_of(metric, "random_encoder")
-    if metric not in trials or control not in trials:
+    pairs = [(metric, control_metric_of(metric, "random_encoder")) for metric in (content.metric, *_HEADLINES)]
+    known = [pair for pair in pairs if pair[0] in trials and pair[1] in trials]
+    if not known:
         return []
+    metric, control = known[0]
     compared = trials.dropna(subset=[metric, control])
     told = []
     for arm, mine in compared.groupby("arm", sort=False):
@@ -54,8 +55,8 @@ def _no_better_than_random(content: ReportInput) -> list[str]:
         return []
     return [
         f"NOT BETTER THAN RANDOM: by {metric}, these trained encoders do not beat the random ones that they started "
-        f"as: {at_most(told, 'arms')}. There, pretraining has taught nothing that the probe can use, whatever the "
-        "difference from the baseline."
+        f"as: {at_most(told, 'arms')}. There, nothing shows that pretraining has taught anything that the probe can "
+        "use, whatever the difference from the baseline."
     ]
 
 

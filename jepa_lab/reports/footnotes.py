@@ -319,7 +319,9 @@ def _measures(content: ReportInput) -> list[str]:
             "Choose by the validation split."
         )
     elif content.search is None and test_split_metric_of(content.metric) in content.trials:
-        notes.append("Test accuracy stands beside the table's metric: order, bold and p never use it.")
+        notes.append(
+            f"{test_split_metric_of(content.metric)} stands beside the table's metric: order, bold and p never use it."
+        )
     if any(control_metric_of(content.metric, each) in content.trials for each in ("random_encoder", "raw_pixels")):
         notes.append(
             "Controls: the same probe on a randomly initialised encoder and on raw pixels, of the baseline's trials."
@@ -329,6 +331,7 @@ def _measures(content: ReportInput) -> list[str]:
         "Numbers are those of the encoder after the last epoch; the best epoch by the online probe is not used. Where "
         "the test split is scored, it is scored once per probe. "
         "Parameters are those of encoder and predictor; parameters, training time and RankMe are means over the seeds. "
-        f"RankMe is that of {_monitored(content)}, which are the same in every run."
+        f"RankMe is that of {_monitored(content)}, which are the same in every run"
+        f"{'' if content.split_seeds is None else ' of a seed'}."
     )
     return notes

@@ -201,6 +201,8 @@ def test_with_a_split_for_each_seed_the_table_says_what_its_intervals_are_over()
     notes = "\n".join(table.footnotes)
     assert "over the seeds, each with a validation split of its own" in notes
     assert "200 images each; data.split_seed 0, 1, 2, 3, 4" in notes
+    assert "which are the same in every run of a seed." in notes  # RankMe's images: of the seed's own split
+    assert "which are the same in every run." in "\n".join(table_of(CONTENT).footnotes)
     assert re.search(r"two splits share images \((19|20|21)% on average\)", notes)
     for row in table.rows[1:]:
         assert row.comparison is not None

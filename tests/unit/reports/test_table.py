@@ -151,6 +151,16 @@ def test_where_the_metric_is_no_accuracy_the_probe_tells_whether_anything_was_le
     assert "wide in 1 of 5 trials." in notes
 
 
+def test_where_the_probe_measures_a_mean_iou_that_tells_whether_anything_was_learned() -> None:
+    content = make_content(metric="rankme_end")
+    names = {name: name.replace("accuracy", "mean_iou") for name in content.trials if "accuracy" in name}
+    trials = content.trials.rename(columns=names)
+    content = set_trial(dataclasses.replace(content, trials=trials), "wide", 0, **{names[METRIC]: 0.5})
+    notes = footnotes(content)
+    assert "NOT BETTER THAN RANDOM: by probe/validation_mean_iou" in notes
+    assert "wide in 1 of 5 trials." in notes
+
+
 def test_a_metric_of_another_probe_is_held_against_that_probe_s_control() -> None:
     metric = "probe/knn_validation_accuracy"
     trials = make_content().trials.assign(**{metric: 0.7, "random_encoder/knn_validation_accuracy": 0.71})

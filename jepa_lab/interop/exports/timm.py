@@ -48,7 +48,7 @@ class TimmFormat(ExportFormat):
     def features(self, folder: Path, images: Tensor) -> Tensor:
         import timm
 
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         config = timm.data.resolve_model_data_config(model)
         mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
         with torch.no_grad():

@@ -38,8 +38,14 @@ def _what_it_covers(content: ReportInput, metric: str, scale: Scale, scores: Ima
     counts = sorted({len(each.correct) for each in images.values()})
     how_many = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     one = next(iter(images.values()))
+    draws = []
+    if one.num_fits > 1:
+        draws = [
+            f"Every number is the mean of {one.num_fits} fits, such as one for each draw of labels: neither interval "
+            "says what other draws would give."
+        ]
     if content.split_seeds is not None and not is_test_metric(metric):
-        return [_own_splits(content.split_seeds, how_many, list(images.values()))]
+        return [_own_splits(content.split_seeds, how_many, list(images.values())), *draws]
     alone = scale.value(float(np.std(one.correct, ddof=1)) / math.sqrt(len(one.correct)))
     unit = f" {scale.difference_unit}" if scale.difference_unit else ""
     return [
@@ -49,6 +55,7 @@ def _what_it_covers(content: ReportInput, metric: str, scale: Scale, scores: Ima
         "and what could have been detected follow the wider of both.",
         f"The brackets of means are over seeds alone. The images alone give the accuracy of one run of the baseline a "
         f"standard error of about {alone}{unit}.",
+        *draws,
     ]
 
 

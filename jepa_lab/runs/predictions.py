@@ -63,12 +63,14 @@ class ScoredImages:
         images: where they are from.
         positions: [n] int64, increasing. labels: [n] int64.
         correct: [n] float64, how often each was predicted right, a share of the fits: 0 or 1 for most probes.
+        num_fits: R, that are averaged, such as one for each draw of labels.
     """
 
     images: SplitImages
     positions: np.ndarray
     labels: np.ndarray
     correct: np.ndarray
+    num_fits: int = 1
 
     def are_those_of(self, other: ScoredImages) -> bool:
         """Whether image i is the same picture in both."""
@@ -116,7 +118,8 @@ class RunPredictions:
         split = self.metrics[metric].split("/", maxsplit=1)[0]
         predicted = np.atleast_2d(self.tensors[self.metrics[metric]])  # [R, n]
         positions, labels = (self.tensors[f"{split}/{name}"].astype(np.int64) for name in ("positions", "labels"))
-        return ScoredImages(self.images[split], positions, labels, (predicted == labels).mean(axis=0))
+        correct = (predicted == labels).mean(axis=0)
+        return ScoredImages(self.images[split], positions, labels, correct, len(predicted))
 
 
 def write_predictions(path: Path, predictions: RunPredictions) -> dict[str, str]:

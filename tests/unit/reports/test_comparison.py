@@ -356,4 +356,4 @@ def test_runs_whose_predictions_are_known_are_compared_over_seeds_and_images() -
     found = rows(compared.with_predictions(kept))["deep"].comparison
     assert found.crossed.num_images == 50
     assert found.over_images.high - found.over_images.low >= found.difference.high - found.difference.low
-    assert "the run folders that the numbers are from are not known" in notes(ask(*two_groups()))
+    assert "it is not known which run folders they are from" in notes(ask(*two_groups()))

@@ -189,6 +189,17 @@ def test_the_csv_has_every_digit_of_both_intervals_and_of_each_p() -> None:
     assert list(searched["metric"]) == [METRIC, TEST] * len(searched[searched["metric"] == TEST])
 
 
+def test_where_a_number_is_the_mean_of_several_fits_the_table_says_that_other_fits_are_not_covered() -> None:
+    told = "the mean of 2 fits, such as one for each draw of labels: neither interval says what other draws would give"
+    assert "draw of labels" not in "\n".join(table_of(CONTENT).footnotes)
+    kept = {}
+    for folder, found in CONTENT.predictions.items():
+        assert isinstance(found, RunPredictions)
+        name = found.metrics[METRIC]
+        kept[folder] = replace(found, tensors={**found.tensors, name: np.stack([found.tensors[name]] * 2)})
+    assert told in "\n".join(table_of(replace(CONTENT, predictions=kept)).footnotes)
+
+
 def test_with_a_split_for_each_seed_the_table_says_what_its_intervals_are_over() -> None:
     random, kept = np.random.default_rng(0), {}
     splits = [np.sort(random.choice(1000, 200, replace=False)) for _ in CONTENT.seeds]

@@ -87,7 +87,7 @@ def assert_equal_to_rounding(folder: RunFolder, whole: RunFolder) -> None:
     """Every row of metrics and every final weight, within 1e-5; rounding of small eigenvalues shows in an exponent."""
     for (step, first), (other_step, second) in zip(timeless_rows(folder), timeless_rows(whole), strict=True):
         assert step == other_step
-        exponents = [metrics.pop("monitor/alpha_req", 0.0) for metrics in (first, second)]
+        exponents = [metrics.pop("monitor/alpha_req", None) or 0.0 for metrics in (first, second)]
         assert exponents[0] == pytest.approx(exponents[1], rel=1e-3)
         assert first == pytest.approx(second, rel=1e-5, abs=1e-7)
     first_weights, second_weights = final_weights(folder), final_weights(whole)

@@ -5,6 +5,7 @@ In a checkout `jepa_lab/shipped` links to the folders at the top; an installed p
 
 from __future__ import annotations
 
+import os.path
 from pathlib import Path
 from typing import Literal
 
@@ -34,16 +35,16 @@ def find_file(given: Path, kind: Kind) -> tuple[Path, str | None]:
         ConfigError: there is no such file, and what the name of one that comes with jepa-lab may be.
     """
     known = shipped_files(kind)
-    is_name = given.name == str(given) and not given.suffix and not given.is_file() and str(given) != "-"
-    if not is_name or (given.exists() and str(given) not in known):
-        if not given.exists() and given.stem in known:
+    is_name = given.name == str(given) and not given.suffix and not os.path.isfile(given) and str(given) != "-"
+    if not is_name or (os.path.exists(given) and str(given) not in known):
+        if not os.path.exists(given) and given.stem in known:
             raise ConfigError(
                 f"{given}: no such file; `{given.stem}`, without folder and suffix, is the {kind} of jepa-lab"
             )
         return given, None  # whoever reads it says what is wrong
     own = [Path(f"{given}{_SUFFIX}"), Path(f"{kind}s") / f"{given}{_SUFFIX}"]
     for file in own:
-        if file.is_file():
+        if os.path.isfile(file):
             note = f"using {file} of this folder"
             return file, f"{note}, not the {kind} {given} that comes with jepa-lab" if str(given) in known else note
     if str(given) not in known:

@@ -56,7 +56,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
     assert find_file(Path("mine.yaml"), "pipeline") == (Path("mine.yaml"), None)
     assert find_file(tmp_path / "mine.yaml", "pipeline") == (tmp_path / "mine.yaml", None)
     (tmp_path / "folder").mkdir()
-    for given in ("folder", "-", "/dev/stdin"):
+    for given in ("folder", "-", "/dev/stdin", "x" * 300 + "/y.yaml"):  # the last is longer than a name may be
         assert find_file(Path(given), "pipeline") == (Path(given), None)
     assert find_file(Path("missing/other.yaml"), "pipeline") == (Path("missing/other.yaml"), None)
 

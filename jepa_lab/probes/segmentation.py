@@ -75,13 +75,9 @@ class Segmentation(Probe):
         if known.train.maps is not None:
             return None
         return Problem(
-            "needs the class of every pixel, and these images have no label maps; set ",
-            Key("dataset", "probe.data"),
-            "=segmentation_folder and ",
-            Key("root", "probe.data"),
-            "=FOLDER with images/ and masks/, use ",
-            Key("dataset", "data"),
-            "=synthetic, or leave this probe out",
+            "needs the class of every pixel, and these images have no label maps; set "
+            "probe.data.dataset=segmentation_folder and probe.data.root=FOLDER with images/ and masks/, use "
+            "data.dataset=synthetic, or leave this probe out"
         )
 
     def run(self, subject: Subject) -> ProbeOutcome:

@@ -28,7 +28,8 @@ class SegmentationFolder(ImageDataset):
     FOLDER/images/train/a.jpg   FOLDER/masks/train/a.png     FOLDER/images/a.jpg   FOLDER/masks/a.png
     FOLDER/images/test/b.jpg    FOLDER/masks/test/b.png      (all are training images)
     ```
-    A mask is an 8-bit grey or palette PNG of its picture's size: 0 is the first class, 255 is left out.
+    A mask is an 8-bit grey or palette PNG of its picture's size: 0 is the first class, 255 is left out. Where 0 means
+    "no class", as in ADE20K's scene parsing masks, write 255 there first, or it counts as a class of its own.
     `find_masked_images` states the layout, `decode_picture` the rules for pictures.
 
     Raises:

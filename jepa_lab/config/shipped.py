@@ -6,6 +6,7 @@ In a checkout `jepa_lab/shipped` links to the folders at the top; an installed p
 from __future__ import annotations
 
 import os.path
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +36,7 @@ def find_file(given: Path, kind: Kind) -> tuple[Path, str | None]:
         ConfigError: there is no such file, and what the name of one that comes with jepa-lab may be.
     """
     known = shipped_files(kind)
-    is_name = given.name == str(given) and not given.suffix and not os.path.isfile(given) and str(given) != "-"
+    is_name = re.fullmatch(r"\w[\w-]{0,99}", str(given)) is not None and not os.path.isfile(given)
     if not is_name or (os.path.exists(given) and str(given) not in known):
         if not os.path.exists(given) and given.stem in known:
             raise ConfigError(

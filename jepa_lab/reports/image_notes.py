@@ -49,10 +49,10 @@ def _what_it_covers(content: ReportInput, metric: str, scale: Scale, scores: Ima
     alone = scale.value(float(np.std(one.correct, ddof=1)) / math.sqrt(len(one.correct)))
     unit = f" {scale.difference_unit}" if scale.difference_unit else ""
     return [
-        f"Over seeds and images: what other seeds on other images of the same kind would show ({how_many} images; "
-        "the probe's training images stay the same; crossed random effects of seed and image with Satterthwaite's degrees of freedom, and never narrower than the "
-        "interval over seeds). The interval over seeds holds for these very images only. p, bold, what is ruled out "
-        "and what could have been detected follow the wider of both.",
+        f"Over seeds and images: what other seeds on other images of the same kind would show ({how_many} images; the "
+        "probe's training images stay the same; crossed random effects of seed and image with Satterthwaite's degrees "
+        "of freedom, and never narrower than the interval over seeds). The interval over seeds holds for these very "
+        "images only. p, bold, what is ruled out and what could have been detected follow the wider of both.",
         f"The brackets of means are over seeds alone. The images alone give the accuracy of one run of the baseline a "
         f"standard error of about {alone}{unit}.",
         *draws,

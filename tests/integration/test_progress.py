@@ -51,6 +51,7 @@ def test_the_display_is_told_every_step_whatever_is_logged_and_what_goes_on_in_b
         "0", "evaluating the encoder before training", "first step",
         "1", "2", "3", "4", "5", "logged", "(evaluating)",
         "6", "7", "8", "9", "10", "logged", "(evaluating)",
+        "monitoring the trained encoder",
         "probing trained encoder: logistic, knn",
         "probing random encoder: logistic, knn",
         "probing raw pixels: logistic, knn",

@@ -84,6 +84,7 @@ _FEW_FITS: dict[str, dict[str, Any]] = {
     "linear_sgd": {"epochs": 5, "learning_rates": [0.1], "ridges": [0.1]},
     "logistic": {"c_grid": [0.1]},
     "low_shot": {"c_grid": [0.1], "draws": 2},
+    "segmentation": {"epochs": 1, "learning_rates": [0.01]},
 }
 """Parameters with which a probe takes a second or two. A grid of one value chooses nothing, so that nobody is advised
 to extend a grid that the preset cut short."""

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from pydantic import ValidationError
 
-from jepa_lab.data.base import ImageSplit
-from jepa_lab.data.label_maps import LabelMaps
 from jepa_lab.errors import Key, Problem
 from jepa_lab.grid import Grid
 from jepa_lab.positions.base import PositionInputs, PositionsOfEncoder
 from jepa_lab.positions.learned import LearnedPosition
 from jepa_lab.positions.rope import RotaryPosition
-from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.registry import FAMILIES, Component, Entry
 from jepa_lab.regularizers.base import ImagesAtOnce
 from jepa_lab.targets.base import TargetInputs
 from tests.contracts.test_components import EVERY, default_params
-from tests.unit.probes.fakes import make_splits
-
-
-def splits_with_maps() -> ProbeSplits:
-    """Images with labels and label maps."""
-
-    def mapped(split: ImageSplit) -> ImageSplit:
-        pixels = torch.zeros(len(split), *split.images.shape[2:], dtype=torch.uint8)
-        return replace(split, maps=LabelMaps(pixels, ("a", "b")))
-
-    splits = make_splits()
-    assert splits.test is not None
-    return replace(splits, train=mapped(splits.train), validation=mapped(splits.validation), test=mapped(splits.test))
-
+from tests.unit.probes.fakes import make_splits, splits_with_maps
 
 FITTING: dict[str, Callable[[], Any]] = {
     "masker": lambda: Grid(8, 8),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lab.data.base import ImageSplit
+from jepa_lab.data.label_maps import LabelMaps
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.subject import Subject
 
@@ -58,6 +60,18 @@ def make_splits(num_classes: int = 3, side: int = SIDE) -> ProbeSplits:
         mean=torch.tensor([0.5, 0.4, 0.3]),
         std=torch.tensor([0.2, 0.3, 0.4]),
     )
+
+
+def splits_with_maps() -> ProbeSplits:
+    """Images with labels and label maps."""
+
+    def mapped(split: ImageSplit) -> ImageSplit:
+        pixels = torch.zeros(len(split), *split.images.shape[2:], dtype=torch.uint8)
+        return replace(split, maps=LabelMaps(pixels, ("a", "b")))
+
+    splits = make_splits()
+    assert splits.test is not None
+    return replace(splits, train=mapped(splits.train), validation=mapped(splits.validation), test=mapped(splits.test))
 
 
 def make_subject(encoder: nn.Module | None, splits: ProbeSplits | None = None, **changes: Any) -> Subject:

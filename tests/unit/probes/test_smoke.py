@@ -10,7 +10,7 @@ import jepa_lab.config.pipeline  # noqa: F401  (registers every probe)
 from jepa_lab.config.presets import PRESETS
 from jepa_lab.probes.base import PROBES
 from jepa_lab.probes.finetune import Finetune
-from tests.unit.probes.fakes import FakeEncoder, make_subject
+from tests.unit.probes.fakes import FakeEncoder, make_subject, splits_with_maps
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in PROBES])
@@ -18,7 +18,9 @@ def test_nobody_is_advised_to_extend_what_the_smoke_preset_cut_short(name: str, 
     overlay = PRESETS["smoke"]({"probe": {"additional": [{"name": name}]}}, False)
     shortened = dict(overlay.get("probe.additional", [{"name": name}])[0])
     component = PROBES.get(shortened.pop("name")).component
-    outcome = component(component.Params(**shortened)).run(make_subject(FakeEncoder(), scratch=tmp_path))
+    outcome = component(component.Params(**shortened)).run(
+        make_subject(FakeEncoder(), splits_with_maps(), scratch=tmp_path)
+    )
     assert not [note for note in outcome.notes if "extend" in note or "raise epochs" in note]
 
 

@@ -163,7 +163,7 @@ def main() -> None:
     "parent",
     metavar="RUN",
     type=click.Path(path_type=Path),
-    help="Begin a new run with the state of this one, for more epochs: training.epochs counts those of both.",
+    help="Start a new run with the state of this one, for more epochs: training.epochs counts those of both.",
 )
 @click.option("--restart-schedules", is_flag=True, help="With --from: count epochs and steps from 0 again.")
 def run(
@@ -189,7 +189,7 @@ def run(
     with joined_team() as team:
         with team.reporting():
             if resume is not None and parent is not None:
-                raise ConfigError("--from begins a new run, --resume goes on with an old one; leave one of them out")
+                raise ConfigError("--from starts a new run, --resume resumes an old one; leave one of them out")
             if restart_schedules and parent is None:
                 raise ConfigError("--restart-schedules goes with --from RUN; leave it out")
         if parent is not None:

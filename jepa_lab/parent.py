@@ -1,4 +1,4 @@
-"""`jepa-lab run FILE --from RUN`: a new run that goes on from the state of another one.
+"""`jepa-lab run FILE --from RUN`: a new run that continues from the state of another one.
 
 Its folder names the other one in parent.json until it has a checkpoint of its own, and afterwards for the record.
 """
@@ -20,12 +20,12 @@ FILE = "parent.json"
 _KIND, _VERSION = "parent", 1
 _ARCHITECTURE = ("encoder.", "predictor.", "hierarchy.", "target.")
 _SAME_ORDER = ("seed", "data.", "training.batch_size", "training.device", "training.precision")
-"""Keys that decide about order and masks, which go on where the other run left them."""
+"""Keys that decide about order and masks, which continue where the other run left them."""
 
 
 @dataclass(frozen=True)
 class Parent:
-    """Where a run begins.
+    """What a run starts from.
 
     Attributes:
         folder: of the other run. run_uid: its identity.
@@ -39,7 +39,7 @@ class Parent:
     restart_schedules: bool
 
     def checkpoint(self) -> Checkpoint:
-        """The state that is gone on from.
+        """The state that the new run starts with.
 
         Raises:
             RunFolderError: it is no longer there, or another run's.
@@ -47,7 +47,7 @@ class Parent:
         folder = RunFolder(Path(self.folder))
         if not folder.path.is_dir() or folder.read_description().run_uid != self.run_uid:
             raise RunFolderError(
-                f"{folder.path} is no longer the run that this one goes on from; restore it, or start a new run"
+                f"{folder.path} is no longer the run that this one continues; restore it, or start a new run"
             )
         return CheckpointStore(folder.checkpoints).load(self.step)
 
@@ -70,7 +70,7 @@ class Parent:
 
 
 def choose_parent(folder: RunFolder, loaded: LoadedPipeline, *, restart_schedules: bool) -> Parent:
-    """The last checkpoint of a run, for a pipeline that may go on from it.
+    """The last checkpoint of a run, for a pipeline that may continue it.
 
     Raises:
         ConfigError: the pipeline differs in what a run cannot change on its way.
@@ -98,18 +98,18 @@ def check_steps(parent: Parent, pipeline: Pipeline, num_images: int) -> None:
     total = pipeline.training.epochs * (num_images // pipeline.training.batch_size)
     if not parent.restart_schedules and total <= parent.step:
         raise ConfigError(
-            f"training.epochs={pipeline.training.epochs} ends at step {total}, and {parent.folder} has come to step "
+            f"training.epochs={pipeline.training.epochs} ends at step {total}, and {parent.folder} is already at step "
             f"{parent.step}; raise it, or count from 0 again with --restart-schedules"
         )
 
 
 def write_parent(folder: RunFolder, parent: Parent) -> None:
-    """Name the run that `folder` goes on from."""
+    """Name the run that `folder` continues."""
     write_record(folder.path / FILE, _KIND, _VERSION, asdict(parent))
 
 
 def read_parent(folder: RunFolder) -> Parent | None:
-    """The run that `folder` goes on from; None where it begins by itself.
+    """The run that `folder` continues; None where it starts anew.
 
     Raises:
         RunFolderError: the file is damaged.

@@ -136,7 +136,7 @@ def start_run(
     Args:
         member: of what it is a part; None for a run of its own.
         team: the processes that train it together, which all call this; by default this one alone.
-        parent: the run whose state it goes on from; None to begin anew.
+        parent: the run whose state it continues; None to start anew.
     Raises:
         ConfigError, DataError, DeviceError, RunFolderError: before anything was written.
         RunStopped: a good run was stopped from outside; it can be resumed.

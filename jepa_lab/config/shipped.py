@@ -46,8 +46,9 @@ def find_file(given: Path, kind: Kind) -> tuple[Path, str | None]:
     own = [Path(f"{given}{_SUFFIX}"), Path(f"{kind}s") / f"{given}{_SUFFIX}"]
     for file in own:
         if os.path.isfile(file):
-            note = f"using {file} of this folder"
-            return file, f"{note}, not the {kind} {given} that comes with jepa-lab" if str(given) in known else note
+            note, shipped = f"using {file} of this folder", known.get(str(given))
+            hides = shipped is not None and not os.path.samefile(file, shipped)  # in a checkout they are one
+            return file, f"{note}, not the {kind} {given} that comes with jepa-lab" if hides else note
     if str(given) not in known:
         raise ConfigError(
             f"{given}: no such file, and no {kind} of this name comes with jepa-lab{did_you_mean(str(given), known)}"

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from jepa_lab.measures import is_share
+from jepa_lab.measures import MEASURES, is_share
 from jepa_lab.runs.predictions import RunPredictions
 
 Kind = Literal["arms", "grid", "one_at_a_time", "search"]
@@ -79,6 +79,14 @@ class ReportInput:
     predictions: Mapping[str, RunPredictions | str] = field(default_factory=dict)
     split_seeds: tuple[int, ...] | None = None
     chosen: frozenset[str] = frozenset()
+
+    @property
+    def metric_on_test(self) -> str:
+        """The metric's number on the test split; the probe's where no probe has the metric on validation images."""
+        if is_share(self.metric) and not self.metric.startswith("probe/online"):
+            return self.metric.replace("validation_", "test_")
+        of_probe = [f"probe/test_{measure}" for measure in MEASURES]
+        return next((name for name in of_probe if name in self.trials), of_probe[0])
 
 
 def cleaned(content: ReportInput) -> ReportInput:
@@ -153,19 +161,12 @@ def measured_trials(content: ReportInput) -> pd.DataFrame:
     return trials.drop_duplicates(["arm", "seed"], keep="last")
 
 
-def test_split_metric_of(metric: str) -> str:
-    """The same number on the test split; that of the probe for a metric that no probe has on validation images."""
-    if is_share(metric) and not metric.startswith("probe/online"):
-        return metric.replace("validation_", "test_")
-    return "probe/test_accuracy"
-
-
 def deciding_metric(content: ReportInput) -> str:
     """The metric that p and bold go by: the table's own, and in a search the one on the test split.
 
     The validation images chose the winner of a search: fresh seeds do not undo the luck that it had with them.
     """
-    return content.metric if content.search is None else test_split_metric_of(content.metric)
+    return content.metric if content.search is None else content.metric_on_test
 
 
 def control_metric_of(metric: str, control: str) -> str | None:

@@ -18,7 +18,6 @@ from jepa_lab.reports.content import (
     is_test_metric,
     measured_trials,
     table_trials,
-    test_split_metric_of,
 )
 from jepa_lab.reports.detection import NO_IMAGES, POWER, ImageVariance, detectable_effect
 from jepa_lab.reports.image_notes import notes_on_images
@@ -318,10 +317,8 @@ def _measures(content: ReportInput) -> list[str]:
             f"The metric {content.metric} is of the test split: choosing by it makes every number here optimistic. "
             "Choose by the validation split."
         )
-    elif content.search is None and test_split_metric_of(content.metric) in content.trials:
-        notes.append(
-            f"{test_split_metric_of(content.metric)} stands beside the table's metric: order, bold and p never use it."
-        )
+    elif content.search is None and content.metric_on_test in content.trials:
+        notes.append(f"{content.metric_on_test} stands beside the table's metric: order, bold and p never use it.")
     if any(control_metric_of(content.metric, each) in content.trials for each in ("random_encoder", "raw_pixels")):
         notes.append(
             "Controls: the same probe on a randomly initialised encoder and on raw pixels, of the baseline's trials."

@@ -18,7 +18,6 @@ from jepa_lab.reports.content import (
     control_metric_of,
     deciding_metric,
     measured_trials,
-    test_split_metric_of,
 )
 from jepa_lab.reports.footnotes import Decision, footnotes_of
 from jepa_lab.reports.image_scores import ImageScores
@@ -105,7 +104,7 @@ class Table:
         of_mean, of_test = (f"{each.unit} [95% interval]".strip() for each in (self.scale, self.test_scale))
         difference = f"{self.scale.difference_unit} [95% interval]".strip()
         of_metric = Column(metric, of_mean, group=RESULTS)
-        test = Column(test_split_metric_of(metric), of_test, group=RESULTS)
+        test = Column(self.content.metric_on_test, of_test, group=RESULTS)
         both = (Column("over seeds and images", "[95% interval]", group=RESULTS),) if self.has_images else ()
         over = "[95% over seeds]" if self.has_images else "[95% interval]"
         p = Column("p", "(Holm)", group=RESULTS)
@@ -195,7 +194,7 @@ def build_table(content: ReportInput) -> Table:
     controls = _control_rows(content, trials, scores)
     rows = (*arms[:1], *controls, *arms[1:])
     scale = scale_for(content.metric, [row.mean for row in rows] + _differences(row.comparison for row in arms))
-    test_metric = test_split_metric_of(content.metric)
+    test_metric = content.metric_on_test
     on_test = _differences(row.test_comparison for row in arms)
     test_scale = scale_for(test_metric, [row.test for row in rows] + on_test)
     decision = Decision(deciding, decided, scale if deciding == content.metric else test_scale, scores)
@@ -223,7 +222,7 @@ def _arm_row(content: ReportInput, trials: pd.DataFrame, summary: ArmSummary, de
         mean=summary.mean,
         comparison=summary.comparison,
         holm_p=decided.holm_p,
-        test=mean_interval(_numbers(mine, test_split_metric_of(content.metric))),
+        test=mean_interval(_numbers(mine, content.metric_on_test)),
         test_comparison=None if content.search is None else decided.comparison,
         parameters=_mean(mine, "encoder_parameters") + _mean(mine, "predictor_parameters"),
         seconds=_mean(mine, "training_seconds"),
@@ -237,7 +236,7 @@ def _control_rows(content: ReportInput, trials: pd.DataFrame, scores: ImageScore
     found = []
     for control, name in CONTROLS.items():
         metric = control_metric_of(content.metric, control)
-        test = control_metric_of(test_split_metric_of(content.metric), control)
+        test = control_metric_of(content.metric_on_test, control)
         if metric is None or test is None or metric not in trials:
             continue
         values = values_by_seed(trials, content.baseline, metric)
@@ -271,7 +270,7 @@ def _control_on_test(content: ReportInput, trials: pd.DataFrame, test: str, scor
     """A control against the baseline on the test split, in a search."""
     if content.search is None:
         return None
-    own = test_split_metric_of(content.metric)
+    own = content.metric_on_test
     of_baseline = values_by_seed(trials, content.baseline, own)
     images = (scores.of(content.baseline, test), scores.of(content.baseline, own))
     return paired_comparison(values_by_seed(trials, content.baseline, test), of_baseline, images)

@@ -4,7 +4,7 @@
 <root>/<name>-<config digest>-s<seed>/
   config.yaml        the resolved configuration; running it again gives the same run
   run.json           what trackers are told: flat params, tags, data set, tracker
-  parent.json        the run that this one goes on from, if any
+  parent.json        the run that this one continues, if any
   environment.json   versions, machine, commit, command
   metrics.jsonl      one row a step that was logged
   checkpoints/       figures/, and probes/ once `jepa-lab probe` ran

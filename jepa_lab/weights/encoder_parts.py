@@ -57,6 +57,11 @@ class EncoderParts:
         return len(self.weights["blocks.0.mlp.fc1.bias"])
 
     @property
+    def position_table(self) -> Tensor:
+        """[N, D], for libraries that always add one: zeros where nothing is added."""
+        return torch.zeros(self.grid.num_patches, self.size.embed_dim) if self.positions is None else self.positions
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
         return self.grid.height * self.patch_size, self.grid.width * self.patch_size

@@ -1,4 +1,4 @@
-"""`encoder.weights`: pretraining that goes on from the weights of another encoder."""
+"""`encoder.weights`: pretraining that starts from the weights of another encoder."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WarmStart:
         """Give both encoders the weights, in place; the predictor and all else stay as they are."""
         for encoder in (model.context_encoder, model.target_encoder):
             encoder.load_state_dict(self.state)
-        logger.info("both encoders begin with the weights of %s (SHA-256 %s)", self.source, self.sha256)
+        logger.info("both encoders start with the weights of %s (SHA-256 %s)", self.source, self.sha256)
         for note in self.notes:
             logger.warning(note)
 

@@ -1,4 +1,4 @@
-"""`jepa-lab run FILE --from RUN`: a new run goes on from the state of another one."""
+"""`jepa-lab run FILE --from RUN`: a new run continues from the state of another one."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_child_that_is_killed_before_its_first_checkpoint_still_begins_with_it
     assert all(torch.equal(tensor, expected[name]) for name, tensor in last_weights(child).items())
 
 
-def test_what_cannot_be_gone_on_from_is_refused(file: Path, short: RunFolder, tmp_path: Path) -> None:
+def test_what_cannot_be_continued_is_refused(file: Path, short: RunFolder, tmp_path: Path) -> None:
     def message(*arguments: object) -> str:
         text = refused("run", file, *CONSTANT, "--runs", tmp_path / "runs", *arguments)
         assert not (tmp_path / "runs").exists()
@@ -128,5 +128,5 @@ def test_what_cannot_be_gone_on_from_is_refused(file: Path, short: RunFolder, tm
     loaded = load_pipeline(gone / "config.yaml", ("training.epochs=4",))
     parent = choose_parent(RunFolder.open(gone), loaded, restart_schedules=False)
     shutil.rmtree(gone)
-    with pytest.raises(RunFolderError, match="no longer the run that this one goes on from"):
+    with pytest.raises(RunFolderError, match="no longer the run that this one continues"):
         start_run(loaded, tmp_path / "child", [], parent=parent)

@@ -13,16 +13,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import jepa_lab.evaluation
+import jepa_lab.weights.sources
 from jepa_lab.errors import ConfigError, DataError, RunFolderError
 from jepa_lab.interop.mlflow_model import EncoderFeatures, _load_pyfunc
 from jepa_lab.probes.subject import Subject
 from jepa_lab.run import start_run
 from jepa_lab.tracking.mirror import sync
+from jepa_lab.tracking.mirror_cursor import mlflow_run_id
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
+from jepa_lab.weights.plain import plain_encoder_of
+from jepa_lab.weights.sources.base import SourceContext, load_source
 from tests.integration.pipelines import load_tiny
 
 pytestmark = [
@@ -211,3 +216,35 @@ def test_a_logged_model_loads_in_a_fresh_process_and_nothing_is_unpickled(probed
     assert shape == "(-1, 1, 8, 8)"
     assert f"not pickled; load them with mlflow.pyfunc.load_model('models:/{logged.model_id}')" in sentence
     assert "requirements" not in done.stderr
+
+
+def test_a_logged_model_is_a_source_of_weights_by_its_id_and_by_its_run(probed: Probed, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    run, images, features = probed
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("mirror*"))
+    copy = RunFolder.open(tmp_path / "run")
+    copy.write_description(replace(copy.read_description(), tracker=MlflowTracker(MlflowParams(uri=uri)).settings()))
+    assert sync(copy.path).complete
+    client = MlflowClient(tracking_uri=uri)
+    run_id = mlflow_run_id(copy)
+    assert run_id is not None
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    client.create_registered_model("encoder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)  # where MLflow itself looks for what is registered
+        client.create_model_version("encoder", f"models:/{output.model_id}", model_id=output.model_id)
+    client.set_registered_model_alias("encoder", "best", 1)
+    names = (f"models:/{output.model_id}", f"runs:/{run_id}", "models:/encoder/1", "models:/encoder@best")
+    for text in names:
+        parts = load_source(text, SourceContext(uri=uri)).parts
+        with torch.no_grad():
+            found, _ = plain_encoder_of(parts)(torch.from_numpy(images) / 255)
+        assert np.allclose(found.numpy(), features, atol=1e-5), text
+    with pytest.raises(ConfigError, match="is it the right store"):
+        load_source(f"runs:/{'0' * 32}", SourceContext(uri=uri))
+    with pytest.raises(ConfigError, match="must be models:/m-ID"):
+        load_source("models:/encoder/Production", SourceContext(uri=uri))
+    with pytest.raises(ConfigError, match="there is no tracking store"):
+        load_source(f"runs:/{run_id}", SourceContext(uri=f"sqlite:///{tmp_path / 'other.db'}"))

@@ -60,10 +60,7 @@ class TimmFormat(ExportFormat):
 
 
 def _weights(parts: EncoderParts) -> dict[str, Tensor]:
-    positions = parts.positions
-    if positions is None:
-        positions = torch.zeros(parts.grid.num_patches, parts.size.embed_dim)
-    weights = {"pos_embed": positions[None]}
+    weights = {"pos_embed": parts.position_table[None]}
     for name, tensor in parts.weights.items():
         for ours, theirs in _RENAMED.items():
             name = name.replace(ours, theirs)  # noqa: PLW2901

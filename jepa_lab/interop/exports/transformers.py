@@ -88,10 +88,7 @@ class TransformersFormat(ExportFormat):
 
 def _weights(parts: EncoderParts) -> dict[str, Tensor]:
     """Their names; `qkv` in three."""
-    positions = parts.positions
-    if positions is None:
-        positions = torch.zeros(parts.grid.num_patches, parts.size.embed_dim)
-    weights = {"embeddings.position_embeddings": positions[None]}
+    weights = {"embeddings.position_embeddings": parts.position_table[None]}
     for name, tensor in parts.weights.items():
         together = _QKV.fullmatch(name)
         if together is not None:

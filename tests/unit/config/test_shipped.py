@@ -51,6 +51,14 @@ def test_a_file_of_the_working_folder_wins_and_is_said(tmp_path: Path, place: st
     assert note == f"using {place} of this folder, not the pipeline digits that comes with jepa-lab"
 
 
+def test_in_a_checkout_nothing_is_said_to_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert find_file(Path("digits"), "pipeline") == (
+        Path("pipelines/digits.yaml"),
+        "using pipelines/digits.yaml of this folder",
+    )
+
+
 def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\n")
     assert find_file(Path("mine.yaml"), "pipeline") == (Path("mine.yaml"), None)

@@ -57,6 +57,17 @@ def test_a_line_holds_mean_difference_and_p_as_scipy_computes_them() -> None:
     assert line[7:9] == ["1.65M", "92 s"]
 
 
+def test_a_metric_that_no_probe_has_stands_beside_what_the_probe_measured_on_the_test_split() -> None:
+    content = make_content(metric="rankme_end")
+    assert content.metric_on_test == "probe/test_accuracy"
+    renamed = content.trials.rename(columns={"probe/test_accuracy": "probe/test_mean_iou"})
+    content = dataclasses.replace(content, trials=renamed)
+    assert content.metric_on_test == "probe/test_mean_iou"
+    row = table_of(content).rows[0]
+    mine = renamed[renamed["arm"] == row.name]
+    assert row.test.mean == pytest.approx(mine["probe/test_mean_iou"].mean())
+
+
 def test_controls_are_those_of_the_baseline_s_trials_and_never_bold_or_tested() -> None:
     content = make_content()
     content.trials.loc[content.trials["arm"] != "base", "random_encoder/validation_accuracy"] = 0.99

@@ -9,14 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from jepa_lab.measures import is_share
-from jepa_lab.monitors.base import curve_name
-from jepa_lab.reports import numbers
-from jepa_lab.reports.content import ReportInput, baseline_label
-from jepa_lab.reports.monitor_names import monitor_title
-from jepa_lab.reports.numbers import Scale
-from jepa_lab.reports.statistics import Interval
-from jepa_lab.reports.style import (
+from jepa_lab.figures.style import (
     DASHES,
     MARKS,
     Drawing,
@@ -26,6 +19,13 @@ from jepa_lab.reports.style import (
     legend_below,
     lines_of,
 )
+from jepa_lab.measures import is_share
+from jepa_lab.monitors.base import curve_name
+from jepa_lab.reports import numbers
+from jepa_lab.reports.content import ReportInput, baseline_label
+from jepa_lab.reports.monitor_names import monitor_title
+from jepa_lab.reports.numbers import Scale
+from jepa_lab.reports.statistics import Interval
 from jepa_lab.reports.table import Row, Table
 
 _MOST_NAMED = 8

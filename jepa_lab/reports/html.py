@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from jepa_lab.figures.style import DARK, LIGHT, Drawing, for_phones, png
 from jepa_lab.reports.page import SCRIPT, STYLE
-from jepa_lab.reports.style import DARK, LIGHT, Drawing, for_phones, png
 from jepa_lab.tables.cells import Cell, Column, TextTable
 
 # Characters that HTML does not allow even as references, and halves of surrogate pairs, which UTF-8 has not.

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from jepa_lab.figures.style import Drawing, Theme, empty_figure, label
 from jepa_lab.measures import is_share
 from jepa_lab.monitors.base import is_reading, known_metrics
 from jepa_lab.reports import numbers
 from jepa_lab.reports.content import HAS_RESULT, ReportInput
 from jepa_lab.reports.monitor_names import LOSS, monitor_title
 from jepa_lab.reports.statistics import rank_correlations
-from jepa_lab.reports.style import Drawing, Theme, empty_figure, label
 
 
 def with_last_monitors(content: ReportInput) -> pd.DataFrame:

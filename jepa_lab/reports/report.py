@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from jepa_lab.figures.style import Drawing
 from jepa_lab.reports import numbers
 from jepa_lab.reports.arm_figures import cost_drawing, curves_drawing, means_drawing
 from jepa_lab.reports.content import ReportInput, cleaned
@@ -19,7 +20,6 @@ from jepa_lab.reports.markdown import render_markdown
 from jepa_lab.reports.monitor_figure import monitor_correlations, monitors_drawing
 from jepa_lab.reports.monitor_names import monitor_title
 from jepa_lab.reports.search_figures import search_drawings
-from jepa_lab.reports.style import Drawing
 from jepa_lab.reports.table import Table, build_table
 from jepa_lab.reports.table_csv import table_csv
 from jepa_lab.tables.cells import Cell, Column, TextTable

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jepa_lab.figures.style import Drawing, Theme, empty_figure, label, lines_of
 from jepa_lab.measures import is_share
 from jepa_lab.reports import numbers
 from jepa_lab.reports.content import HAS_RESULT, ReportInput, SearchInput
 from jepa_lab.reports.numbers import scale_for
 from jepa_lab.reports.statistics import mean_interval
-from jepa_lab.reports.style import Drawing, Theme, empty_figure, label, lines_of
 
 _LOG_RATIO = 30
 """A positive parameter whose values spread wider than this is drawn on a logarithmic axis."""

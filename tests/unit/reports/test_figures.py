@@ -13,11 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from scipy import stats
 
+from jepa_lab.figures.style import DARK, LIGHT, Drawing, Theme, for_phones, label, png
 from jepa_lab.reports.arm_figures import cost_drawing, curves_drawing, means_drawing
 from jepa_lab.reports.content import ReportInput, cleaned
 from jepa_lab.reports.monitor_figure import monitor_correlations, monitors_drawing, with_last_monitors
 from jepa_lab.reports.search_figures import search_drawings
-from jepa_lab.reports.style import DARK, LIGHT, Drawing, Theme, for_phones, label, png
 from jepa_lab.reports.table import build_table
 from tests.unit.reports.frames import METRIC, NASTY_NAMES, make_content, make_search, set_trial
 

@@ -18,9 +18,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.monitors.collapse import CollapseDetector, CollapseSettings, Observation
-from jepa_lab.run import start_run
 from jepa_lab.tables.cells import Cell, Column, TextTable, text_columns
 from jepa_lab.tables.terminal import print_text_table
 from jepa_lab.tracking.atomic import write_text_atomically

@@ -27,8 +27,8 @@ from pathlib import Path
 import click
 import torch
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
-from jepa_lab.run import start_run
 from jepa_lab.sweeps.base import with_seed
 from jepa_lab.sweeps.sharing.slots import num_cores
 from jepa_lab.tracking.uris import sqlite_uri

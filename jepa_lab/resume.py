@@ -13,6 +13,13 @@ from typing import Any
 
 import torch
 
+from jepa_lab.composition.checks import check_batch, check_probe, check_team
+from jepa_lab.composition.data import load_shared_data
+from jepa_lab.composition.outcome import Membership, RunOutcome
+from jepa_lab.composition.parts import RunParts
+from jepa_lab.composition.run import Run
+from jepa_lab.composition.stopping import locked, stoppable
+from jepa_lab.composition.tracker import build_tracker
 from jepa_lab.config.loading import (
     LoadedPipeline,
     changed_keys,
@@ -26,18 +33,6 @@ from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.config.provenance import component_origins
 from jepa_lab.errors import RunFolderError
 from jepa_lab.output import unfailing_output
-from jepa_lab.run import (
-    Membership,
-    Run,
-    RunOutcome,
-    build_tracker,
-    check_batch,
-    check_probe,
-    check_team,
-    load_shared_data,
-    locked,
-    stoppable,
-)
 from jepa_lab.tracking.base import MirrorState
 from jepa_lab.tracking.description import RunDescription, flat_params
 from jepa_lab.tracking.environment import describe_environment, environment_changes
@@ -157,7 +152,8 @@ def resume_run(
             print(f"resuming from step {step}, the last saved checkpoint", flush=True)
 
         team.from_leader(begin)
-        return Run(pipeline, folder, compute, data, probe_data, checkpoint, started, member, team).execute()
+        parts = RunParts(pipeline, folder, compute, data, probe_data, checkpoint, started, member, team)
+        return Run(parts).execute()
 
 
 def _shared_checkpoint(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jepa_lab.composition.stopping import interruption, stoppable
+from jepa_lab.composition.tracker import build_tracker
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import RunFolderError
 from jepa_lab.interruption import StopSignals
@@ -17,7 +19,6 @@ from jepa_lab.output import unfailing_output
 from jepa_lab.registry import ComponentParams
 from jepa_lab.reports.content import ReportInput
 from jepa_lab.reports.report import write_report
-from jepa_lab.run import build_tracker, interruption, stoppable
 from jepa_lab.sweeps.executors.base import EXECUTORS, Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, differences

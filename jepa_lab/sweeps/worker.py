@@ -18,12 +18,13 @@ from types import FrameType
 
 import torch
 
+from jepa_lab.composition.outcome import Membership
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.contracts import plugin_failure
 from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunOutOfMemory, RunPruned
 from jepa_lab.output import unfailing_output
 from jepa_lab.resume import find_unfinished, resume_run
-from jepa_lab.run import Membership, start_run
 from jepa_lab.sweeps.executors.base import Outcome, Reply, Task
 from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
 from jepa_lab.tracking.credentials import scrub

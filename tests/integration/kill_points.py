@@ -13,8 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.resume import find_unfinished, resume_run
-from jepa_lab.run import start_run
 from tests.integration.pipelines import load_tiny
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_lab.run import RunOutcome, start_run
+from jepa_lab.composition.outcome import RunOutcome
+from jepa_lab.composition.start import start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
-from jepa_lab.run import start_run
 from jepa_lab.training.distributed import joined_team
 from tests.integration.pipelines import write_tiny
 

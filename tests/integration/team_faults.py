@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jepa_lab.run
+import jepa_lab.composition.data
 from jepa_lab.cli import main as command_line
 from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.errors import DataError, RunStopped
@@ -31,7 +31,7 @@ def follower_refuses_its_data() -> None:
     def refuse(*arguments: object) -> None:
         raise DataError("the follower's disk is empty; fill it")
 
-    jepa_lab.run.load_data = refuse
+    jepa_lab.composition.data.load_data = refuse
 
 
 def leader_cannot_write_a_checkpoint() -> None:

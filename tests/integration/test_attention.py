@@ -9,9 +9,9 @@ import torch
 
 import jepa_lab.attention_picture as attention_module
 from jepa_lab.build import build_model, prepare_data
+from jepa_lab.composition.start import start_run
 from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.figures.attention import AttentionView
-from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import load_tiny

@@ -17,11 +17,12 @@ import torch
 
 import jepa_lab.data.image_files as image_files_module
 from jepa_lab.build import prepare_data, prepare_probe_data
+from jepa_lab.composition.outcome import RunOutcome
+from jepa_lab.composition.start import start_run
 from jepa_lab.data.cache import VERSION, cache_folder
 from jepa_lab.data.images import to_tensor
 from jepa_lab.errors import ConfigError, DataError, RunStopped
 from jepa_lab.inspection import inspect_pipeline
-from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.records import read_record, write_record
 from tests.integration.folders import copied, load_photos, write_photos

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from jepa_lab.composition.outcome import RunOutcome
+from jepa_lab.composition.start import start_run
 from jepa_lab.errors import DeviceError
 from jepa_lab.resume import resume_run
-from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.training import devices
 from tests.integration.pipelines import load_tiny

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import torch
 
-import jepa_lab.run as run_module
+import jepa_lab.composition.work as work_module
 from jepa_lab.cli import main
 from jepa_lab.config.documents import plain_document
 from jepa_lab.runs.predictions import read_predictions
@@ -102,7 +102,7 @@ def test_a_stopped_run_is_exit_code_3_and_a_crash_exit_code_1_with_its_traceback
     def crash(*arguments: object, **keywords: object) -> None:
         raise ZeroDivisionError("a mistake of our own")
 
-    monkeypatch.setattr(run_module, "final_evaluation", crash)
+    monkeypatch.setattr(work_module, "final_evaluation", crash)
     result = invoke("run", file, "--runs", tmp_path / "crash")
     assert result.exit_code == 1
     (folder,) = (tmp_path / "crash").iterdir()
@@ -118,7 +118,7 @@ def test_running_out_of_memory_is_exit_code_3_and_says_what_to_lower(
     def exhaust(*arguments: object, **keywords: object) -> None:
         raise MemoryError("64 GiB")
 
-    monkeypatch.setattr(run_module, "final_evaluation", exhaust)
+    monkeypatch.setattr(work_module, "final_evaluation", exhaust)
     message = refused("run", write_tiny(tmp_path), "--runs", tmp_path / "runs", code=3)
     assert "training.batch_size" in message
 
@@ -134,7 +134,7 @@ def test_running_out_of_memory_while_loading_is_exit_code_3(
     def exhaust(*arguments: object, **keywords: object) -> None:
         torch.empty(10**15, device="cpu")
 
-    monkeypatch.setattr("jepa_lab.run.prepare_data", exhaust)
+    monkeypatch.setattr("jepa_lab.composition.data.prepare_data", exhaust)
     monkeypatch.setattr("jepa_lab.inspection.build_model", exhaust)
     runs = ["--runs", tmp_path / "runs"] if command == "run" else []
     message = refused(command, write_tiny(tmp_path), *runs, code=3)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
-from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
 
 PIPELINE = """\

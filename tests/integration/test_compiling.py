@@ -15,9 +15,9 @@ import torch
 import torch._inductor.config
 from torch._dynamo.utils import counters
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.errors import DeviceError
 from jepa_lab.resume import resume_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training import compiling
 from jepa_lab.training.compiling import FEWEST_STEPS, missing_for_compiling
@@ -127,7 +127,7 @@ import json, sys
 from pathlib import Path
 from torch._dynamo.utils import counters
 from jepa_lab.config.loading import load_pipeline
-from jepa_lab.run import start_run
+from jepa_lab.composition.start import start_run
 run = start_run(load_pipeline(Path(sys.argv[1]), sys.argv[3:]), Path(sys.argv[2]), ["test"])
 names = ("fxgraph_cache_hit", "fxgraph_cache_miss", "fxgraph_cache_bypass")
 counted = {name: counters["inductor"][name] for name in names}

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import jepa_lab.run as run_module
+import jepa_lab.composition.work as work_module
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.errors import JepaLabError, RunFolderError
 from jepa_lab.parent import choose_parent, read_parent
 from jepa_lab.resume import resume_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
@@ -101,7 +101,7 @@ def test_a_child_that_is_killed_before_its_first_checkpoint_still_begins_with_it
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.Run, "_build_pretraining", killed)
+        patch.setattr(work_module.Work, "_build_pretraining", killed)
         with pytest.raises(JepaLabError, match="interrupted"):
             start_run(loaded, tmp_path / "killed", [], parent=parent)
     child = only_run(tmp_path / "killed")

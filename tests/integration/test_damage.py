@@ -17,11 +17,11 @@ import torch
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.errors import JepaLabError, RunFolderError, RunStopped
 from jepa_lab.figures.png import write_png
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import find_unfinished, is_finished, resume_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.none import NoTracker
 from jepa_lab.tracking.run_folder import RunFolder

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_plugins
 from jepa_lab.maskers.base import MASKERS
 from jepa_lab.resume import resume_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.folders import write_photos

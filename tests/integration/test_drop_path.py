@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jepa_lab.composition.outcome import RunOutcome
+from jepa_lab.composition.start import start_run
 from jepa_lab.resume import resume_run
-from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import load_tiny
 from tests.integration.runs import assert_same_run, killed_run, timeless_rows

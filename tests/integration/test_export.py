@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from jepa_lab.build import build_model
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.interop.exports import EXPORT_FORMATS
 from jepa_lab.interop.exports.timm import TimmFormat
-from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import TINY, write_tiny

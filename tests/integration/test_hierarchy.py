@@ -11,13 +11,13 @@ import torch
 
 import jepa_lab.evaluation
 from jepa_lab.build import build_model, build_sampler
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.errors import ConfigError
 from jepa_lab.inspection import inspect_pipeline
 from jepa_lab.probes.subject import Subject
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
 from tests.integration.pipelines import load_tiny
 from tests.integration.runs import assert_same_run, final_weights, killed_run

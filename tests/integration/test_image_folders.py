@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from jepa_lab.build import PreparedData, prepare_data
+from jepa_lab.composition.start import start_run
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import to_tensor
 from jepa_lab.errors import ConfigError, DataError, RunFolderError
@@ -18,7 +19,6 @@ from jepa_lab.inspection import inspect_pipeline
 from jepa_lab.mask_picture import draw_pipeline_masks
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking import description
 from jepa_lab.tracking.records import read_record, write_record
 from jepa_lab.tracking.run_folder import RunFolder
@@ -144,7 +144,7 @@ def test_every_probe_takes_a_test_split_that_lacks_a_class(splits: Path, tmp_pat
     outcome = start_run(load_photos(tmp_path, splits, *overrides), tmp_path / "runs", COMMAND)
     (note,) = (note for note in outcome.result["images"]["notes"] if "no images of" in note)
     assert note == "the test split has no images of 1 of 3 classes, so its accuracy says nothing about them: bee"
-    assert f"WARNING jepa_lab.run: note on the images: {note}\n" in outcome.folder.log.read_text()
+    assert f"WARNING jepa_lab.composition.run: note on the images: {note}\n" in outcome.folder.log.read_text()
     found = outcome.result["probe"]["trained"]
     for probe in ("logistic", "linear_sgd", "finetune"):
         assert found[probe]["per_class_accuracy"]["bee"] is None

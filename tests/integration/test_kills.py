@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa_lab.run import start_run
+from jepa_lab.composition.start import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import load_tiny, write_tiny
 from tests.integration.runs import assert_same_run

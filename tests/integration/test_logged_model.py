@@ -17,10 +17,10 @@ import torch
 
 import jepa_lab.evaluation
 import jepa_lab.weights.sources
+from jepa_lab.composition.start import start_run
 from jepa_lab.errors import ConfigError, DataError, RunFolderError
 from jepa_lab.interop.mlflow_model import EncoderFeatures, _load_pyfunc
 from jepa_lab.probes.subject import Subject
-from jepa_lab.run import start_run
 from jepa_lab.tracking.mirror import sync
 from jepa_lab.tracking.mirror_cursor import mlflow_run_id
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from jepa_lab.build import prepare_data, prepare_probe_data
+from jepa_lab.composition.outcome import RunOutcome
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.data.centre_squares import CentreSquares, stored_pictures
 from jepa_lab.data.images import HeldPictures, to_tensor
@@ -17,7 +19,6 @@ from jepa_lab.errors import ConfigError, RunFolderError
 from jepa_lab.inspection import inspect_pipeline
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
-from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.tracking.description import KIND, VERSION
 from jepa_lab.tracking.records import write_record
 from jepa_lab.tracking.run_folder import RunFolder

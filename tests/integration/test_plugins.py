@@ -155,7 +155,7 @@ def test_the_traceback_of_a_plug_ins_exception_is_in_the_log(tmp_path: Path) -> 
 def test_an_exception_in_code_of_our_own_stays_ours_whatever_plug_ins_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jepa_lab.run.build_whole_step", None)  # whose call is a TypeError in run.py
+    monkeypatch.setattr("jepa_lab.composition.work.build_whole_step", None)  # whose call is a TypeError in run.py
     arguments = ["run", write_tiny(tmp_path), f"plugins=[{PLUGIN}]", "--runs", tmp_path / "runs"]
     result = CliRunner().invoke(main, list(map(str, arguments)))
     assert result.exit_code == 1, result.output

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.interop.export import ExportRequest, export_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import TINY, write_tiny
 from tests.integration.test_cli import invoke, refused

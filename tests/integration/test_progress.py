@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa_lab.run import start_run
+from jepa_lab.composition.start import start_run
 from jepa_lab.training.progress import LoggedNumbers, ProgressDisplay, TrainingPosition
 from tests.integration.pipelines import load_tiny
 
@@ -41,7 +41,8 @@ def test_the_display_is_told_every_step_whatever_is_logged_and_what_goes_on_in_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     display = Recorder()
-    monkeypatch.setattr("jepa_lab.run.build_display", lambda started: display)
+    for module in ("data", "work"):
+        monkeypatch.setattr(f"jepa_lab.composition.{module}.build_display", lambda started: display)
     often = ("training.checkpoint_every_steps=1000", "training.log_every_steps=1000", "training.epochs=2")
     start_run(load_tiny(tmp_path, *often), tmp_path / "runs", [])
     assert display.told == [

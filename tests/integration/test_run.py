@@ -16,9 +16,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import jepa_lab.run as run_module
+import jepa_lab.composition.work as work_module
 import jepa_lab.training.checkpoint as checkpoint_module
 from jepa_lab.build import build_model, prepare_data
+from jepa_lab.composition.outcome import RunOutcome
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline, load_resolved
 from jepa_lab.config.pipeline import rebuild_schema
 from jepa_lab.errors import (
@@ -38,7 +40,6 @@ from jepa_lab.monitors.rankme import rankme
 from jepa_lab.probes.features import extract_features
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
-from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.runs.predictions import read_predictions
 from jepa_lab.summary import print_probe
 from jepa_lab.tracking.locks import FileLock
@@ -632,7 +633,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch:
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "final_evaluation", interrupt)
+    monkeypatch.setattr(work_module, "final_evaluation", interrupt)
     with pytest.raises(RunInterrupted, match="jepa-lab run --resume") as caught:
         start_run(load_tiny(tmp_path, "training.epochs=1"), tmp_path / "runs", [])
     assert caught.value.exit_code == 130

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import jepa_lab.run as run_module
+import jepa_lab.composition.work as work_module
+from jepa_lab.composition.start import start_run
 from jepa_lab.errors import JepaLabError
-from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import load_tiny
 from tests.integration.test_cli import invoke, refused
@@ -28,7 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "final_evaluation", interrupt)
+        patch.setattr(work_module, "final_evaluation", interrupt)
         with pytest.raises(JepaLabError, match="interrupted"):
             start_run(load_tiny(folder, *SHORT, "name=stopped"), root, [])
     damaged = start_run(load_tiny(folder, *SHORT, "name=damaged"), root, []).folder

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.errors import RunInterrupted, RunTerminated
 from jepa_lab.evaluation import OnlineEvaluation
 from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.resume import find_unfinished, resume_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
@@ -188,7 +188,7 @@ def test_a_signal_before_training_ends_with_its_code_and_writes_nothing(
     def stop(*arguments: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("jepa_lab.run.load_data", stop)
+    monkeypatch.setattr("jepa_lab.composition.data.load_data", stop)
     with pytest.raises(RunTerminated, match="ended by SIGTERM before training started"):
         start_run(load_tiny(tmp_path), tmp_path / "runs", [])
     assert not (tmp_path / "runs").exists()

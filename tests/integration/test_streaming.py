@@ -18,13 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 import jepa_lab.data.survey as survey_module
+from jepa_lab.composition.outcome import RunOutcome
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import config_digest, dump_pipeline, load_pipeline
 from jepa_lab.data.images import Images, to_tensor
 from jepa_lab.data.streaming import StreamingBatches
 from jepa_lab.errors import DataError, RunFolderError, RunStopped, RunTerminated
 from jepa_lab.reprobe import probe_again
 from jepa_lab.resume import resume_run
-from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.summary import print_summary
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import read_metrics
@@ -164,7 +165,7 @@ def test_a_run_goes_on_however_its_images_are_read(
     given = load_pipeline(folder.config, ["data.num_workers=0", "data.residency=resident"]).pipeline
     assert config_digest(given) == config_digest(load_pipeline(folder.config).pipeline)
     with monkeypatch.context() as patch:
-        patch.setattr("jepa_lab.run.final_evaluation", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr("jepa_lab.composition.work.final_evaluation", lambda *_: (_ for _ in ()).throw(Killed))
         patch.setattr("jepa_lab.data.loading.survey_files", None)
         with pytest.raises(Killed):
             resume_run(folder, given, COMMAND)

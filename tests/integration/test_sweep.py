@@ -24,9 +24,9 @@ from safetensors import safe_open
 from scipy import stats
 
 from jepa_lab.cli import main
+from jepa_lab.composition.start import start_run
 from jepa_lab.errors import RunFolderError, RunInterrupted
 from jepa_lab.interruption import StopRequested
-from jepa_lab.run import start_run
 from jepa_lab.sweeps.executors import EXECUTORS
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, load_plan

@@ -16,6 +16,8 @@ from matplotlib.image import imread
 import jepa_lab.training.step as step_module
 from jepa_lab.build import build_model, build_sampler, build_schedules
 from jepa_lab.cli import main
+from jepa_lab.composition.outcome import RunOutcome
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.checks import check_pipeline, pipeline_geometry
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.config.pipeline import Pipeline
@@ -29,7 +31,6 @@ from jepa_lab.positions.base import PositionEmbedding
 from jepa_lab.positions.from_encoder import PositionFromEncoder
 from jepa_lab.positions.learned import LearnedPosition
 from jepa_lab.resume import resume_run
-from jepa_lab.run import RunOutcome, start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.optimizer import build_optimizer, gated_step, scheduled_groups

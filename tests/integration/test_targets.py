@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from jepa_lab.arithmetic import useful_flops_per_image
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.resume import resume_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking.metrics import read_metrics
 from tests.integration.pipelines import load_tiny
 from tests.integration.runs import assert_same_run, final_weights, killed_run

@@ -57,11 +57,11 @@ def test_a_terminal_that_closes_under_the_live_bar_stops_the_run_with_its_state(
 def test_a_terminal_that_closes_before_training_stops_the_run_with_its_code(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     code = (
-        "import jepa_lab.run as run, time; from jepa_lab.cli import main\n"
+        "import jepa_lab.composition.data as data, time; from jepa_lab.cli import main\n"
         "def load(*arguments):\n"
         "    print('it loads')\n"
         "    time.sleep(600)\n"
-        "run.load_data = load\n"
+        "data.load_data = load\n"
         "main(['run', 'tiny.yaml'])"
     )
     with Terminal("-c", code, cwd=tmp_path) as terminal:

@@ -288,7 +288,7 @@ def _run_steps(folder: RunFolder) -> list[tuple[int, float | None]]:
 def test_a_run_whose_server_never_answers_is_the_same_run(
     server: MlflowServer, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jepa_lab.run._TRACKER_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("jepa_lab.composition.run._TRACKER_TIMEOUT_SECONDS", 0.1)
     proxy.plan(Fault(silent=True), times=float("inf"))
     file = write_tiny(tmp_path)
     alone = _invoke("run", file, "--runs", tmp_path / "alone")
@@ -376,16 +376,16 @@ def _command_lines() -> list[str]:
 def test_a_password_is_used_and_appears_nowhere(
     server: MlflowServer, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import jepa_lab.run as run_module
+    import jepa_lab.composition.work as work_module
 
     seen: list[str] = []
-    real = run_module.final_evaluation
+    real = work_module.final_evaluation
 
     def look(*given: object, **named: object) -> object:
         seen.extend(_command_lines())
         return real(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run_module, "final_evaluation", look)
+    monkeypatch.setattr(work_module, "final_evaluation", look)
     monkeypatch.setattr(sys, "argv", ["jepa-lab", "run", "tiny.yaml", f"tracking.uri=http://4nn:{_SECRET}@host"])
     uri = proxy.uri.replace("://", f"://4nn:{_SECRET}@")
     text = f'{{name: mlflow, uri: "{uri}", experiment: faults, flush_seconds: 0.1}}'

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_lab.run import start_run
+from jepa_lab.composition.start import start_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore
 from jepa_lab.training.pretrain import Pretraining

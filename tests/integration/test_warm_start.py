@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from jepa_lab.build import build_model
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.grid import Grid
 from jepa_lab.interop.export import ExportRequest, export_run
 from jepa_lab.positions.learned import resample
 from jepa_lab.resume import resume_run
-from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import TINY, write_tiny

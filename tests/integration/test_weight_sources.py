@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from jepa_lab.build import build_model
+from jepa_lab.composition.start import start_run
 from jepa_lab.config.loading import load_pipeline
 from jepa_lab.errors import ConfigError
 from jepa_lab.interop.export import ExportRequest, export_run
 from jepa_lab.models.sizes import ModelSize
-from jepa_lab.run import start_run
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.weights.plain import plain_encoder_of

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from jepa_lab.composition.checks import check_team
 from jepa_lab.config.checks import check_pipeline
 from jepa_lab.errors import ConfigError
 from jepa_lab.maskers.base import Masks
@@ -16,7 +17,6 @@ from jepa_lab.maskers.patches import Patches
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.regularizers.base import Representations
 from jepa_lab.regularizers.vicreg import VicReg, VicRegParams, covariance_term, variance_term
-from jepa_lab.run import check_team
 from jepa_lab.training.team import Team
 from tests.golden.reference import Reference, build_reference_model, build_reference_step, load_reference, take
 from tests.integration.pipelines import load_tiny

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from jepa_lab.composition.start import start_run
 from jepa_lab.evaluation import validation_metrics
 from jepa_lab.monitoring import end_metrics
-from jepa_lab.run import start_run
 from jepa_lab.sweeps.objectives import OBJECTIVES, PRUNING_METRIC, direction_of, missing_metric, refuse_objective
 from jepa_lab.tracking.metrics import read_metrics
 from tests.integration.pipelines import load_tiny

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from jepa_lab.cli import main
+from jepa_lab.composition.tracker import build_tracker
 from jepa_lab.config.loading import config_digest, load_pipeline
 from jepa_lab.errors import ConfigError
-from jepa_lab.run import build_tracker
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker

@@ -180,7 +180,7 @@ def test_a_crash_tells_no_password_in_any_place(tmp_path: Path, monkeypatch: pyt
     def crash(*_: object, **__: object) -> None:
         raise ZeroDivisionError(f"at postgresql://ann:{_SECRET}@host/db")
 
-    monkeypatch.setattr("jepa_lab.run.final_evaluation", crash)
+    monkeypatch.setattr("jepa_lab.composition.work.final_evaluation", crash)
     result = CliRunner().invoke(main, ["run", str(write_tiny(tmp_path)), "--runs", str(tmp_path / "runs")])
     assert result.exit_code == 1
     assert "ZeroDivisionError" in result.output

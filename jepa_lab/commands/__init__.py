@@ -1,0 +1,1 @@
+"""The commands, one file each; `jepa_lab.cli` puts them together."""

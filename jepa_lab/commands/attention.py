@@ -1,0 +1,45 @@
+"""`jepa-lab attention`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from jepa_lab.commands.options import runs_option
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG to write.")
+@click.option("--step", type=int, help="Checkpoint to draw (default: the last one).")
+@click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
+@click.option("--layer", type=int, help="Block to draw, counted from 1 (default: the last one).")
+@click.option("--images", default=4, show_default=True, type=click.IntRange(1, 32), help="Number of validation images.")
+@click.option(
+    "--query", type=int, nargs=2, help="Draw what one patch attends to, given by its row and column, counted from 0."
+)
+@runs_option
+def attention(
+    run: Path,
+    out: Path,
+    step: int | None,
+    encoder: Literal["target", "context"],
+    layer: int | None,
+    images: int,
+    query: tuple[int, int] | None,
+    runs: Path,
+) -> None:
+    """Draw which patches a run's encoder attends to, for each head, on validation images.
+
+    RUN is the name of a run under --runs, or the path of its folder.
+    There is no class token: by default a map shows how much attention each patch receives from all patches.
+    """
+    from jepa_lab.attention_picture import AttentionQuestion, draw_run_attention
+    from jepa_lab.tracking.folder_names import find_folder
+    from jepa_lab.tracking.run_folder import RunFolder
+
+    folder = RunFolder.open(find_folder(run, [runs]))
+    draw_run_attention(folder, AttentionQuestion(step, encoder, layer, images, query), out)
+    click.echo(f"wrote {out}")

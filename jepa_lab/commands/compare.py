@@ -1,0 +1,72 @@
+"""`jepa-lab compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from jepa_lab.commands.options import runs_option, sweeps_option
+from jepa_lab.commands.printing import PrintingCommand
+
+
+@click.command(
+    cls=PrintingCommand, epilog="Without RUN or EXPERIMENT: the experiment $MLFLOW_EXPERIMENT_NAME, else jepa-lab."
+)
+@click.argument("names", nargs=-1, metavar="[RUN | EXPERIMENT]...")
+@click.option(
+    "--metric", default="probe/validation_accuracy", show_default=True, help="Metric to compare the groups by."
+)
+@click.option("--by", metavar="KEY", help="Group by this parameter alone, such as masker.name.")
+@click.option("--baseline", metavar="ARM", help="Group to compare the others with.")
+@click.option("--format", "form", type=click.Choice(["table", "md", "csv", "tex"]), default="table", show_default=True)
+@click.option(
+    "--uri",
+    help="Tracking URI (default: the store of the folders named, else $MLFLOW_TRACKING_URI, else mlflow.db in this "
+    "folder).",
+)
+@runs_option
+@sweeps_option
+def compare(
+    names: tuple[str, ...],
+    metric: str,
+    by: str | None,
+    baseline: str | None,
+    form: str,
+    uri: str | None,
+    runs: Path,
+    sweeps: Path,
+) -> None:
+    """Compare runs recorded in MLflow, one line per group of runs that differ only in seed.
+
+    RUN is a run id, a run name, a run folder, or a sweep (its folder or its own run), which stands for its trials.
+    """
+    from jepa_lab.reports.comparison import Question
+    from jepa_lab.reports.comparison import compare as compare_runs
+    from jepa_lab.reports.latex import render_latex
+    from jepa_lab.reports.long_form import csv_text
+    from jepa_lab.reports.markdown import render_markdown
+    from jepa_lab.runs.predictions import predictions_of_run
+    from jepa_lab.sweeps.objectives import direction_of
+    from jepa_lab.tracking.mlflow_reading import read_runs
+    from jepa_lab.tracking.run_folder import RunFolder
+
+    direction = direction_of(metric)
+    read = read_runs(names, uri, [runs, sweeps])
+    compared = compare_runs(read.frame, Question(metric, direction == "maximize", by, baseline), read.source)
+    kept = {folder: predictions_of_run(RunFolder(Path(folder))) for folder in compared.run_folders}
+    compared = compared.with_predictions(kept)
+    text, footnotes = compared.as_text()
+    if form == "table":
+        from rich.console import Console
+
+        from jepa_lab.tables.terminal import print_text_table
+
+        print_text_table(text, footnotes, Console(highlight=False))
+        return
+    writers = {
+        "md": lambda: render_markdown([(text, footnotes)]),
+        "tex": lambda: render_latex(text, footnotes),
+        "csv": lambda: csv_text(compared.content),
+    }
+    click.echo(writers[form](), nl=False)

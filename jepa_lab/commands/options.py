@@ -1,0 +1,32 @@
+"""Options and arguments that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from jepa_lab.commands.printing import say
+
+runs_option = click.option(
+    "--runs", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of the run folders."
+)
+sweeps_option = click.option(
+    "--sweeps",
+    default="sweeps",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the sweep folders.",
+)
+preset_option = click.option("--preset", help="Apply a preset on top of FILE, before the overrides. Available: smoke.")
+
+
+def found_file(given: Path, kind: Literal["pipeline", "ablation"]) -> Path:
+    """The file that is meant, which may come with jepa-lab."""
+    from jepa_lab.config.shipped import find_file
+
+    file, note = find_file(given, kind)
+    if note is not None:
+        say(f"note: {note}")
+    return file

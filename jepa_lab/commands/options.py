@@ -9,6 +9,8 @@ import click
 
 from jepa_lab.commands.printing import say
 
+OVERRIDES = "Overrides follow FILE as KEY=VALUE, values in YAML: training.epochs=10 masker=random"
+
 runs_option = click.option(
     "--runs", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of the run folders."
 )

@@ -70,7 +70,15 @@ def _regimes() -> dict[str, Regime]:
         "digits, 40 epochs": Regime("healthy", "digits", LONG),
     }
     found["digits, seed 1"] = Regime("healthy", "digits", ("training.epochs=8", "probe.every_epochs=1", "seed=1"))
+    for seed in (1, 2, 3, 4):
+        found[f"digits, 40 epochs, seed {seed}"] = Regime("healthy", "digits", (*LONG, f"seed={seed}"))
     found["fashion_mnist_small"] = Regime("healthy", "fashion_mnist_small", GARMENTS)
+    for seed in (1, 2):
+        found[f"fashion_mnist_small, seed {seed}"] = Regime(
+            "healthy", "fashion_mnist_small", (*GARMENTS, f"seed={seed}")
+        )
+    for seed in range(5):
+        found[f"shapes, seed {seed}"] = Regime("healthy", "shapes", ("probe.every_epochs=2", f"seed={seed}"))
     found["cifar10"] = Regime(
         "healthy", "cifar10",
         (*SMALL_VIT, "predictor.size={name: custom, embed_dim: 48, depth: 2, num_heads: 4}", "data.max_images=600",

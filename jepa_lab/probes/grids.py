@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 End = Literal["low", "high"]
 
@@ -28,7 +28,7 @@ class OpenGrid:
 
 @dataclass(frozen=True)
 class Tried:
-    """A value, and the accuracy on the validation split with it."""
+    """A value, and the accuracy (or another measure of which more is better) on the validation split with it."""
 
     value: float
     accuracy: float
@@ -52,6 +52,19 @@ def beyond(end: End, tried: Sequence[Tried], grid: OpenGrid, at_once: int = 1) -
     known = {each.value for each in tried}
     further = grid.lower if end == "low" else grid.higher
     return tuple(value for value in further if value not in known)[:at_once]
+
+
+def widen(
+    grid: OpenGrid, tried: Callable[[], Sequence[Tried]], attempt: Callable[[Sequence[float]], None], at_once: int = 1
+) -> None:
+    """Attempt further values beyond either end of the default grid until the best one lies inside; see `beyond`.
+
+    Args:
+        tried: what there is so far. attempt: adds to it.
+    """
+    for end in get_args(End):
+        while further := beyond(end, tried(), grid, at_once):
+            attempt(further)
 
 
 def best_of(tried: Sequence[Tried]) -> Tried:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from torch import Tensor
 
-from jepa_lab.probes.grids import End, OpenGrid, Tried, beyond, edge_of, flat_top_of, notes_on_choice
+from jepa_lab.probes.grids import OpenGrid, Tried, edge_of, flat_top_of, notes_on_choice, widen
 
 _AT_ONCE = 2
 """Further rates that one more training tries."""
@@ -79,9 +79,7 @@ class RateSearch:
 
         attempt(rates or grid.values)
         if rates is None:
-            for end in get_args(End):
-                while further := beyond(end, cls(tuple(found), True).by_rate, grid, _AT_ONCE):
-                    attempt(further)
+            widen(grid, lambda: cls(tuple(found), True).by_rate, attempt, _AT_ONCE)
         return cls(tuple(found), rates is None)
 
     @cached_property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from jepa_lab.errors import ConfigError, Key, Problem
 from jepa_lab.measures import MEAN_IOU
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.feature_file import column_statistics, stored_features
+from jepa_lab.probes.grids import OpenGrid, Tried, best_of, edge_of, flat_top_of, notes_on_choice, widen
 from jepa_lab.probes.mean_iou import PixelCounts
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.subject import Subject
@@ -27,22 +29,26 @@ from jepa_lab.randomness import build_generator
 from jepa_lab.registry import ComponentParams, broken_rule
 
 
+RATES = OpenGrid((0.001, 0.01, 0.1), lower=(1e-4, 1e-5), higher=(1.0, 10.0))
+
+
 class SegmentationParams(ComponentParams):
     """The grid of learning rates and the length of the descent."""
 
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.001, 0.01, 0.1),
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None,
         min_length=1,
         description="Peak learning rates of Adam, increasing; a head is trained with each, all on the same batches, "
-        "and the validation split chooses one.",
+        "and the validation split chooses one. Null: 0.001 to 0.1, and on from there to at least 1e-5 and at most 10 "
+        "while the best one lies at an end.",
     )
     epochs: int = Field(10, ge=1, le=10_000, strict=True, description="Passes over the images.")
     batch_size: int = Field(64, ge=1, strict=True, description="Images in a step of the descent.")
 
     @model_validator(mode="after")
     def _check(self) -> SegmentationParams:
-        if any(low >= high for low, high in itertools.pairwise(self.learning_rates)):
-            rates = self.learning_rates
+        rates = self.learning_rates or ()
+        if any(low >= high for low, high in itertools.pairwise(rates)):
             raise broken_rule(Key("learning_rates"), f" must be increasing without repetition, got {rates}")
         return self
 
@@ -54,7 +60,7 @@ class SegmentationParams(ComponentParams):
     "to the pixels; downstream tables of Assran et al. 2023, arXiv:2301.08243, have dense tasks, too",
 )
 class Segmentation(Probe):
-    """Trains one linear head a learning rate on standardised patch features, side by side.
+    """Trains one linear head per learning rate on standardised patch features, side by side.
 
     Logits of the patches are upsampled to the pixels of the label map by bilinear interpolation, and the loss is the
     cross-entropy of every pixel that is not ignored. The validation split chooses the rate; the head that is scored on
@@ -84,35 +90,68 @@ class Segmentation(Probe):
         splits = subject.splits
         parts = [part for part in (splits.train, splits.validation, splits.test) if part is not None]
         batches = itertools.chain.from_iterable(subject.patch_batches(part.images) for part in parts)
-        train, fitted, rates = len(splits.train), len(splits.train) + len(splits.validation), self.params.learning_rates
+        train, fitted = len(splits.train), len(splits.train) + len(splits.validation)
         width, tested = _patch_width(subject), None
         with stored_features((tokens.flatten(1).cpu() for tokens in batches), subject.scratch) as tokens:
             to_choose = _Descent(subject, self.params, tokens[:train], [_maps_of(splits.train)], width)
-            found = to_choose.fit_and_count(rates, tokens[train:fitted], _maps_of(splits.validation))
-            best = max(range(len(rates)), key=lambda number: (found[number].mean(), -number))
+            search = RateChoice.of(
+                lambda rates: to_choose.fit_and_count(rates, tokens[train:fitted], _maps_of(splits.validation)),
+                self.params.learning_rates,
+            )
             if splits.test is not None:
                 both = [_maps_of(splits.train), _maps_of(splits.validation)]
                 again = _Descent(subject, self.params, tokens[:fitted], both, width)
-                (tested,) = again.fit_and_count([rates[best]], tokens[fitted:], _maps_of(splits.test))
-        names = _maps_of(splits.train).names
+                (tested,) = again.fit_and_count([search.best_rate], tokens[fitted:], _maps_of(splits.test))
+        names, found = _maps_of(splits.train).names, search.counts[search.best_rate]
         details = {
-            "learning_rate": rates[best],
-            "validation_mean_iou_by_learning_rate": [[r, c.mean()] for r, c in zip(rates, found, strict=True)],
-            "validation_iou_by_class": dict(zip(names, found[best].by_class(), strict=True)),
+            "learning_rate": search.best_rate,
+            "validation_mean_iou_by_learning_rate": [[each.value, each.accuracy] for each in search.tried()],
+            "validation_iou_by_class": dict(zip(names, found.by_class(), strict=True)),
             "test_iou_by_class": None if tested is None else dict(zip(names, tested.by_class(), strict=True)),
         }
-        score = Score(found[best].mean(), None if tested is None else tested.mean(), measure=MEAN_IOU)
-        choice = f"learning rate {rates[best]:g}" if len(rates) > 1 else ""
-        return ProbeOutcome((score,), details, tuple(self._notes(best)), choice)
+        score = Score(found.mean(), None if tested is None else tested.mean(), measure=MEAN_IOU)
+        choice = f"learning rate {search.best_rate:g}" if len(search.counts) > 1 else ""
+        return ProbeOutcome((score,), details, search.notes(), choice)
 
-    def _notes(self, best: int) -> Iterator[str]:
-        rates = self.params.learning_rates
-        if len(rates) > 1 and best in (0, len(rates) - 1):
-            end = "smallest" if best == 0 else "largest"
-            yield (
-                f"the chosen learning rate {rates[best]:g} is the {end} of learning_rates, so a better one may lie "
-                "beyond; extend the grid"
-            )
+
+@dataclass(frozen=True)
+class RateChoice:
+    """Learning rates and what heads trained with them predicted for the validation images.
+
+    Attributes:
+        is_default: whether the grid went on beyond its ends.
+    """
+
+    counts: dict[float, PixelCounts]
+    is_default: bool
+
+    @classmethod
+    def of(cls, fit: Callable[[Sequence[float]], list[PixelCounts]], rates: tuple[float, ...] | None) -> RateChoice:
+        """Try the rates, or those of the default grid for None."""
+        search = cls({}, rates is None)
+
+        def attempt(some: Sequence[float]) -> None:
+            search.counts.update(zip(some, fit(some), strict=True))
+
+        attempt(rates or RATES.values)
+        if rates is None:
+            widen(RATES, search.tried, attempt)
+        return search
+
+    def tried(self) -> list[Tried]:
+        """Increasing, so that of equal ones the smallest rate counts as the best."""
+        return [Tried(rate, self.counts[rate].mean()) for rate in sorted(self.counts)]
+
+    @property
+    def best_rate(self) -> float:
+        """With the highest mean IoU."""
+        return best_of(self.tried()).value
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about a rate at an end of what was tried, or on a flat top; usually none."""
+        about = (edge_of(self.tried()), flat_top_of(self.tried()))
+        chosen = f"learning rate {self.best_rate:g}"
+        return tuple(notes_on_choice(chosen, "learning_rates", *about, is_default=self.is_default))
 
 
 def _patch_width(subject: Subject) -> int:

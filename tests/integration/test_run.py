@@ -428,6 +428,8 @@ def test_images_without_labels_are_pretrained_on_and_their_probe_is_skipped_and_
     labelled = ["probe.data={dataset: {name: synthetic, num_train: 200, num_test: 60}}"]
     outcome = start_run(load_tiny(tmp_path, *overrides, *labelled), tmp_path / "runs", ["flat"])
     assert outcome.result["metrics"]["probe/test_accuracy"] is not None
+    with pytest.raises(ConfigError, match=r"probe\.additional\.0=segmentation needs the class of every pixel, .* name"):
+        start_run(load_tiny(tmp_path, *overrides, "probe.additional=[segmentation]"), tmp_path / "runs", ["flat"])
 
 
 def test_a_batch_larger_than_the_data_names_its_line(tmp_path: Path) -> None:

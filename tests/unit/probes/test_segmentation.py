@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from jepa_lab.errors import ConfigError, Problem
 from jepa_lab.measures import MEAN_IOU
 from jepa_lab.probes.base import ProbeOutcome, require_outcome
 from jepa_lab.probes.mean_iou import PixelCounts
-from jepa_lab.probes.segmentation import Segmentation, pixel_loss, upsampled
+from jepa_lab.probes.segmentation import RateChoice, Segmentation, pixel_loss, upsampled
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.subject import Subject
 from tests.unit.probes.fakes import FakeEncoder, make_splits, make_subject
@@ -145,6 +146,40 @@ def test_the_validation_split_chooses_the_rate_and_an_end_of_the_grid_is_noted()
     assert outcome.choice == "learning rate 0.1"
     assert "the largest of learning_rates" in outcome.notes[0]
     assert run(OneHot(), aligned_splits(), learning_rates=(0.1,), epochs=1).notes == ()
+
+
+class Counted:
+    """Stands for predictions of this mean IoU."""
+
+    def __init__(self, mean_iou: float) -> None:
+        self.mean_iou = mean_iou
+
+    def mean(self) -> float:
+        return self.mean_iou
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (0.01, (0.001, 0.01, 0.1)),
+        (0.1, (0.001, 0.01, 0.1, 1.0)),
+        (10.0, (0.001, 0.01, 0.1, 1.0, 10.0)),
+        (1e-4, (1e-5, 1e-4, 0.001, 0.01, 0.1)),
+    ],
+)
+def test_the_default_rates_go_on_until_the_best_one_lies_inside(best: float, tried: tuple[float, ...]) -> None:
+    def fit(rates: Sequence[float]) -> list[Any]:
+        return [Counted(1 / (1 + abs(math.log10(rate / best)))) for rate in rates]
+
+    search = RateChoice.of(fit, None)
+    assert tuple(sorted(search.counts)) == tried
+    assert search.best_rate == best
+    assert [("by default" in note) for note in search.notes()] == ([True] if best == 10 else [])
+
+
+def test_an_explicit_grid_of_rates_is_not_extended() -> None:
+    outcome = run(OneHot(), aligned_splits(), learning_rates=(1e-6, 1e-5), epochs=1)
+    assert len(outcome.details["validation_mean_iou_by_learning_rate"]) == 2
 
 
 def test_ignored_pixels_change_nothing() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from jepa_lab.commands.options import found_file, runs_option
+from jepa_lab.commands.options import runs_option
 from jepa_lab.errors import ConfigError
 
 
@@ -43,44 +43,19 @@ def probe(
     RUN is the name of a run under --runs, or the path of its folder. With --encoder, FILE is a pipeline, which says
     data and probes; nothing is pretrained.
     """
-    from jepa_lab.reprobe import probe_again
+    from jepa_lab.api.probing import ProbeRequest, probe_elsewhere, probe_run
     from jepa_lab.summary import print_probe
-    from jepa_lab.tracking.folder_names import find_folder
-    from jepa_lab.tracking.run_folder import RunFolder
 
-    if encoder is not None:
+    if encoder is None:
+        if out is not None or uri is not None:
+            raise ConfigError("--out and --uri go with --encoder; the file of a run's probe lies in its folder")
+        result = probe_run(run, runs, overrides, step, score_test=score_test)
+    else:
         if step is not None:
             raise ConfigError("--step is of a run; with --encoder leave it out")
-        _probe_source(found_file(run, "pipeline"), overrides, encoder, (runs, uri, out), score_test)
-        return
-    if out is not None or uri is not None:
-        raise ConfigError("--out and --uri go with --encoder; the file of a run's probe lies in its folder")
-    file, result = probe_again(RunFolder.open(find_folder(run, [runs])), overrides, step, score_test=score_test)
-    print_probe(result)
-    click.echo(f"wrote {file}")
-
-
-def _probe_source(
-    file: Path, overrides: tuple[str, ...], source: str, places: tuple[Path, str | None, Path | None], score_test: bool
-) -> None:
-    """Probe an encoder that comes from elsewhere.
-
-    Args:
-        places: folder of run folders, tracking URI, and the file to write.
-    """
-    from jepa_lab.config.loading import load_pipeline
-    from jepa_lab.interop.probe_source import probe_source
-    from jepa_lab.looks import KIND, VERSION
-    from jepa_lab.summary import print_probe
-    from jepa_lab.tracking.records import write_record
-    from jepa_lab.weights.sources.base import SourceContext
-
-    runs, uri, out = places
-    context = SourceContext((runs,), uri=uri)
-    found = probe_source(load_pipeline(file, overrides), source, context, click.echo, score_test=score_test)
-    print_probe(found.content)
-    for note in found.notes:
+        result = probe_elsewhere(encoder, ProbeRequest(run, overrides, score_test, out, runs, uri), click.echo)
+    print_probe(result.content)
+    for note in result.notes:
         click.echo(f"note: {note}")
-    if out is not None:
-        write_record(out, KIND, VERSION, found.content)
-        click.echo(f"wrote {out}")
+    if result.file is not None:
+        click.echo(f"wrote {result.file}")

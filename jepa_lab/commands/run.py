@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jepa_lab.commands.options import OVERRIDES, found_file, preset_option, runs_option
+from jepa_lab.commands.options import OVERRIDES, preset_option, runs_option
 from jepa_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from jepa_lab.composition.outcome import RunOutcome
-    from jepa_lab.training.team import Team
 
 
 @click.command(epilog=OVERRIDES)
@@ -49,6 +47,7 @@ def run(
 
     FILE is a path, or the name of a pipeline that comes with jepa-lab, such as `digits`.
     """
+    from jepa_lab.api.running import RunRequest, perform_run
     from jepa_lab.training.distributed import joined_team
 
     file = None if first is None else Path(first)
@@ -62,75 +61,10 @@ def run(
                 raise ConfigError("--from starts a new run, --resume resumes an old one; leave one of them out")
             if restart_schedules and parent is None:
                 raise ConfigError("--restart-schedules goes with --from RUN; leave it out")
-        if parent is not None:
-            outcome = _continue(parent, runs, file, overrides, preset, restart_schedules, team)
-        elif resume is not None and str(resume) != "auto":
-            outcome = _resume(resume, runs, file, overrides, preset, team)
-        elif file is None:
-            with team.reporting():
+            if file is None and parent is None and (resume is None or str(resume) == "auto"):
                 raise ConfigError("`jepa-lab run` needs a pipeline FILE, as in `jepa-lab run digits`")
-        else:
-            outcome = _start(file, overrides, preset, runs, resume is not None, team)
-        _print_outcome(outcome)
-
-
-def _resume(
-    run: Path, runs: Path, file: Path | None, overrides: tuple[str, ...], preset: str | None, team: Team
-) -> RunOutcome:
-    """Resume the run of a name or a path."""
-    from jepa_lab.config.loading import load_pipeline
-    from jepa_lab.resume import resume_run
-    from jepa_lab.tracking.folder_names import find_folder
-    from jepa_lab.tracking.run_folder import RunFolder
-
-    with team.reporting():
-        folder = RunFolder.open(find_folder(run, [runs]))
-        source = folder.config if file is None else found_file(file, "pipeline")
-        given = load_pipeline(source, overrides, preset).pipeline if file or overrides or preset else None
-    return resume_run(folder, given, sys.argv, team=team)
-
-
-def _continue(
-    run: Path,
-    runs: Path,
-    file: Path | None,
-    overrides: tuple[str, ...],
-    preset: str | None,
-    restart_schedules: bool,
-    team: Team,
-) -> RunOutcome:
-    """Start a new run with the state of another one; without a file with its configuration."""
-    from jepa_lab.composition.start import start_run
-    from jepa_lab.config.loading import load_pipeline
-    from jepa_lab.parent import choose_parent
-    from jepa_lab.tracking.folder_names import find_folder
-    from jepa_lab.tracking.run_folder import RunFolder
-
-    with team.reporting():
-        folder = RunFolder.open(find_folder(run, [runs]))
-        source = folder.config if file is None else found_file(file, "pipeline")
-        loaded = load_pipeline(source, overrides, preset)
-        parent = choose_parent(folder, loaded, restart_schedules=restart_schedules)
-    return start_run(loaded, runs, sys.argv, team=team, parent=parent)
-
-
-def _start(
-    file: Path, overrides: tuple[str, ...], preset: str | None, runs: Path, look_for_unfinished: bool, team: Team
-) -> RunOutcome:
-    """Start a run, or resume an unfinished one of the same pipeline."""
-    from jepa_lab.composition.start import start_run
-    from jepa_lab.config.loading import load_pipeline
-    from jepa_lab.resume import find_unfinished, resume_run
-
-    with team.reporting():
-        loaded = load_pipeline(found_file(file, "pipeline"), overrides, preset)
-    if look_for_unfinished:
-        folder = team.from_leader(lambda: find_unfinished(runs, loaded.pipeline))
-        if folder is not None:
-            click.echo(f"resuming {folder.path}")
-            return resume_run(folder, loaded.pipeline, sys.argv, team=team)
-        click.echo(f"no unfinished run of this pipeline and seed in {runs}; starting a new one")
-    return start_run(loaded, runs, sys.argv, team=team)
+        request = RunRequest(file, overrides, preset, runs, resume, parent, restart_schedules)
+        _print_outcome(perform_run(request, team))
 
 
 def _print_outcome(outcome: RunOutcome) -> None:

@@ -101,6 +101,15 @@ def load_pipeline(file: Path, overrides: Sequence[str] = (), preset: str | None 
     document.component_origins = recorded_origins(file)
     if "base" in document.data:
         raise ConfigError(f"this is an ablation; use `jepa-lab sweep {file}`", place=document.place(("base",)))
+    return complete_pipeline(document, overrides, preset)
+
+
+def complete_pipeline(document: Document, overrides: Sequence[str] = (), preset: str | None = None) -> LoadedPipeline:
+    """Overlay, override and validate a document that has been read; arguments as for `load_pipeline`.
+
+    Raises:
+        ConfigError: as there.
+    """
     parsed = [(text, *parse_override(text)) for text in overrides]
     for text, path, _ in parsed:
         if path == ("plugins",):  # imported before the other overrides are written into the document

@@ -144,18 +144,36 @@ def decode_picture(path: Path, side: int) -> tuple[Tensor, tuple[int, int]]:
     return _decoded(path, squeeze), size
 
 
-def decode_image(path: Path, image_size: int) -> Tensor:
+def decode_image(path: Path, image_size: int, fraction: float = 1.0) -> Tensor:
     """Decode one file to the square in the middle of the picture, by the rules of `decode_picture` for pixels.
 
-    The shorter side is resized to `image_size` (bilinear, antialiased), then the centre is cut out; of an image that is
-    over 32 times as long as wide, the ends are cut off before that, or it would be enlarged to gigabytes.
+    The shorter side is resized to `image_size / fraction` (bilinear, antialiased), then the centre is cut out; of an
+    image that is over 32 times as long as wide, the ends are cut off before that, or it would be enlarged to gigabytes.
 
     Returns:
         [3, image_size, image_size] uint8.
     Raises:
         DataError: if the file cannot be decoded; names it, the reason and the remedy.
     """
-    return _decoded(path, lambda image: _shorter_side_and_centre(image, image_size))
+    return _decoded(path, lambda image: _shorter_side_and_centre(image, image_size, fraction))
+
+
+def square_of_picture(image: Image.Image, name: str, image_size: int, fraction: float = 1.0) -> Tensor:
+    """`decode_image` of a picture that Pillow has opened already.
+
+    Args:
+        name: of the picture, for messages.
+    Raises:
+        DataError: its pixels cannot be read, or have no known range or formula.
+    """
+    try:
+        with QUIET_PILLOW:
+            image.load()
+            fitted = _shorter_side_and_centre(_to_rgb(_upright(image)), image_size, fraction)
+    except BROKEN_FILE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name} cannot be read as an image ({reason}); leave it out, or convert it") from error
+    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)  # [3, H, W]
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
@@ -266,11 +284,11 @@ def _is_sixteen_bit_grey(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") and bits == (16,)
 
 
-def _shorter_side_and_centre(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to `size` and cut out the centre by torchvision's transforms."""
+def _shorter_side_and_centre(image: Image.Image, size: int, fraction: float) -> Image.Image:
+    """Resize the shorter side to `size / fraction` and cut out the centre by torchvision's transforms."""
     from torchvision.transforms.v2 import functional
 
-    return functional.center_crop(_resized(_without_far_ends(image), [size]), [size, size])
+    return functional.center_crop(_resized(_without_far_ends(image), [round(size / fraction)]), [size, size])
 
 
 def _resized(image: Image.Image, size: list[int]) -> Image.Image:

@@ -55,9 +55,17 @@ def probe_source(
     """
     assert WEIGHT_SOURCES.names(), "sources register on import"
     check_pipeline(loaded)
-    context = replace(context, size=pipeline_geometry(loaded.pipeline).encoder)
     _refuse_levels(loaded)
-    found = load_source(source, context)
+    found = load_source(source, replace(context, size=pipeline_geometry(loaded.pipeline).encoder))
+    return probe_found(loaded, found, say, score_test=score_test)
+
+
+def probe_found(
+    loaded: LoadedPipeline, found: ForeignEncoder, say: Callable[[str], None], *, score_test: bool = False
+) -> ProbedSource:
+    """`probe_source` of an encoder that is loaded already."""
+    check_pipeline(loaded)
+    _refuse_levels(loaded)
     pipeline = _with_encoder(loaded.pipeline, found, score_test)
     with memory_errors(pipeline.training):
         return _probe(replace(loaded, pipeline=pipeline), found, say)

@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from jepa_lab.errors import Key
 from jepa_lab.registry import ComponentParams, broken_rule
 
+LAYERS = {"last": 1, "last_four": 4}
+"""How many of the last blocks each choice of `layers` means."""
+
 
 class ProbeSettings(ComponentParams):
     """What all probes share, and the cheap one beside the training."""
@@ -81,4 +84,4 @@ class ProbeSettings(ComponentParams):
     @property
     def num_layers(self) -> int:
         """How many of the last blocks `layers` means."""
-        return {"last": 1, "last_four": 4}[self.layers]
+        return LAYERS[self.layers]

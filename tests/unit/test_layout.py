@@ -33,6 +33,7 @@ LAYERS = [
     {"resume", "attention_picture", "interop", "run_list"},
     {"reports"},
     {"sweeps"},
+    {"api"},
     {"commands"},
     {"cli"},
     {"__main__"},

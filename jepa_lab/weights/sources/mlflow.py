@@ -20,6 +20,8 @@ from jepa_lab.weights.sources.run import encoder_of_files
 class MlflowSource(WeightSource):
     """The files are downloaded, read and deleted."""
 
+    may_hold_both = True
+
     def recognises(self, text: str, context: SourceContext) -> bool:
         return text.startswith(SCHEMES)
 
@@ -30,4 +32,4 @@ class MlflowSource(WeightSource):
             if not (config.is_file() and weights.is_file()):
                 held = ", ".join(sorted(file.name for file in files.iterdir())) or "nothing"
                 raise ConfigError(f"{text} is no model of jepa-lab: it holds {held}")
-            return encoder_of_files(config, weights, text)
+            return encoder_of_files(config, weights, text, context.encoder)

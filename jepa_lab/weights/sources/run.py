@@ -16,7 +16,7 @@ from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.tensor_file import parse_tensors
 from jepa_lab.weights.encoder_parts import take_apart
 from jepa_lab.weights.foreign_weights import ForeignEncoder
-from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource
+from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightSource, Which
 
 
 @WEIGHT_SOURCES.register(
@@ -27,6 +27,9 @@ from jepa_lab.weights.sources.base import WEIGHT_SOURCES, SourceContext, WeightS
 class RunSource(WeightSource):
     """Its configuration says all about the encoder."""
 
+    may_hold_both = True
+    has_steps = True
+
     def recognises(self, text: str, context: SourceContext) -> bool:
         return _folder(text, context) is not None
 
@@ -34,8 +37,9 @@ class RunSource(WeightSource):
         folder = _folder(text, context)
         assert folder is not None, "recognised"
         store = CheckpointStore(folder / "checkpoints")
-        step = store.load().run.step  # verified
-        return encoder_of_files(folder / "config.yaml", store.path(step) / "model.safetensors", text)
+        step = store.load(context.step).run.step  # verified
+        weights = store.path(step) / "model.safetensors"
+        return encoder_of_files(folder / "config.yaml", weights, text, context.encoder)
 
 
 def _folder(text: str, context: SourceContext) -> Path | None:
@@ -45,8 +49,8 @@ def _folder(text: str, context: SourceContext) -> Path | None:
     return named_folder(text, context.roots)
 
 
-def encoder_of_files(config: Path, weights: Path, source: str) -> ForeignEncoder:
-    """The target encoder of a model file of ours, beside the configuration that it was trained with.
+def encoder_of_files(config: Path, weights: Path, source: str, which: Which = "target") -> ForeignEncoder:
+    """An encoder of a model file of ours, beside the configuration that it was trained with.
 
     Raises:
         RunFolderError: it does not say how images are normalised, or does not fit the configuration.
@@ -61,6 +65,7 @@ def encoder_of_files(config: Path, weights: Path, source: str) -> ForeignEncoder
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise RunFolderError(f"{weights} does not fit {config} ({str(error).splitlines()[0]})") from error
-    encoder = encoder_at_probed_grid(model.target_encoder, pipeline)
+    chosen = model.target_encoder if which == "target" else model.context_encoder
+    encoder = encoder_at_probed_grid(chosen, pipeline)
     parts = take_apart(encoder, mean, std, pipeline.probe.crop_fraction)
     return ForeignEncoder(parts, source, (), knows_normalization=True)

@@ -119,7 +119,16 @@ class Ablation(ComponentParams):
         description="Name of the sweep and of its runs: letters, digits, dot, dash, underscore; null takes the "
         "name of this file.",
     )
-    base: str = Field(min_length=1, description="Pipeline file that everything is a change of, seen from this file.")
+    base: str = Field(
+        min_length=1,
+        description="Pipeline file that everything is a change of, seen from this file; or the name of a pipeline that "
+        "comes with jepa-lab.",
+    )
+    base_overrides: Overrides = Field(
+        {},
+        description="Changes to this base alone, before `overrides`, such as a smaller patch size for small images; "
+        "`jepa-lab sweep --base` leaves them out.",
+    )
     overrides: Overrides = Field(
         {}, description="Changes to the base for all arms: dotted keys and values, as in training.epochs: 50."
     )

@@ -21,6 +21,7 @@ from jepa_lab.config.loading import (
 )
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.config.presets import apply_preset
+from jepa_lab.config.shipped import shipped_files
 from jepa_lab.config.yaml_text import Path_
 from jepa_lab.errors import ConfigError
 from jepa_lab.sweeps.ablation import AblationFile
@@ -101,13 +102,22 @@ def change_at(file: AblationFile, key: str, value: Any, source: Path_) -> Change
 
 
 def load_base(file: AblationFile, overrides: Sequence[str], preset: str | None) -> Base:
-    """Base file, the ablation's `overrides`, preset, command line: later ones win.
+    """Base file, the ablation's `base_overrides` and `overrides`, preset, command line: later ones win.
 
     Raises:
         ConfigError: a file, a preset, a plug-in or an override is wrong.
     """
     document = load_document(_base_path(file))
-    common = [change_at(file, key, value, ("overrides", key)) for key, value in file.ablation.overrides.items()]
+    if "base" in document.data:
+        raise ConfigError(
+            f"base names {file.ablation.base}, which is an ablation; name a pipeline", place=file.place("base")
+        )
+    sections = {"base_overrides": file.ablation.base_overrides, "overrides": file.ablation.overrides}
+    common = [
+        change_at(file, key, value, (section, key))
+        for section, changes in sections.items()
+        for key, value in changes.items()
+    ]
     given = [(text, *parse_override(text)) for text in overrides]
     for place, key, value in [*((each.place, path_of(each.key), each.value) for each in common), *_placed(given)]:
         if key == ("plugins",):  # imported before anything is expanded
@@ -133,10 +143,13 @@ def _placed(overrides: Sequence[tuple[str, Path_, Any]]) -> list[tuple[str, Path
 def _base_path(file: AblationFile) -> Path:
     """The base pipeline's file, written without `..` where that is the same file."""
     path = file.path.parent / file.ablation.base
+    shipped = shipped_files("pipeline")
+    if not path.is_file() and file.ablation.base in shipped:
+        return shipped[file.ablation.base]
     if not path.is_file():
         raise ConfigError(
             f"base names {path}, which is not a file; name a pipeline file as seen from the folder of this file, as in "
-            "base: ../pipelines/digits.yaml",
+            "base: ../pipelines/digits.yaml, or a pipeline that comes with jepa-lab, as in base: digits",
             place=file.place("base"),
         )
     short = Path(os.path.normpath(path))

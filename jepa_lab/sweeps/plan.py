@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jepa_lab.config.explanations import first_lines
 from jepa_lab.config.loading import LoadedPipeline, config_digest, flat_items
 from jepa_lab.errors import ConfigProblems, JepaLabError
-from jepa_lab.sweeps.ablation import AblationFile, Direction, Kind, load_ablation
+from jepa_lab.sweeps.ablation import Ablation, AblationFile, Direction, Kind, load_ablation
 from jepa_lab.sweeps.base import ended_on_collapse, load_base, with_seed, with_split
+from jepa_lab.sweeps.choices import NO_CHOICES, Choices, chosen_drafts, with_choices
 from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_sources
-from jepa_lab.sweeps.labels import Scalar, resolved_value
+from jepa_lab.sweeps.labels import Scalar, label, resolved_value
 from jepa_lab.sweeps.objectives import direction_of, missing_metric
 from jepa_lab.sweeps.presets import apply_ablation_preset
 from jepa_lab.sweeps.rules import NEVER_ENDED_EARLY, fixed_key, kind_of, problems_of, refuse_overrides
@@ -170,22 +171,34 @@ def _shown(record: Mapping[str, Any], key: str) -> str:
     return json.dumps(record[key], ensure_ascii=False) if key in record else "absent"
 
 
-def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = None) -> Plan:
-    """Read an ablation file and validate every arm.
+def load_plan(
+    path: Path, overrides: Sequence[str] = (), preset: str | None = None, choices: Choices = NO_CHOICES
+) -> Plan:
+    """Read an ablation file and validate every arm, see `plan_ablation`."""
+    return plan_ablation(load_ablation(path), overrides, preset, choices)
+
+
+def plan_ablation(
+    given: AblationFile, overrides: Sequence[str] = (), preset: str | None = None, choices: Choices = NO_CHOICES
+) -> Plan:
+    """Validate every arm of an ablation.
 
     Args:
-        overrides: `key=value` for all arms, after the file's own `overrides` and before those of an arm.
+        overrides: `key=value` for all arms, after the ablation's own `overrides` and before those of an arm.
         preset: overlay on every arm's pipeline, and fewer seeds.
+        choices: in place of what the ablation and the preset say.
     Raises:
         ConfigProblems: all that is wrong.
     """
-    file = load_ablation(path)
-    if preset is not None:
-        file = apply_ablation_preset(preset, file)
+    preset_file = given if preset is None else apply_ablation_preset(preset, given)
+    file = with_choices(choices, preset_file)
     kind = kind_of(file)
     problems = [*problems_of(file, kind), *refuse_overrides(file, kind, tuple(overrides))]
     drafts = draft_arms(file, kind)
     baseline = baseline_name(file.ablation, kind)
+    if choices.arms is not None:
+        problems += _refuse_arms(kind)
+        drafts = drafts if problems else chosen_drafts(drafts, choices.arms, baseline)
     try:
         base = load_base(file, overrides, preset)
     except JepaLabError as error:
@@ -199,7 +212,15 @@ def load_plan(path: Path, overrides: Sequence[str] = (), preset: str | None = No
     problems += search_problems(search) if search is not None else []
     if problems:
         raise ConfigProblems(*first_lines(problems))
-    return _plan(file, kind, drafts, pipelines, search)
+    plan = _plan(file, kind, drafts, pipelines, search)
+    return plan if choices.base is None else replace(plan, notes=(*plan.notes, *_notes_on_base(given)))
+
+
+def _refuse_arms(kind: Kind) -> list[str]:
+    """The problem that a search has no arms to choose from."""
+    return (
+        ["--arms: a search has no arms, its points are chosen while it runs; leave it out"] if kind == "search" else []
+    )
 
 
 def _unmeasured(file: AblationFile, pipelines: Mapping[str, LoadedPipeline]) -> list[str]:
@@ -245,12 +266,27 @@ def _plan(
         direction=ablation.direction or direction_of(ablation.metric),
         retries=ablation.retries,
         search=search,
-        swept_keys=tuple(dict.fromkeys(key for _, key, _ in swept_sources(ablation, kind))),
+        swept_keys=_swept_keys(ablation, kind, drafts),
         notes=(*_notes(ablation.seeds), *_notes_on_ends(kind, pipelines)),
         pipelines={
             name: ended_on_collapse(with_seed(loaded, ablation.seeds[0]), False) for name, loaded in pipelines.items()
         },
     )
+
+
+def _swept_keys(ablation: Ablation, kind: Kind, drafts: Sequence[Draft]) -> tuple[str, ...]:
+    """The keys that differ, in the order of the file: those of a search, or those that some arm here changes."""
+    keys = dict.fromkeys(key for _, key, _ in swept_sources(ablation, kind))
+    changed = {change.key for draft in drafts for change in draft.changes}
+    return tuple(key for key in keys if kind == "search" or key in changed)
+
+
+def _notes_on_base(given: AblationFile) -> tuple[str, ...]:
+    """What another base leaves out."""
+    if not given.ablation.base_overrides:
+        return ()
+    left_out = ", ".join(f"{key}={label(value)}" for key, value in given.ablation.base_overrides.items())
+    return (f"--base leaves out base_overrides, which are for {given.ablation.base} alone: {left_out}",)
 
 
 def _notes(seeds: Sequence[int]) -> tuple[str, ...]:

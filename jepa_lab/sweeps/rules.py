@@ -40,6 +40,10 @@ _UNSWEPT = {
 """Keys that no arm may change, and why."""
 _SET_BY_THE_SWEEP = ("seed", "name", "training.stop_on_collapse")
 """Those among them that cannot be set for all arms either."""
+_OPTIONS = {"base", "seeds", "metric", "arms"}
+"""Keys of an ablation that are options of the command line, too."""
+_FOR_ALL = ("base_overrides", "overrides")
+"""Keys of an ablation whose changes are the same in every arm, in the order in which they are written."""
 
 
 def kind_of(file: AblationFile) -> Kind:
@@ -84,7 +88,8 @@ def refuse_overrides(file: AblationFile, kind: Kind, overrides: tuple[str, ...])
         elif key in _SET_BY_THE_SWEEP:
             yield f"{place}: {key} cannot be set for all arms: {_UNSWEPT[key]}; change the ablation file"
         elif path[0] in Ablation.model_fields and path[0] not in Pipeline.model_fields:
-            yield f"{place}: {path[0]} is a key of the ablation, not of its pipelines; change it in {file.path}"
+            option = f", or give --{path[0]}" if path[0] in _OPTIONS else ""
+            yield f"{place}: {path[0]} is a key of the ablation, not of its pipelines; change it in {file.path}{option}"
         elif touched is not None:
             yield (
                 f"{place}: {key} would be for all arms, but {touched} is what this ablation changes "
@@ -228,13 +233,16 @@ def _check_swept_keys(file: AblationFile, kind: Kind) -> Problems:
         fixed = fixed_key(key)
         if fixed is not None:
             yield f"{file.place(*source)}: {key} cannot differ between arms: {_UNSWEPT[fixed]}"
-    for key in _SET_BY_THE_SWEEP:
-        if key in file.ablation.overrides:
-            yield f"{file.place('overrides', key)}: {key} cannot be set for all arms: {_UNSWEPT[key]}; remove it"
+    for section in _FOR_ALL:
+        for key in _SET_BY_THE_SWEEP:
+            if key in getattr(file.ablation, section):
+                yield f"{file.place(section, key)}: {key} cannot be set for all arms: {_UNSWEPT[key]}; remove it"
 
 
 def _check_sections(file: AblationFile, kind: Kind) -> Problems:
-    common = ((("overrides", key), key, value) for key, value in file.ablation.overrides.items())
+    common = (
+        ((section, key), key, value) for section in _FOR_ALL for key, value in getattr(file.ablation, section).items()
+    )
     for source, key, value in [*common, *swept_sources(file.ablation, kind)]:
         if isinstance(value, Mapping) and _is_section(key):
             inner = next(iter(value), "KEY")
@@ -261,6 +269,7 @@ def _check_order(file: AblationFile, kind: Kind) -> Problems:
     """Changes are written in their order: a component written after one of its parameters would wipe that out."""
     ablation = file.ablation
     groups: list[tuple[tuple[str, ...], list[str]]] = [
+        (("base_overrides",), list(ablation.base_overrides)),
         (("overrides",), list(ablation.overrides)),
         (("grid",), list(ablation.grid)),
         (("search",), list(ablation.search)),
@@ -271,10 +280,14 @@ def _check_order(file: AblationFile, kind: Kind) -> Problems:
             inner = [each for each in keys[:number] if path_of(each)[: len(path_of(key))] == path_of(key)]
             if inner:
                 yield f"{file.place(*source, key)}: {key} would overwrite {inner[0]} before it; put {key} first"
-    for key in ablation.overrides:
-        above = [each for each in ablation.grid if path_of(key)[: len(path_of(each))] == path_of(each)]
-        if above:
-            yield f"{file.place('overrides', key)}: {key} has no effect: grid sets {above[0]} in every arm; remove one"
+    for section in _FOR_ALL:
+        for key in getattr(ablation, section):
+            above = [each for each in ablation.grid if path_of(key)[: len(path_of(each))] == path_of(each)]
+            if above:
+                yield (
+                    f"{file.place(section, key)}: {key} has no effect: grid sets {above[0]} in every arm; remove one, "
+                    "or give a parameter with each component, as in {name: multi_block, num_targets: 2}"
+                )
 
 
 _RULES: tuple[Callable[[AblationFile, Kind], Problems], ...] = (

@@ -5,8 +5,10 @@ In a checkout `jepa_lab/shipped` links to the folders at the top; an installed p
 
 from __future__ import annotations
 
+import itertools
 import os.path
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -36,15 +38,13 @@ def find_file(given: Path, kind: Kind) -> tuple[Path, str | None]:
         ConfigError: there is no such file, and what the name of one that comes with jepa-lab may be.
     """
     known = shipped_files(kind)
-    is_name = re.fullmatch(r"\w[\w-]{0,99}", str(given)) is not None and not os.path.isfile(given)
-    if not is_name or (os.path.exists(given) and str(given) not in known):
+    if not _is_name(given) or (os.path.exists(given) and str(given) not in known):
         if not os.path.exists(given) and given.stem in known:
             raise ConfigError(
                 f"{given}: no such file; `{given.stem}`, without folder and suffix, is the {kind} of jepa-lab"
             )
         return given, None  # whoever reads it says what is wrong
-    own = [Path(f"{given}{_SUFFIX}"), Path(f"{kind}s") / f"{given}{_SUFFIX}"]
-    for file in own:
+    for file in _own_files(given, kind):
         if os.path.isfile(file):
             note, shipped = f"using {file} of this folder", known.get(str(given))
             hides = shipped is not None and not os.path.samefile(file, shipped)  # in a checkout they are one
@@ -54,3 +54,23 @@ def find_file(given: Path, kind: Kind) -> tuple[Path, str | None]:
             f"{given}: no such file, and no {kind} of this name comes with jepa-lab{did_you_mean(str(given), known)}"
         )
     return known[str(given)], f"using the {kind} {given} that comes with jepa-lab"
+
+
+def find_either(given: Path, kinds: Sequence[Kind]) -> tuple[Path, str | None]:
+    """The file that is meant where files of several kinds may be; a name is taken for the first kind that has it.
+
+    Raises:
+        ConfigError: see `find_file`.
+    """
+    having = (kind for kind in kinds if any(map(os.path.isfile, _own_files(given, kind))))
+    shipped = (kind for kind in kinds if str(given) in shipped_files(kind))
+    return find_file(given, next(itertools.chain(having, shipped, kinds)))
+
+
+def _is_name(given: Path) -> bool:
+    return re.fullmatch(r"\w[\w-]{0,99}", str(given)) is not None and not os.path.isfile(given)
+
+
+def _own_files(given: Path, kind: Kind) -> list[Path]:
+    """Where a name may be in the working folder."""
+    return [Path(f"{given}{_SUFFIX}"), Path(f"{kind}s") / f"{given}{_SUFFIX}"]

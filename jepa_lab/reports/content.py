@@ -169,6 +169,11 @@ def deciding_metric(content: ReportInput) -> str:
     return content.metric if content.search is None else content.metric_on_test
 
 
+def deciding_is_higher_better(content: ReportInput) -> bool:
+    """Whether more of the deciding metric is better: it is a share, also where the metric is none, such as a loss."""
+    return content.higher_is_better or (deciding_metric(content) != content.metric and not is_share(content.metric))
+
+
 def control_metric_of(metric: str, control: str) -> str | None:
     """The metric's name for a control such as `random_encoder`; None where controls do not have it."""
     family, slash, name = metric.partition("/")

@@ -12,11 +12,12 @@ from jepa_lab.figures.style import Drawing
 from jepa_lab.reports import numbers
 from jepa_lab.reports.arm_figures import cost_drawing, curves_drawing, means_drawing
 from jepa_lab.reports.content import ReportInput, cleaned
+from jepa_lab.reports.finding import finding
 from jepa_lab.reports.html import Picture, Section, picture_of, render_html
 from jepa_lab.reports.latex import render_latex
 from jepa_lab.reports.listings import plan_table, top_points_table, trials_table, winner_sentence
 from jepa_lab.reports.long_form import csv_text
-from jepa_lab.reports.markdown import render_markdown
+from jepa_lab.reports.markdown import escape_markdown, render_markdown
 from jepa_lab.reports.monitor_figure import monitor_correlations, monitors_drawing
 from jepa_lab.reports.monitor_names import monitor_title
 from jepa_lab.reports.search_figures import search_drawings
@@ -53,14 +54,16 @@ def write_report(content: ReportInput, folder: Path) -> list[Path]:
     files.append(_write_text(folder / "table.csv", table_csv(table)))
     files.append(_write_text(folder / "trials.csv", csv_text(content)))
     files += _write_figures(folder / FIGURES, pictures)
-    page = render_html(content.title, _summary(content), _sections(content, table, pictures))
+    page = render_html(content.title, [finding(table), *_summary(content)], _sections(content, table, pictures))
     return [*files, _write_text(folder / "report.html", page)]
 
 
 def print_table(content: ReportInput, console: Console | None = None) -> None:
-    """Print the table with its footnotes; for a search, the best points and the winner before it."""
+    """Print what was found, and the table with its footnotes; for a search, the best points and the winner first."""
     content = cleaned(content)
     table, console = build_table(content), console or Console(highlight=False)
+    print_wrapped(finding(table), console)
+    console.print()
     points = top_points_table(content)
     if points is not None:
         print_text_table(points, (), console)
@@ -100,7 +103,7 @@ def _markdown(content: ReportInput, table: Table) -> str:
     tables: list[tuple[TextTable, Sequence[str]]] = [(table.as_text(), notes)]
     points, monitors = top_points_table(content), monitors_table(content)
     tables += [(each, ()) for each in (points, monitors) if each is not None]
-    return render_markdown(tables)
+    return f"{escape_markdown(finding(table))}\n\n{render_markdown(tables)}"
 
 
 def _summary(content: ReportInput) -> list[str]:

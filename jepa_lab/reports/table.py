@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from jepa_lab.measures import is_share
 from jepa_lab.reports import numbers
 from jepa_lab.reports.content import (
     ReportInput,
     baseline_label,
     control_metric_of,
+    deciding_is_higher_better,
     deciding_metric,
     measured_trials,
 )
@@ -186,8 +186,8 @@ def build_table(content: ReportInput) -> Table:
     )
     deciding = deciding_metric(content)
     decided = summaries
-    if deciding != content.metric:  # it is a share, also where the metric is none, such as a loss
-        better = better or not is_share(content.metric)
+    if deciding != content.metric:
+        better = deciding_is_higher_better(content)
         on_test_images = {arm: scores.of(arm, deciding) for arm in content.arms}
         decided = summarise_arms(trials, content.arms, content.baseline, deciding, better, images=on_test_images)
     arms = [_arm_row(content, trials, *both) for both in zip(summaries, decided, strict=True)]

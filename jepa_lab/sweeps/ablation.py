@@ -206,6 +206,17 @@ def load_ablation(path: Path) -> AblationFile:
     document = load_document(path)
     if "encoder" in document.data:
         raise ConfigError(f"this is a pipeline; use `jepa-lab run {path}`", place=document.place(("encoder",)))
+    return ablation_of(document, path)
+
+
+def ablation_of(document: Document, path: Path) -> AblationFile:
+    """A document, checked against the schema.
+
+    Args:
+        path: of its file.
+    Raises:
+        ConfigError: every problem on a line of its own.
+    """
     try:
         return AblationFile(Ablation.model_validate(document.data), document, path)
     except ValidationError as error:

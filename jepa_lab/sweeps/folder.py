@@ -8,6 +8,7 @@ sweeps/<name>-<plan digest>/
   trials/           a run root with the run folder of every trial
   configs/          the resolved pipeline of every trial, which its worker reads
   report/           tables, figures, page
+  best.yaml         the pipeline at the point that a search chose
   run.json  metrics.jsonl  result.json  mirror.json    the record of the sweep itself, mirrored like that of a run
   sweep.lock  log.txt  worker-<slot>.log
   mps-<gpu>/        logs of NVIDIA MPS, where the sweep started it
@@ -92,6 +93,11 @@ class SweepFolder:
     def report(self) -> Path:
         """report/"""
         return self.path / "report"
+
+    @property
+    def best(self) -> Path:
+        """best.yaml"""
+        return self.path / "best.yaml"
 
     @property
     def record(self) -> RunFolder:

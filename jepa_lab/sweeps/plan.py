@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jepa_lab.config.checks import pipeline_geometry
 from jepa_lab.config.explanations import first_lines
 from jepa_lab.config.loading import LoadedPipeline, config_digest, flat_items
+from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import ConfigProblems, JepaLabError
 from jepa_lab.sweeps.ablation import Ablation, AblationFile, Direction, Kind, load_ablation
 from jepa_lab.sweeps.base import ended_on_collapse, load_base, with_seed, with_split
@@ -105,6 +107,11 @@ class Plan:
         content["arms"] = {name: arm["config_digest"] for name, arm in record["arms"].items()}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder of the plan's sweep."""
+        return f"{self.name}-{self.digest[:8]}"
+
     def to_record(self) -> dict[str, Any]:
         """The plan as JSON values, for plan.json and for `differences`."""
         fixed = flat_items(self.pipelines[self.baseline].pipeline)
@@ -129,7 +136,17 @@ class Plan:
             "search": None if self.search is None else self.search.to_record(),
             "budget": None if self.search is None else self.search.budget.model_dump(mode="json"),
             "retries": self.retries,
+            "model": _model_in_words(self.pipelines[self.baseline].pipeline),
         }
+
+
+def _model_in_words(pipeline: Pipeline) -> str:
+    """Such as: encoder 192x6x6 (width x depth x heads) on 8x8 patches of 4 px, predictor 96x4x6."""
+    geometry = pipeline_geometry(pipeline)
+    return (
+        f"encoder {geometry.encoder} (width x depth x heads) on {geometry.grid} patches of "
+        f"{pipeline.encoder.patch_size} px, predictor {geometry.predictor}"
+    )
 
 
 _DIGESTED = ("name", "kind", "metric", "direction", "seeds", "split_seeds", "baseline", "search")

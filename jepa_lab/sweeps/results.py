@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.reports.changes import changed_keys
-from jepa_lab.reports.content import ReportInput, SearchInput
+from jepa_lab.reports.content import HAS_RESULT, ReportInput, SearchInput
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.search_sweep import fresh_seeds, point_name
 from jepa_lab.sweeps.studies import Studies
@@ -56,7 +56,7 @@ def _input(
         metric=plan["metric"],
         higher_is_better=plan["direction"] == "maximize",
         seeds=seeds,
-        notes=_notes(folder),
+        notes=(*conditions(plan, records, seeds), *_notes(folder)),
         trials=trials_frame(records),
         curves=curves_frame(records),
         search=search,
@@ -64,6 +64,35 @@ def _input(
         predictions=predictions_of(records),
         split_seeds=tuple(plan["split_seeds"]) if "split_seeds" in plan else None,
     )
+
+
+def conditions(plan: Mapping[str, Any], records: Iterable[TrialRecord], seeds: Sequence[int]) -> tuple[str, ...]:
+    """Data with the sizes of its splits, model, length of training and seeds, in words.
+
+    Args:
+        plan: content of plan.json. seeds: of the table.
+    """
+    config = plan["baseline_config"]
+    images = next((found for found in map(_images, records) if found), {})
+    data = f"Data: {config['data.dataset.name']} at {config['data.image_size']} px"
+    notes = [f"{data}{'; ' if 'images' in images else ''}{images.get('images', '')}."]
+    if "probe_images" in images:
+        notes.append(f"Images of the probe: {images['probe_images']}.")
+    model = f"{plan['model']}; " if "model" in plan else ""  # an older plan does not say it
+    trained = f"{config['training.epochs']} epochs of batches of {config['training.batch_size']}"
+    notes.append(f"The baseline: {model}{trained}; seeds {', '.join(map(str, seeds))}.")
+    return tuple(notes)
+
+
+def _images(record: TrialRecord) -> dict[str, str]:
+    """How many images a trial that ended had, in words; empty where nothing says it."""
+    if record.folder is None or record.status not in HAS_RESULT:
+        return {}
+    try:
+        result = record.folder.read_result() or {}
+    except RunFolderError:
+        return {}
+    return {key: result[key]["in_words"] for key in ("images", "probe_images") if key in result}
 
 
 def _search_input(folder: SweepFolder, plan: Mapping[str, Any], studies: Studies) -> ReportInput:

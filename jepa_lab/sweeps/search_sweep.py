@@ -15,6 +15,7 @@ import numpy as np
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.errors import JepaLabError
 from jepa_lab.sweeps.base import ended_on_collapse
+from jepa_lab.sweeps.best import write_best
 from jepa_lab.sweeps.plan import Arm, Plan
 from jepa_lab.sweeps.queue import Trial
 from jepa_lab.sweeps.search import Point, Search
@@ -63,6 +64,7 @@ def perform_search(plan: Plan, search: Search, studies: Studies, workshop: Works
     winner = choose_winner(plan, studies)
     if winner is None:
         return True
+    write_best(plan, search, winner, points[winner], workshop.folder)
     final = _TableOfPoints(plan, search, {winner: points[winner]}, workshop, "final")
     seeds = fresh_seeds(plan.seeds)
     study = studies.after("final", [plan.baseline, winner], seeds)

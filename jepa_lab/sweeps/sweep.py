@@ -72,11 +72,6 @@ class SweepOutcome:
     mirror: MirrorState
 
 
-def folder_name(plan: Plan) -> str:
-    """Name of the folder of a plan's sweep."""
-    return f"{plan.name}-{plan.digest[:8]}"
-
-
 def baseline_pipeline(plan: Plan) -> Pipeline:
     """The pipeline whose `tracking` section is that of the sweep."""
     return plan.pipeline(plan.arm(plan.baseline), plan.seeds[0]).pipeline
@@ -88,7 +83,7 @@ def sweep_folder(plan: Plan, ablation: str, root: Path) -> SweepFolder:
     Raises:
         RunFolderError: another plan is in it, or it cannot be written.
     """
-    folder = SweepFolder.open_or_create(root, folder_name(plan), ablation, plan.to_record())
+    folder = SweepFolder.open_or_create(root, plan.folder_name, ablation, plan.to_record())
     refuse_other_plan(folder.read_plan(), plan, str(folder.path))
     return folder
 
@@ -224,7 +219,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         ConfigError: so many trials do not fit on this machine.
         RunInterrupted, RunTerminated: a second Ctrl-C; what the trials had saved stays.
     """
-    build_tracker(baseline_pipeline(plan), RunFolder(settings.root / folder_name(plan)))  # refuses a wrong store
+    build_tracker(baseline_pipeline(plan), RunFolder(settings.root / plan.folder_name))  # refuses a wrong store
     EXECUTORS.entry_of(settings.executor).component.check_machine(settings.executor, plan.on_gpu)
     folder = sweep_folder(plan, ablation, settings.root)
     with unfailing_output(), stoppable(StopSignals()) as stop, folder.lock() as lock:

@@ -57,6 +57,18 @@ def test_only_winner_and_baseline_are_scored_on_the_test_split(searched: SweepOu
         assert scored == (trial["role"] == "final")
 
 
+def test_best_yaml_is_the_pipeline_of_the_winner(searched: SweepOutcome) -> None:
+    best = load_pipeline(searched.folder.best).pipeline
+    trials = searched.report.trials
+    assert searched.report.search is not None
+    final = trials[(trials["role"] == "final") & (trials["arm"] == searched.report.search.winner)]
+    trained = load_pipeline(RunFolder(Path(final["run_folder"].iloc[0])).config).pipeline
+    assert best.name == "rates-best"
+    assert best.seed == 0
+    assert best.model_copy(update={"name": trained.name, "seed": trained.seed}) == trained
+    assert f"# {searched.report.search.winner} of the search rates: " in searched.folder.best.read_text()
+
+
 def test_only_points_are_ended_by_a_collapse(searched: SweepOutcome) -> None:
     stops = {
         role: {read_stop(folder) for folder in part["run_folder"]}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jepa_lab.config.loading import load_pipeline
-from jepa_lab.config.shipped import find_file, shipped_files
+from jepa_lab.config.shipped import find_either, find_file, shipped_files
 from jepa_lab.errors import ConfigError
 from jepa_lab.sweeps.plan import load_plan
 
@@ -74,3 +74,14 @@ def test_what_is_not_there_is_told_with_what_is() -> None:
         find_file(Path("digitz"), "pipeline")
     with pytest.raises(ConfigError, match="`digits`, without folder and suffix, is the pipeline of jepa-lab"):
         find_file(Path("pipelines/digits.yaml"), "pipeline")
+
+
+def test_a_name_is_taken_for_the_first_kind_that_has_it(tmp_path: Path) -> None:
+    kinds = ("ablation", "pipeline")
+    assert find_either(Path("masker"), kinds)[1] == "using the ablation masker that comes with jepa-lab"
+    assert find_either(Path("digits"), kinds)[1] == "using the pipeline digits that comes with jepa-lab"
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "masker.yaml").write_text("name: mine\n")
+    assert find_either(Path("masker"), kinds)[0] == Path("pipelines/masker.yaml")
+    with pytest.raises(ConfigError, match="no such file, and no ablation of this name"):
+        find_either(Path("nothing_like_it"), kinds)

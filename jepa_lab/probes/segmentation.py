@@ -28,7 +28,6 @@ from jepa_lab.probes.subject import Subject
 from jepa_lab.randomness import build_generator
 from jepa_lab.registry import ComponentParams, broken_rule
 
-
 RATES = OpenGrid((0.001, 0.01, 0.1), lower=(1e-4, 1e-5), higher=(1.0, 10.0))
 
 

@@ -1,4 +1,4 @@
-"""The sentence that a report opens with: what was found and over what, or what is ruled out, or why there is nothing."""
+"""The sentence that a report opens with: what was found and over what, what is ruled out, or why there is nothing."""
 
 from __future__ import annotations
 

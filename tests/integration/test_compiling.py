@@ -18,12 +18,12 @@ from torch._dynamo.utils import counters
 from jepa_lab.composition.start import start_run
 from jepa_lab.errors import DeviceError
 from jepa_lab.resume import resume_run
+from jepa_lab.testing.steps import whole_step
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training import compiling
 from jepa_lab.training.compiling import FEWEST_STEPS, missing_for_compiling
 from tests.integration.pipelines import load_tiny, write_tiny
 from tests.integration.runs import assert_same_run, killed_run, tensor_files
-from tests.whole_steps import whole_step
 
 needs_a_compiler = pytest.mark.skipif(
     missing_for_compiling(torch.device("cpu")) is not None, reason="needs a C++ compiler and Python's header files"

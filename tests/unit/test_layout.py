@@ -33,7 +33,7 @@ LAYERS = [
     {"resume", "attention_picture", "interop", "run_list"},
     {"reports"},
     {"sweeps"},
-    {"api"},
+    {"api", "testing"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torchvision.datasets import STL10, CelebA
 
@@ -220,11 +219,3 @@ SMALL_ROOTS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "segmentation_folder": lambda root, _: write_masked(root, {"train": 4, "test": 3}),
     "stl10": publish_stl10,
 }
-
-
-def global_generators() -> tuple[bytes, bytes, str]:
-    """The state of every global random generator, to show that nothing touched it."""
-    import random
-
-    numpy_state = np.random.get_state(legacy=False)["state"]["key"].tobytes()
-    return torch.get_rng_state().numpy().tobytes(), numpy_state, repr(random.getstate())

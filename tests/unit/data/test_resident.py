@@ -4,7 +4,7 @@ import torch
 from jepa_lab.data.order import Batch
 from jepa_lab.data.resident import ResidentBatches, normalize, to_float
 from jepa_lab.errors import ConfigError
-from tests.unit.data.files import global_generators
+from jepa_lab.testing.randomness import global_generators
 
 
 def batches(num_images: int = 23, batch_size: int = 5, seed: int = 0) -> ResidentBatches:

@@ -6,7 +6,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.splits import channel_statistics, limit_images, split_validation, stratified_sample
 from jepa_lab.errors import ConfigError, DataError
-from tests.unit.data.files import global_generators
+from jepa_lab.testing.randomness import global_generators
 
 
 def numbered(labels: list[int] | np.ndarray | None, count: int | None = None) -> ImageSplit:

@@ -24,7 +24,8 @@ from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.data.streaming import StreamingBatches
 from jepa_lab.data.workers import Workers, in_order
 from jepa_lab.errors import RunStopped
-from tests.unit.data.files import global_generators, write_image
+from jepa_lab.testing.randomness import global_generators
+from tests.unit.data.files import write_image
 
 CPU = torch.device("cpu")
 every_number_of_workers = pytest.mark.parametrize("num_workers", [0, 1, 3])

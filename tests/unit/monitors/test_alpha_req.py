@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from jepa_lab.monitors.alpha_req import AlphaReQ, decay_exponent
 from jepa_lab.monitors.spectrum import singular_values
-from tests.unit.monitors.observing import WIDTH, make_observed, random_images
+from jepa_lab.testing.encoders import WIDTH
+from jepa_lab.testing.monitors import make_observed, random_images
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.3])

@@ -10,7 +10,8 @@ from jepa_lab.maskers.patches import Patches
 from jepa_lab.monitors.observed import Observed
 from jepa_lab.probes.features import extract_features
 from jepa_lab.randomness import build_generator
-from tests.unit.monitors.observing import WIDTH, make_observed, random_images
+from jepa_lab.testing.encoders import WIDTH
+from jepa_lab.testing.monitors import make_observed, random_images
 
 
 def test_features_are_the_averages_of_the_patches_however_they_are_computed() -> None:

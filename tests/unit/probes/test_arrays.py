@@ -25,7 +25,8 @@ from jepa_lab.probes.layerwise import Layerwise
 from jepa_lab.probes.logistic import Logistic, LogisticParams, _fit, logistic_probe
 from jepa_lab.probes.low_shot import LowShot
 from jepa_lab.probes.online import online_probe
-from tests.unit.probes.fakes import FakeEncoder, make_subject
+from jepa_lab.testing.subjects import make_subject
+from tests.unit.probes.fakes import FakeEncoder
 from tests.unit.probes.samples import blobs, digit_splits
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

@@ -20,7 +20,8 @@ from jepa_lab.probes.linear_sgd import LinearSgd
 from jepa_lab.probes.logistic import Logistic
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.tokens import tokens_of_splits
-from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
+from jepa_lab.testing.subjects import labelled_images, make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,9 @@ from jepa_lab.build import build_model, prepare_data
 from jepa_lab.probes.extraction import frozen_autocast, images_at_once
 from jepa_lab.probes.features import Autocast, extract_features
 from jepa_lab.probes.subject import Subject
+from jepa_lab.testing.subjects import labelled_images, make_splits, make_subject
 from tests.integration.pipelines import load_tiny
-from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from jepa_lab.errors import RunStopped
 from jepa_lab.probes.features import extract_features, patch_features, raw_pixel_features, raw_pixel_tokens
-from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
+from jepa_lab.testing.subjects import labelled_images, make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 MEAN = torch.tensor([0.5, 0.4, 0.3])
 STD = torch.tensor([0.2, 0.3, 0.4])

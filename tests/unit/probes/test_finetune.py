@@ -17,7 +17,8 @@ from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.probes.finetune import Finetune, parameter_groups, warmup_cosine
 from jepa_lab.probes.subject import Subject
-from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
+from jepa_lab.testing.subjects import labelled_images, make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 PLAIN: dict[str, Any] = {"augmentation": None, "warmup_fraction": 0.0, "layer_decay": 1.0, "weight_decay": 0.0}
 

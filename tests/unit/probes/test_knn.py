@@ -17,7 +17,8 @@ from jepa_lab.probes.arrays import CPU
 from jepa_lab.probes.features import Labelled
 from jepa_lab.probes.knn import Knn, KnnParams, KnnResult, candidates, count_votes, knn_probe
 from jepa_lab.probes.neighbors import NeighbourSearch
-from tests.unit.probes.fakes import FakeEncoder, make_splits, make_subject
+from jepa_lab.testing.subjects import make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 from tests.unit.probes.samples import digit_splits
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from jepa_lab.figures.depths import draw_depths
 from jepa_lab.probes.layerwise import Layerwise
 from jepa_lab.probes.logistic import logistic_probe
-from tests.unit.probes.fakes import FakeEncoder, make_subject
+from jepa_lab.testing.subjects import make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 PROBE = Layerwise(Layerwise.Params(c_grid=(0.01, 0.1, 1.0)))
 

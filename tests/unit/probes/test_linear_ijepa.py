@@ -15,7 +15,8 @@ from jepa_lab.data.augmentations.minimal import Minimal
 from jepa_lab.data.centre_squares import CentreSquares
 from jepa_lab.probes.batch_norm import BatchNorm
 from jepa_lab.probes.linear_ijepa import LinearIjepa, _Setting, _Training
-from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
+from jepa_lab.testing.subjects import labelled_images, make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 ONE: dict[str, Any] = {
     "layers": ("last",), "heads": ("linear",), "learning_rates": (0.05,), "weight_decays": (0.0,)

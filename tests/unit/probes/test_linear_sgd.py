@@ -21,7 +21,8 @@ from jepa_lab.probes.feature_file import column_statistics, stored_features
 from jepa_lab.probes.linear_sgd import RATES, LinearSgd
 from jepa_lab.probes.logistic import Logistic
 from jepa_lab.probes.splits import ProbeSplits
-from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
+from jepa_lab.testing.subjects import labelled_images, make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 
 def linear_sgd(**params: Any) -> LinearSgd:

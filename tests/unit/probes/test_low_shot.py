@@ -19,7 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from jepa_lab.probes.logistic import logistic_probe
 from jepa_lab.probes.low_shot import LowShot, draw_labels, mean_interval
 from jepa_lab.randomness import build_generator
-from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
+from jepa_lab.testing.subjects import labelled_images, make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 SUBJECT = make_subject(FakeEncoder())
 """30 training images of each of 3 classes."""

@@ -20,7 +20,8 @@ from jepa_lab.probes.mean_iou import PixelCounts
 from jepa_lab.probes.segmentation import RateChoice, Segmentation, pixel_loss, upsampled
 from jepa_lab.probes.splits import ProbeSplits
 from jepa_lab.probes.subject import Subject
-from tests.unit.probes.fakes import FakeEncoder, make_splits, make_subject
+from jepa_lab.testing.subjects import make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 NAMES = ("background", "disc", "square", "star")
 PATCH, SIDE = 4, 16

@@ -10,7 +10,8 @@ import jepa_lab.config.pipeline  # noqa: F401  (registers every probe)
 from jepa_lab.config.presets import PRESETS
 from jepa_lab.probes.base import PROBES
 from jepa_lab.probes.finetune import Finetune
-from tests.unit.probes.fakes import FakeEncoder, make_subject, splits_with_maps
+from jepa_lab.testing.subjects import make_subject, splits_with_maps
+from tests.unit.probes.fakes import FakeEncoder
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in PROBES])

@@ -12,7 +12,8 @@ from jepa_lab.errors import ConfigError, DataError
 from jepa_lab.probes.features import extract_features
 from jepa_lab.probes.knn import Knn
 from jepa_lab.probes.logistic import Logistic
-from tests.unit.probes.fakes import FakeEncoder, labelled_images, make_splits, make_subject
+from jepa_lab.testing.subjects import labelled_images, make_splits, make_subject
+from tests.unit.probes.fakes import FakeEncoder
 
 CPU = torch.device("cpu")
 LOGISTIC, KNN = Logistic(Logistic.Params(c_grid=(0.1, 1.0))), Knn(Knn.Params(neighbors=5))

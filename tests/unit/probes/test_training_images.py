@@ -13,7 +13,7 @@ from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import HeldPictures, HostPixels, LazyImages, Pictures
 from jepa_lab.data.workers import Workers
 from jepa_lab.probes.training_images import TrainingImages
-from tests.unit.probes.fakes import labelled_images, make_subject
+from jepa_lab.testing.subjects import labelled_images, make_subject
 
 FIRST, SECOND = labelled_images(20, 2, seed=1), labelled_images(7, 2, seed=2)
 

@@ -16,12 +16,13 @@ from torch import Tensor
 from jepa_lab.errors import DeviceError
 from jepa_lab.losses.l2 import L2Loss
 from jepa_lab.models.packing import FixedSizes, PackedSizes
+from jepa_lab.testing.steps import whole_step
 from jepa_lab.training.capture import CapturedStep, CudaGraphs
 from jepa_lab.training.checkpoint import optimizer_tensors, restore_optimizer
 from jepa_lab.training.whole_step import WholeStep
 from tests.integration.pipelines import load_tiny
 from tests.recorded_graph import Recorder
-from tests.whole_steps import captured, whole_step
+from tests.whole_steps import captured
 
 CPU = torch.device("cpu")
 

@@ -12,16 +12,19 @@ from jepa_lab.errors import JepaLabError
 
 if TYPE_CHECKING:
     from jepa_lab.api.encoder import Encoder, load_encoder
+    from jepa_lab.api.features import FeatureFile, features
     from jepa_lab.api.probing import ProbeResult, probe
     from jepa_lab.api.running import RunResult, run
 
 __version__ = "0.1.0"
 __all__ = [
     "Encoder",
+    "FeatureFile",
     "JepaLabError",
     "ProbeResult",
     "RunResult",
     "__version__",
+    "features",
     "load_encoder",
     "probe",
     "run",
@@ -35,8 +38,10 @@ os.environ.setdefault(SCIPY_SWITCH, "1")
 
 _HOMES = {
     "Encoder": "encoder",
+    "FeatureFile": "features",
     "ProbeResult": "probing",
     "RunResult": "running",
+    "features": "features",
     "load_encoder": "encoder",
     "probe": "probing",
     "run": "running",

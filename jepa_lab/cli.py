@@ -11,6 +11,7 @@ from jepa_lab.commands.attention import attention
 from jepa_lab.commands.check import check
 from jepa_lab.commands.compare import compare
 from jepa_lab.commands.export import export
+from jepa_lab.commands.features import features
 from jepa_lab.commands.group import Group
 from jepa_lab.commands.list import list_components
 from jepa_lab.commands.ls import list_run_folders
@@ -42,6 +43,7 @@ for command in (
     masks,
     probe,
     export,
+    features,
     attention,
     sweep,
     report,

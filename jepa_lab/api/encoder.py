@@ -39,6 +39,7 @@ class Encoder(nn.Module):
         source: where it came from.
         image_size: height and width of the images that it sees, in pixels.
         num_patches: N. num_features: D, the width of the features.
+        form: how images become squares of that size.
     """
 
     def __init__(self, found: ForeignEncoder, layers: Layers = "last") -> None:
@@ -49,7 +50,7 @@ class Encoder(nn.Module):
         self.num_patches = parts.grid.num_patches
         self.num_features = parts.size.embed_dim * LAYERS[layers]
         self._left_out, self._num_layers = found.left_out, LAYERS[layers]
-        self._form = SquareForm(parts.image_size[0], parts.num_channels, parts.crop_fraction)
+        self.form = SquareForm(parts.image_size[0], parts.num_channels, parts.crop_fraction)
         self._description = describe(parts)
         self.vit = plain_encoder_of(parts).requires_grad_(False)
         self.eval()
@@ -68,7 +69,7 @@ class Encoder(nn.Module):
             DataError: something is no image, or a file cannot be decoded.
         """
         device, dtype = self.vit.mean.device, self.vit.mean.dtype
-        pixels = to_float(self._form.squares(images).to(device))
+        pixels = to_float(self.form.squares(images).to(device))
         return normalize(pixels, self.vit.mean.flatten(), self.vit.std.flatten()).to(dtype)
 
     def encode(self, images: AnyImages) -> Tensor:
@@ -107,7 +108,7 @@ class Encoder(nn.Module):
         return f"source={self.source!r}, image_size={self.image_size}, num_features={self.num_features}"
 
     def _checked(self, images: Tensor) -> Tensor:
-        expected = (self._form.channels, *self.image_size)
+        expected = (self.form.channels, *self.image_size)
         if tuple(images.shape[1:]) != expected:
             raise DataError(
                 f"images must be [B, {', '.join(map(str, expected))}], as preprocess gives them, got "

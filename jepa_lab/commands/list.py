@@ -14,6 +14,7 @@ from jepa_lab.commands.printing import PrintingCommand
 @click.option("--plugin", "plugins", multiple=True, help="Module to import first, as under plugins: in a pipeline.")
 def list_components(family: str | None, form: str | None, plugins: tuple[str, ...]) -> None:
     """Show the components of every family, or of FAMILY: summary, source, fields."""
+    import jepa_lab.feature_files.formats
     import jepa_lab.interop.exports
     import jepa_lab.sweeps.executors
     import jepa_lab.weights.sources  # noqa: F401  (families that no pipeline names)

@@ -1,0 +1,104 @@
+"""`jepa-lab features`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from jepa_lab.commands.options import runs_option
+from jepa_lab.errors import ConfigError
+
+_EPILOG = "Example: jepa-lab features RUN photos --out photos.parquet"
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("source", metavar="RUN|SOURCE")
+@click.argument("images", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write: .parquet, .npz or .safetensors. It must not exist.",
+)
+@click.option("--patches", is_flag=True, help="Write the features of every patch instead of their average.")
+@click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
+@click.option("--step", type=int, help="Checkpoint of the run (default: the last one).")
+@click.option("--layers", type=click.Choice(["last", "last_four"]), default="last", show_default=True)
+@click.option("--image-size", type=int, help="Height and width in pixels to see images at (default: the source's).")
+@click.option("--channel-mean", metavar="R,G,B", help="Of pixels in [0, 1], for a source that does not say it.")
+@click.option("--channel-std", metavar="R,G,B", help="Of pixels in [0, 1], for a source that does not say it.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images in one pass.")
+@click.option("--device", help="Such as cpu or cuda (default: a GPU where there is one).")
+@click.option(
+    "--on-bad-image",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="`skip` leaves files out that are no images, and names them.",
+)
+@click.option("--uri", help="Tracking URI of models:/ and runs:/.")
+@runs_option
+def features(
+    source: str,
+    images: Path,
+    out: Path,
+    patches: bool,
+    encoder: Literal["target", "context"],
+    step: int | None,
+    layers: Literal["last", "last_four"],
+    image_size: int | None,
+    channel_mean: str | None,
+    channel_std: str | None,
+    batch_size: int,
+    device: str | None,
+    on_bad_image: Literal["error", "skip"],
+    uri: str | None,
+    runs: Path,
+) -> None:
+    """Write the features of every image below the folder IMAGES into one file. Run it again to resume.
+
+    RUN is the name of a run under --runs, or the path of its folder; SOURCE any other encoder, see
+    `jepa-lab list weight_source`. A row is the path of an image, relative to IMAGES, and its features.
+    """
+    from jepa_lab.api.encoder import load_encoder
+    from jepa_lab.api.features import features as write_features
+
+    loaded = load_encoder(
+        source,
+        encoder=encoder,
+        step=step,
+        layers=layers,
+        image_size=image_size,
+        channel_mean=_numbers("--channel-mean", channel_mean),
+        channel_std=_numbers("--channel-std", channel_std),
+        runs=runs,
+        uri=uri,
+    )
+    written = write_features(
+        loaded,
+        images,
+        out,
+        patches=patches,
+        batch_size=batch_size,
+        device=device,
+        on_bad_image=on_bad_image,
+        say=click.echo,
+    )
+    for note in written.notes:
+        click.echo(f"note: {note}")
+    for skipped in written.skipped:
+        click.echo(f"left out: {skipped.problem}")
+    click.echo(f"wrote {written.path}: {' x '.join(map(str, written.shape))} features")
+
+
+def _numbers(option: str, text: str | None) -> Sequence[float] | None:
+    """Raises:
+    ConfigError: these are no numbers.
+    """
+    try:
+        return None if text is None else [float(each) for each in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{option} must be numbers with commas between them, as in 0.5,0.5,0.5, got {text}") from None

@@ -29,7 +29,7 @@ from jepa_lab.runs.predictions import RunPredictions
 from jepa_lab.tables.cells import Cell, Column, TextTable
 
 _PARAMS, _METRICS = "params.", "metrics."
-_NEVER_SHOWN = re.compile(r"seed$|tracking(\.|$)")
+_NEVER_SHOWN = re.compile(r"(arm|seed)$|tracking(\.|$)")
 _STATUSES = {"SCHEDULED": "WAITING"}  # MLflow's word -> that of a report, where they differ
 _CHOSEN_FROM = ("search", "confirm")  # roles of a search's trials by which its winner was chosen
 _SPLIT = "data.split_seed"

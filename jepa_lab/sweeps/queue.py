@@ -41,6 +41,7 @@ class Trial:
         slots: how many there were when it was given to its worker.
         began: time.monotonic() when it was given to its worker. is_first: of a new worker, which has yet to start.
         is_resumed: whether an earlier attempt left a run folder.
+        reported: epochs of which the study knows the online probe.
         twins: trials of the same pipeline, which a search may propose, that wait for this one's result.
     """
 
@@ -57,6 +58,7 @@ class Trial:
     began: float = field(default_factory=time.monotonic)
     is_first: bool = False
     is_resumed: bool = False
+    reported: set[int] = field(default_factory=set)
     twins: list[Trial] = field(default_factory=list)
 
     @property
@@ -124,6 +126,7 @@ class TrialQueue:
         while self._start_next(trials) or self._running:
             for reply in self.executor.wait(_POLL_SECONDS):
                 trial = self._running.pop(reply.number)
+                self._see(trial)  # what it wrote since the last look
                 self._handle(trial, reply)
                 self._again.extend(trial.twins)
                 trial.twins.clear()
@@ -202,7 +205,7 @@ class TrialQueue:
             return
         if not trial.is_resumed:
             (self._time_left.first if trial.is_first else self._time_left.others).append(trial.seconds)
-        self.study.note(trial.number, "seconds", time.monotonic() - trial.began)
+        self.study.note(trial.number, "seconds", round(time.monotonic() - trial.began, 1))
         self._finish(trial, finished)
 
     def _on_failed(self, trial: Trial, message: str) -> None:
@@ -283,18 +286,28 @@ class TrialQueue:
         slots = {}
         for trial in self._running.values():
             text = f"{trial.label}: starting"
-            watch = self._watch(trial)
+            watch = self._see(trial)
             if watch is not None:
-                try:
-                    watch.update()
-                except RunFolderError as error:
-                    logger.warning("%s", error)
                 self.observe(trial)
                 text = f"{trial.label}: {watch.sentence()}"
             assert trial.slot is not None
             slots[trial.slot] = text
         left = self._seconds_left()
         self.display.update(SweepState(slots, self._over["finished"], self._over["failed"], self._total, left))
+
+    def _see(self, trial: Trial) -> TrialWatch | None:
+        """Read what a trial has written, and tell the study the online probe of each epoch; None before it wrote."""
+        watch = self._watch(trial)
+        if watch is None:
+            return None
+        try:
+            watch.update()
+        except RunFolderError as error:
+            logger.warning("%s", error)
+        for epoch in sorted(watch.intermediate.keys() - trial.reported):
+            self.study.report(trial.number, watch.intermediate[epoch], epoch)
+            trial.reported.add(epoch)
+        return watch
 
     def _watch(self, trial: Trial) -> TrialWatch | None:
         if trial.watch is None:

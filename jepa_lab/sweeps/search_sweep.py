@@ -131,11 +131,9 @@ class _Points:
         return self.workshop.trial(number, planned, pipeline, {key: point.get(key) for key in self.plan.swept_keys})
 
     def _observe(self, trial: Trial) -> None:
-        """Report the online probe, and end a trial early that the pruner gives up."""
+        """End a trial early that the pruner gives up."""
         if self.search.pruner is None or trial.watch is None:
             return
-        for epoch, value in trial.watch.intermediate.items():
-            self.study.report(trial.number, value, epoch)
         if self.study.should_prune(trial.number):
             trial.watch.ask_to_stop()
 

@@ -7,6 +7,7 @@ still RUNNING when the parent, which holds the sweep's lock, starts again.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -135,36 +137,31 @@ class Study:
         """The trial was ended early."""
         self._study.tell(number, state=TrialState.PRUNED)
 
-    def recorded_plan(self) -> dict[str, Any] | None:
-        """The plan that the study was made for; None for a new study."""
+    def name_metric(self, metric: str) -> None:
+        """Let Optuna's plots and its dashboard call the value by its name."""
+        if self._study.metric_names != [metric]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # which is no news for the user
+                self._study.set_metric_names([metric])
+
+    def recorded_plan(self) -> str | dict[str, Any] | None:
+        """Digest of the plan that the study was made for; None for a new study, all of it for one of an early jepa-lab."""
         return self._study.user_attrs.get("plan")
 
-    def record_plan(self, plan: dict[str, Any]) -> None:
-        """Keep the plan (JSON values)."""
-        self._study.set_user_attr("plan", plan)
+    def describe(self, words: Mapping[str, str]) -> None:
+        """Keep what the study is about, a short text by each name, as its user attributes."""
+        for name, text in words.items():
+            if self._study.user_attrs.get(name) != text:
+                self._study.set_user_attr(name, text)
 
-    def recorded_folder(self) -> str | None:
-        """The sweep folder that has the run folders of the trials; None for a new study."""
-        return self._study.user_attrs.get("sweep_folder")
-
-    def record_folder(self, folder: str) -> None:
-        """Keep the sweep folder."""
-        if self.recorded_folder() != folder:
-            self._study.set_user_attr("sweep_folder", folder)
+    def described(self, name: str) -> str | None:
+        """A text that `describe` has kept."""
+        return self._study.user_attrs.get(name)
 
     def run_folders(self) -> list[str]:
         """Of the trials that have a value: their run folders, as seen from the sweep folder."""
         done = (trial for trial in self.trials() if trial.state == TrialState.COMPLETE)
         return [trial.user_attrs["run_folder"] for trial in done]
-
-    def record_mlflow_runs(self, run_ids: Mapping[str, str]) -> None:
-        """Keep the MLflow run id of each run folder that has one.
-
-        As an attribute of the study: Optuna lets nothing be added to a trial that is over, and the tracker may give
-        the id later than that.
-        """
-        if run_ids and self._study.user_attrs.get("mlflow_run_ids") != dict(run_ids):
-            self._study.set_user_attr("mlflow_run_ids", dict(run_ids))
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.trials()[number]

@@ -19,6 +19,7 @@ from jepa_lab.output import unfailing_output
 from jepa_lab.registry import ComponentParams
 from jepa_lab.reports.content import ReportInput
 from jepa_lab.reports.report import write_report
+from jepa_lab.reports.winner import winner_of
 from jepa_lab.sweeps.executors.base import EXECUTORS, Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, differences
@@ -27,11 +28,12 @@ from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.search_sweep import perform_search
 from jepa_lab.sweeps.studies import Studies
 from jepa_lab.sweeps.study import Study, open_storage
+from jepa_lab.sweeps.watch import ONLINE_PROBE
 from jepa_lab.sweeps.workshop import Workshop
 from jepa_lab.tracking.base import MirrorState, Tracker
 from jepa_lab.tracking.description import RunDescription, RunStatus, flat_params
 from jepa_lab.tracking.environment import describe_environment
-from jepa_lab.tracking.mirror_cursor import mlflow_run_ids
+from jepa_lab.tracking.mirror_cursor import mlflow_run_id
 from jepa_lab.tracking.run_folder import RunFolder
 
 _TRACKER_SECONDS = 60.0
@@ -102,13 +104,45 @@ def refuse_other_plan(recorded: dict[str, Any], plan: Plan, where: str) -> None:
         )
 
 
+def refuse_other_study(study: Study, plan: Plan) -> None:
+    """A storage goes on with the plan that its study of this name was made for.
+
+    Raises:
+        RunFolderError: naming what differs, as far as it is known.
+    """
+    recorded, name = study.recorded_plan(), "the storage"
+    if isinstance(recorded, dict):  # an early jepa-lab kept all of it
+        refuse_other_plan(recorded, plan, name)
+    elif recorded not in (None, plan.digest):
+        place = study.described("sweep_folder")
+        if place is not None and SweepFolder(Path(place)).plan.is_file():
+            refuse_other_plan(SweepFolder(Path(place)).read_plan(), plan, name)
+            return
+        raise RunFolderError(
+            f"{name} holds another plan under the name {plan.name!r}, of the sweep in {place}; give the ablation "
+            "another name, or give another --storage"
+        )
+
+
+def words_of(plan: Plan, folder: SweepFolder) -> dict[str, str]:
+    """What Optuna's study of a plan is described by."""
+    return {
+        "plan": plan.digest,
+        "metric": f"{plan.metric} ({plan.direction})",
+        "intermediate values": ONLINE_PROBE,
+        "baseline": plan.baseline,
+        "seeds": ", ".join(map(str, plan.seeds)),
+        "sweep_folder": str(folder.path.resolve()),
+    }
+
+
 def refuse_other_folder(study: Study, folder: SweepFolder) -> None:
     """The trials that a storage knows have their run folders in the sweep folder, which may have been moved.
 
     Raises:
         RunFolderError: naming where they are, or which one is missing.
     """
-    recorded = study.recorded_folder()
+    recorded = study.described("sweep_folder")
     if (
         recorded is not None
         and Path(recorded) != folder.path.resolve()
@@ -140,13 +174,9 @@ class Sweep:
     def __init__(self, plan: Plan, folder: SweepFolder, settings: SweepSettings, stop: StopSignals) -> None:
         self.plan, self.folder, self.settings, self.stop = plan, folder, settings, stop
         self.studies = Studies(open_storage(folder.journal, settings.storage), plan.to_record())
-        recorded = self.studies.first.recorded_plan()
-        if recorded is None:
-            self.studies.first.record_plan(plan.to_record())
-        else:
-            refuse_other_plan(recorded, plan, "the storage")
+        refuse_other_study(self.studies.first, plan)
         refuse_other_folder(self.studies.first, folder)
-        self.studies.first.record_folder(str(folder.path.resolve()))
+        self.studies.first.describe(words_of(plan, folder))
 
     def perform(self) -> bool:
         """Run what is left of the plan; False if a signal stopped it."""
@@ -197,15 +227,21 @@ class SweepRecord:
         return RunDescription(flat_params(content, "plan."), tags, None, self.tracker.settings())
 
     def end(
-        self, status: RunStatus, metrics: Mapping[str, float], over: int, tracker_seconds: float | None = None
+        self,
+        status: RunStatus,
+        metrics: Mapping[str, float],
+        over: int,
+        tags: Mapping[str, str] | None = None,
+        tracker_seconds: float | None = None,
     ) -> MirrorState:
         """Write how the sweep ended, and let the tracker catch up.
 
         Args:
             over: trials that are over, which is the step of the metrics: a sweep that goes on has later ones.
+            tags: what was found, in words.
             tracker_seconds: how long to wait for it; None is a minute.
         """
-        self.folder.record.write_result(status, metrics, over)
+        self.folder.record.write_result(status, metrics, over, tags={} if tags is None else dict(tags))
         return self.tracker.close(_TRACKER_SECONDS if tracker_seconds is None else tracker_seconds)
 
 
@@ -238,7 +274,14 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         over = sum(ended.values())
         metrics = {f"trials/{status.lower()}": float(count) for status, count in ended.items()}
         metrics["trials/unfinished"] = float(len(report.trials) - over)
-        mirror = record.end("FINISHED" if complete else "KILLED", metrics, over)
-        sweep.studies.first.record_mlflow_runs(mlflow_run_ids(folder.record))
+        winner = winner_of(report) if complete else None
+        if winner is not None:
+            metrics |= winner.numbers
+        mirror = record.end(
+            "FINISHED" if complete else "KILLED", metrics, over, {} if winner is None else winner.words
+        )
+        run_id = mlflow_run_id(folder.record)
+        if run_id is not None:
+            sweep.studies.first.describe({"mlflow_run_id": run_id})
         stopped_by = None if complete else stop.received
         return SweepOutcome(folder, stopped_by, report, record.tracker.describe(), mirror)

@@ -29,6 +29,7 @@ class Workshop:
 
     def queue(self, study: Study) -> TrialQueue:
         """A queue that tells a study."""
+        study.name_metric(self.plan.metric)
         return TrialQueue(
             self.folder, study, self.executor, self.plan.metric, self.plan.retries, self.stop, self.display
         )
@@ -60,4 +61,4 @@ class Workshop:
             "role": planned.role,
             "is_baseline": str(planned.arm == self.plan.baseline).lower(),
         }
-        return Trial(number, planned, pipeline, tags, flat_params(dict(values)))
+        return Trial(number, planned, pipeline, tags, {"arm": planned.arm, **flat_params(dict(values))})

@@ -90,6 +90,17 @@ class RunDescription:
     started: float = field(default_factory=time.time)
 
 
+def record_name(description: RunDescription, folder_name: str) -> str:
+    """What a tracker calls a run: `<arm> s<seed>` for a trial of a sweep, else the name that was chosen or the folder's.
+
+    A sweep has one `tracking.run_name` for all its trials, which could not be told apart by it.
+    """
+    arm = description.tags.get("arm")
+    if arm is not None:
+        return f"{arm} s{description.params['seed']}"
+    return (description.tracker and description.tracker.run_name) or folder_name
+
+
 def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """A nested config as MLflow params: dotted keys, text as it is, everything else as JSON.
 

@@ -21,6 +21,7 @@ from jepa_lab.tracking.metrics import MetricsRow, iter_lines, parse_row
 from jepa_lab.tracking.mlflow_names import legal_name
 from jepa_lab.tracking.records import read_record, write_record
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.tracking.sweep_note import note_digest, sweep_note
 from jepa_lab.tracking.uris import absolute_uri
 
 KIND = "mirror"
@@ -42,6 +43,7 @@ class MirrorCursor:
         last_steps: last acknowledged step of each metric.
         artifacts: SHA-256 of each uploaded file by its path in the run folder.
         model: the checkpoint (path in the run folder) that was logged as a model.
+        note: digest of the description that a sweep's run shows.
         status: how the run ended, as the tracker knows it; None while it runs there.
         error: why the last attempt failed.
     """
@@ -59,6 +61,7 @@ class MirrorCursor:
     last_steps: dict[str, int] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
     model: str | None = None
+    note: str | None = None
     status: str | None = None
     error: str | None = None
 
@@ -85,6 +88,7 @@ class MirrorCursor:
     def _forget_files(self) -> None:
         """Send what is not rows again; each of it replaces what is there."""
         self.parent_run_id, self.described, self.artifacts, self.model = None, False, {}, None
+        self.note = None
 
     def fits(self, folder: RunFolder) -> bool:
         """Whether the last acknowledged row is still where it was."""
@@ -186,12 +190,6 @@ def mlflow_run_id(folder: RunFolder) -> str | None:
     return None if description.tracker is None else load_cursor(folder, description).run_id
 
 
-def mlflow_run_ids(sweep: RunFolder) -> dict[str, str]:
-    """The MLflow run ids of a sweep's trials by their paths in its folder, as far as they are known."""
-    by_path = {trial.path.relative_to(sweep.path).as_posix(): mlflow_run_id(trial) for trial in trials_of(sweep)}
-    return {path: run_id for path, run_id in by_path.items() if run_id is not None}
-
-
 def follows(trial: TrackerSettings, sweep: TrackerSettings | None) -> bool:
     """Whether a trial's record is beside that of its sweep; one that was resumed alone may have gone elsewhere."""
     return sweep is not None and (trial.uri, trial.experiment) == (sweep.uri, sweep.experiment)
@@ -248,6 +246,7 @@ def _record_state(folder: RunFolder) -> MirrorState:
     if result is not None:
         checkpoint = result["final_checkpoint"]
         missing["summary metrics"] = bool(cursor.unsent(result["last_step"], result["metrics"]))
+        missing["description"] = cursor.note != note_digest(sweep_note(folder))
         missing["model"] = checkpoint is not None and cursor.model != checkpoint
     missing["status"] = cursor.status != final_status(result)
     pending = tuple(name for name, lacks in missing.items() if lacks)

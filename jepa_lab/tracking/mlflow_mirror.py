@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.tracking.credentials import server_credentials, with_credentials
+from jepa_lab.tracking.description import record_name
 from jepa_lab.tracking.metrics import iter_lines, parse_row
 from jepa_lab.tracking.mirror_cursor import artifact_digests, final_status, load_cursor, new_cursor, unsent_rows
 from jepa_lab.tracking.mlflow_calls import RunUnknown, TrackerAway, tracker_calls
-from jepa_lab.tracking.mlflow_names import MAX_METRICS_PER_BATCH
+from jepa_lab.tracking.mlflow_names import MAX_METRICS_PER_BATCH, legal_tags
 from jepa_lab.tracking.mlflow_records import check_stored, log_dataset, log_model, log_params_and_tags, weights_size
 from jepa_lab.tracking.mlflow_store import (
     connect,
@@ -23,6 +25,7 @@ from jepa_lab.tracking.mlflow_store import (
     read_run,
 )
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.tracking.sweep_note import NOTE_TAG, note_digest, sweep_note
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -117,7 +120,7 @@ class Mirror:
         if self.cursor.run_id is None:
             self.cursor.experiment_id = find_or_create_experiment(client, self.settings)
             self.cursor.run_id = find_or_create_run(
-                client, self.cursor.experiment_id, self.description, self.settings.run_name or self.folder.name
+                client, self.cursor.experiment_id, self.description, record_name(self.description, self.folder.name)
             )
             self.cursor.save(self.folder)
         if not self._asked:
@@ -220,6 +223,7 @@ class Mirror:
             self._send_batch(client, self._to_send(result["last_step"], metrics, result["ended"]))
             self.cursor.save(self.folder)
         self._send_artifacts(client, only_at_start=False)
+        self._send_note(client)
         if result is not None and result["final_checkpoint"] not in (None, self.cursor.model):
             checkpoint = result["final_checkpoint"]
             with tracker_calls(weights_size(self.folder, checkpoint)):
@@ -228,9 +232,35 @@ class Mirror:
             self.cursor.save(self.folder)
         assert self.cursor.experiment_id is not None, "noted with the run's id"
         delete_twins(client, self.cursor.experiment_id, self.description, self._run_id)
+        self._send_findings(client, {} if result is None else result.get("tags", {}))
         self._send_status(
             client, final_status(result), self._last_sign_of_life() if result is None else result["ended"]
         )
+
+    def _send_note(self, client: MlflowClient) -> None:
+        """The table of a sweep, as the description of its run."""
+        note = sweep_note(self.folder)
+        digest = note_digest(note)
+        if note is None or self.cursor.note == digest:
+            return
+        self._set_tags(client, {NOTE_TAG: note})
+        self.cursor.note = digest
+        self.cursor.save(self.folder)
+
+    def _send_findings(self, client: MlflowClient, tags: Mapping[str, str]) -> None:
+        """What was found, in words; it is in result.json, which the status comes with."""
+        if tags and self.cursor.status is None:
+            self._set_tags(client, legal_tags(tags))
+
+    def _set_tags(self, client: MlflowClient, tags: Mapping[str, str]) -> None:
+        """Set tags, and see that they are there."""
+        from mlflow.entities import RunTag
+
+        with tracker_calls():
+            client.log_batch(self._run_id, tags=[RunTag(name, text) for name, text in tags.items()])
+        lost = set(tags) - read_run(client, self._run_id).names
+        if lost:
+            raise TrackerAway(f"the tracker acknowledged tags that it does not have: {', '.join(sorted(lost))}")
 
     def _send_status(self, client: MlflowClient, status: str, seconds: float) -> None:
         """How the run ended, at that Unix time."""

@@ -1,4 +1,4 @@
-"""MLflow's limits on names and values, without importing MLflow.
+"""MLflow's limits on names and values, and values as its pages show them best, without importing MLflow.
 
 Source: mlflow/utils/validation.py of MLflow 3.17; the integration test sends names and values at the limits.
 """
@@ -10,6 +10,8 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
+
+from jepa_lab.labels import label
 
 MAX_METRICS_PER_BATCH = 1000
 MAX_PARAMS_PER_BATCH = 100
@@ -48,6 +50,26 @@ def cut_value(value: str, max_length: int) -> str:
     return value[: max_length - len(ending)] + ending
 
 
+def readable_value(value: str) -> str:
+    """A param as people read it: a list of components or of names without JSON's brackets and quotes.
+
+    `[{"name": "rankme"}, {"name": "knn", "neighbors": 5}]` becomes `rankme, knn(neighbors=5)`, and `["a", "b"]`
+    becomes `a, b`. Numbers, lists of numbers and texts stay as they are.
+
+    Args:
+        value: as `flat_params` gives it, or as this function did.
+    """
+    if not value.startswith(('["', "[{")):
+        return value
+    try:
+        entries = json.loads(value)
+    except json.JSONDecodeError:  # a text that begins like a list
+        return value
+    texts = [label(entry) for entry in entries]
+    apart = "; " if any("," in text for text in texts) else ", "
+    return apart.join(texts)
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -58,7 +80,7 @@ def legal_model_name(name: str) -> str:
 
 
 def legal_params(params: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Params within MLflow's limits, and the names of those whose value had to be cut.
+    """Params as MLflow's pages show them, within its limits, and the names of those whose value had to be cut.
 
     MLflow would cut as well, with a warning that nobody sees and without a trace of the rest; the caller puts the
     names into a tag. Two names that become the same legal name are told apart by a number.
@@ -70,8 +92,9 @@ def legal_params(params: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         while key in legal:
             number += 1
             key = f"{legal_name(name)[: MAX_NAME - 10]}_{number}"
-        legal[key] = cut_value(value, MAX_PARAM_VALUE)
-        if len(value) > MAX_PARAM_VALUE:
+        shown = readable_value(value)
+        legal[key] = cut_value(shown, MAX_PARAM_VALUE)
+        if len(shown) > MAX_PARAM_VALUE:
             cut.append(key)
     return legal, cut
 

@@ -17,6 +17,7 @@ from jepa_lab.tracking.description import RunDescription
 from jepa_lab.tracking.folder_names import named_folder
 from jepa_lab.tracking.mlflow_calls import RunUnknown, TrackerAway, tracker_calls
 from jepa_lab.tracking.mlflow_mirror import PARENT_TAG
+from jepa_lab.tracking.mlflow_names import readable_value
 from jepa_lab.tracking.mlflow_store import RUN_UID_TAG, quiet_mlflow
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.store_choice import Choice, choose_experiment, choose_store
@@ -252,7 +253,8 @@ def _frame(runs: Sequence[Run]) -> pd.DataFrame:
             "name": run.info.run_name,
             "status": run.info.status,
             "started": run.info.start_time / 1000,
-            **{f"params.{key}": value for key, value in run.data.params.items()},
+            # A record of an earlier jepa-lab has lists as JSON.
+            **{f"params.{key}": readable_value(value) for key, value in run.data.params.items()},
             **{f"tags.{key}": value for key, value in run.data.tags.items()},
             **{f"metrics.{key}": value for key, value in run.data.metrics.items()},
         }

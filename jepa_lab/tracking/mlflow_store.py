@@ -18,6 +18,7 @@ from jepa_lab.tracking.credentials import connection_uri, with_credentials
 from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.mlflow_calls import RunDeleted, TrackerAway, tracker_calls
+from jepa_lab.tracking.mlflow_names import MAX_NAME, cut_value
 from jepa_lab.tracking.uris import sqlite_path, uri_for_mlflow
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def find_or_create_run(client: MlflowClient, experiment_id: str, description: Ru
             experiment_id,
             start_time=int(description.started * 1000),
             tags={RUN_UID_TAG: description.run_uid},
-            run_name=run_name,
+            run_name=cut_value(run_name, MAX_NAME),
         )
     return _stated(made.info.run_id, "a run")
 

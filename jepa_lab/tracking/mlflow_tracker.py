@@ -67,7 +67,10 @@ class MlflowParams(ComponentParams):
         description="MLflow experiment; null is the environment's MLFLOW_EXPERIMENT_NAME, else jepa-lab.",
     )
     run_name: str | None = Field(
-        None, min_length=1, max_length=250, description="Run name in MLflow; null is the name of the run folder."
+        None,
+        min_length=1,
+        max_length=250,
+        description="Run name in MLflow; null is the name of the run folder. Trials of a sweep are named ARM sSEED.",
     )
     flush_seconds: float = Field(
         5.0, gt=0, le=3600, description="Seconds between two looks at metrics.jsonl by the mirror process."

@@ -1,4 +1,4 @@
-"""`jepa-lab ui`: MLflow's own pages on the right store, on the loopback interface."""
+"""`jepa-lab ui`: MLflow's own pages on the right store, at the page that lists the runs."""
 
 from __future__ import annotations
 
@@ -9,36 +9,71 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import IO, NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+from urllib.parse import urlsplit
 
 from jepa_lab.errors import ConfigError, JepaLabError
-from jepa_lab.tracking.credentials import scrub, with_credentials
-from jepa_lab.tracking.store_choice import choose_store
+from jepa_lab.pages import (
+    LOOPBACK,
+    address_of,
+    check_port,
+    is_loopback,
+    local_address,
+    open_browser,
+    reachable_names,
+    termination_as_interrupt,
+    who_can_read,
+)
+from jepa_lab.tracking.credentials import scrub, with_credentials, without_credentials
+from jepa_lab.tracking.mlflow_pages import runs_link
+from jepa_lab.tracking.store_choice import choose_experiment, choose_store
 from jepa_lab.tracking.uris import default_artifact_location, sqlite_path, uri_for_mlflow
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
+_ALLOWED_HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
+_ALLOWED_ORIGINS = "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"
+# MLflow's own choice where nothing is said: addresses that no name on the internet has.
+_PRIVATE_ADDRESSES = ("192.168.*", "10.*", *(f"172.{number}.*" for number in range(16, 32)))
 
 
-def serve_ui(uri: str | None, port: int, host: str = "127.0.0.1", say: Callable[[str], None] = print) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where the pages are served.
+
+    Attributes:
+        host: the interface; other machines cannot reach the default.
+    """
+
+    port: int
+    host: str = LOOPBACK
+
+
+def serve_ui(
+    uri: str | None, place: Place, say: Callable[[str], None] = print, show: Callable[[str], object] = open_browser
+) -> None:
     """Serve the MLflow pages of a store until Ctrl-C; for a tracking server, say where its own pages are.
 
     Args:
         uri: tracking URI; None for that of the environment (MLFLOW_TRACKING_URI), else `mlflow.db` in the current
             folder.
-        host: the interface; other machines cannot reach the default.
-        say: what to do with the line that gives the address.
+        say: what to do with the lines that give the address.
+        show: what opens the address in a browser.
     Raises:
         ConfigError: if the URI is wrong, there is no such database, or the port is in use.
         JepaLabError: if MLflow's server ended by itself, with the end of its output.
     """
-    store = choose_store(uri, "--uri")
-    if store.value.startswith(("http://", "https://", "databricks")):
-        say(f"{store.shown} is a tracking server; open that address in a browser")
+    store, experiment = choose_store(uri, "--uri"), choose_experiment(None, "").value
+    if store.value.startswith("databricks"):
+        say(f"{store.shown} is a workspace of Databricks; open its pages in a browser")
+        return
+    if store.value.startswith(("http://", "https://")):
+        link = runs_link(with_credentials(store.value), without_credentials(store.value), experiment)
+        say(f"{store.shown} is a tracking server; its runs are at {link}")
+        show(link)
         return
     database = sqlite_path(store.value)
     if database is not None and not database.is_file():
@@ -46,13 +81,18 @@ def serve_ui(uri: str | None, port: int, host: str = "127.0.0.1", say: Callable[
             f"there is no MLflow database {database.absolute()} ({store.why}); run a pipeline first "
             "(`jepa-lab run ...`), go to the folder in which you ran it, or name the store with --uri"
         )
-    _check_port(host, port)
-    with tempfile.TemporaryFile() as output, _termination_as_interrupt():
+    check_port(place.host, place.port)
+    with tempfile.TemporaryFile() as output, termination_as_interrupt():
         say("starting MLflow's pages, which takes some seconds")
-        server = _start(with_credentials(store.value), host, port, output)
+        server = _start(with_credentials(store.value), place, output)
         try:
-            _wait_until_it_answers(server, host, port, output)
-            say(f"MLflow: http://{host}:{port} shows {store.shown}; Ctrl-C ends it")
+            _wait_until_it_answers(server, place, output)
+            links = _links(place, experiment)
+            say(f"MLflow: {links[0]} shows {store.shown}; Ctrl-C ends it")
+            for link in links[1:]:
+                say(f"or: {link}")
+            say(f"note: {who_can_read(place.host, 'read, change and delete these runs')}")
+            show(links[-1])
             server.wait()
             raise _ended(server, output)
         except KeyboardInterrupt:
@@ -61,40 +101,32 @@ def serve_ui(uri: str | None, port: int, host: str = "127.0.0.1", say: Callable[
             _stop(server)
 
 
-@contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP (a closed terminal) do what Ctrl-C does, so that the server never outlives us."""
-    if threading.current_thread() is not threading.main_thread():  # signals are for the main thread
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # a second one must not disturb the end of the server
-        raise KeyboardInterrupt
-
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as nohup does it
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _links(place: Place, experiment: str) -> list[str]:
+    """The page of the runs by the names of this machine, that of this machine alone last."""
+    names = [name for name in reachable_names(place.host) if name != LOOPBACK or is_loopback(place.host)]
+    local = local_address(place.host, place.port)
+    return [runs_link(local, address_of(name, place.port), experiment) for name in names]
 
 
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"port {port} on {host} cannot be used ({reason}); choose another with --port") from None
+def server_options(place: Place, environment: dict[str, str]) -> list[str]:
+    """Options by which MLflow's server answers to the names of this machine, and to those that the environment adds.
+
+    MLflow answers no other names, so that a page of another site cannot ask it; requests that change something (a
+    search of runs counts as one) must come from a page of those names.
+    """
+    options = ["--host", place.host, "--port", str(place.port), "--workers", "1"]
+    if is_loopback(place.host):
+        return options
+    added = [name for name in environment.get(_ALLOWED_HOSTS, "").split(",") if name]
+    names = [*reachable_names(place.host), *_PRIVATE_ADDRESSES]
+    hosts = [*names, *(f"{name}:{place.port}" for name in names), *added]
+    origins = [address_of(name, place.port) for name in names]
+    origins += [f"{scheme}://{name}" for name in added for scheme in ("http", "https")]
+    origins += [origin for origin in environment.get(_ALLOWED_ORIGINS, "").split(",") if origin]
+    return [*options, "--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)]
 
 
-def _start(store: str, host: str, port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(store: str, place: Place, output: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the server; the store goes through the environment, where `ps` does not show its password."""
     environment = {
         **os.environ,
@@ -104,7 +136,7 @@ def _start(store: str, host: str, port: int, output: IO[bytes]) -> subprocess.Po
     location = default_artifact_location(store)
     if location is not None:
         environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = location
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "ui", *server_options(place, environment)]
     return subprocess.Popen(
         command,
         env=environment,
@@ -115,15 +147,18 @@ def _start(store: str, host: str, port: int, output: IO[bytes]) -> subprocess.Po
     )
 
 
-def _wait_until_it_answers(server: subprocess.Popen[bytes], host: str, port: int, output: IO[bytes]) -> None:
+def _wait_until_it_answers(server: subprocess.Popen[bytes], place: Place, output: IO[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
+    local = urlsplit(local_address(place.host, place.port))
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise _ended(server, output)
-        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection((local.hostname or "", place.port), timeout=1):
             return
         time.sleep(0.2)
-    raise JepaLabError(f"MLflow's server did not answer on {host}:{port} within {_START_SECONDS:.0f} s; try again")
+    raise JepaLabError(
+        f"MLflow's server did not answer on {place.host}:{place.port} within {_START_SECONDS:.0f} s; try again"
+    )
 
 
 def _ended(server: subprocess.Popen[bytes], output: IO[bytes]) -> JepaLabError:

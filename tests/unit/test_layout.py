@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "jepa_lab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "grid", "interruption", "measures", "output", "randomness", "tables", "waiting_threads"},
+    {"errors", "grid", "interruption", "labels", "measures", "output", "randomness", "tables", "waiting_threads"},
     {"registry"},
     {"contracts"},
     {"tracking"},

@@ -30,5 +30,5 @@ schema: $(VENV)/installed  ## write the schemas that editors check files with, a
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -e '.[dev,interop]'
+	$(BIN)/python -m pip install -e '.[dev,interop,dashboard]'
 	touch $@

@@ -10,6 +10,7 @@ from jepa_lab import __version__
 from jepa_lab.commands.attention import attention
 from jepa_lab.commands.check import check
 from jepa_lab.commands.compare import compare
+from jepa_lab.commands.dashboard import dashboard
 from jepa_lab.commands.export import export
 from jepa_lab.commands.features import features
 from jepa_lab.commands.group import Group
@@ -17,6 +18,7 @@ from jepa_lab.commands.list import list_components
 from jepa_lab.commands.ls import list_run_folders
 from jepa_lab.commands.masks import masks
 from jepa_lab.commands.probe import probe
+from jepa_lab.commands.register import register
 from jepa_lab.commands.report import report
 from jepa_lab.commands.run import run
 from jepa_lab.commands.schema import schema
@@ -44,12 +46,14 @@ for command in (
     probe,
     export,
     features,
+    register,
     attention,
     sweep,
     report,
     compare,
     sync,
     ui,
+    dashboard,
 ):
     main.add_command(command)
 

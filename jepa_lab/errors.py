@@ -247,6 +247,12 @@ class RunStopped(JepaLabError):
     exit_code = 3
 
 
+class TrackerUnreachable(JepaLabError):
+    """A command needs the tracker, which did not answer or failed; it may later."""
+
+    exit_code = 3
+
+
 class RunOutOfMemory(RunStopped):
     """The memory of the machine or of its accelerator is full."""
 

@@ -10,71 +10,84 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
 from jepa_lab.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
-_ALL_INTERFACES = ("0.0.0.0", "::")
+_FROM_HERE = {"0.0.0.0": LOOPBACK, "::": "::1"}  # all interfaces -> one of them
 
 
-def check_port(host: str, port: int) -> None:
-    """Refuse a port that cannot be listened on.
+@dataclass(frozen=True)
+class Place:
+    """Where pages are served.
 
-    Raises:
-        ConfigError: it is taken, or this machine has no such interface.
+    Attributes:
+        host: the interface; other machines cannot reach the default.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise ConfigError(
-            f"--host {host} is no interface of this machine ({error.strerror}); use 0.0.0.0 for all of them"
-        ) from None
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+    port: int
+    host: str = LOOPBACK
+
+    def check(self) -> None:
+        """Refuse a port that cannot be listened on.
+
+        Raises:
+            ConfigError: it is taken, or this machine has no such interface.
+        """
         try:
-            probe.bind(address)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"port {port} on {host} cannot be used ({reason}); choose another with --port") from None
+            family, kind, protocol, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+        except OSError as error:
+            raise ConfigError(
+                f"--host {self.host} is no interface of this machine ({error.strerror}); 0.0.0.0 is all of them"
+            ) from None
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                raise ConfigError(
+                    f"port {self.port} on {self.host} cannot be used ({error.strerror}); choose another with --port"
+                ) from None
 
+    @property
+    def is_private(self) -> bool:
+        """Whether other machines cannot reach it."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
-def is_loopback(host: str) -> bool:
-    """Whether other machines cannot reach this interface."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which browsers may reach it, the best to show first; the last are those of this machine for itself."""
+        if self.is_private:
+            return (self.host,)
+        machine = socket.gethostname()
+        own = machine if self.host in _FROM_HERE else self.host
+        return tuple(dict.fromkeys((own, machine, "localhost", LOOPBACK)))
 
+    @property
+    def from_here(self) -> str:
+        """The address at which this process itself reaches the pages."""
+        return self.address(_FROM_HERE.get(self.host, self.host))
 
-def reachable_names(host: str) -> list[str]:
-    """The names by which browsers may reach a page on this interface, the best to show first."""
-    if is_loopback(host):
-        return [host]
-    machine = socket.gethostname()
-    return list(dict.fromkeys([machine if host in _ALL_INTERFACES else host, machine, "localhost", LOOPBACK]))
+    def address(self, name: str) -> str:
+        """`http://NAME:PORT`."""
+        return f"http://[{name}]:{self.port}" if ":" in name else f"http://{name}:{self.port}"
 
+    def who_can(self, do: str) -> str:
+        """Who else has access, in words.
 
-def address_of(name: str, port: int) -> str:
-    """`http://NAME:PORT`."""
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-def local_address(host: str, port: int) -> str:
-    """Where this process itself reaches a page on this interface."""
-    return address_of({"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host), port)
-
-
-def who_can_read(host: str, may: str) -> str:
-    """A sentence about who else sees the pages.
-
-    Args:
-        may: what such a person can do, such as "read, change and delete these runs".
-    """
-    if is_loopback(host):
-        return f"only people who are logged in to this machine can {may}"
-    return (
-        f"everyone who can reach this machine can {may}, without a password; in a container publish the port "
-        f"(`docker run -p 127.0.0.1:PORT:PORT ...`), on a shared machine prefer `ssh -L PORT:localhost:PORT` without --host"
-    )
+        Args:
+            do: what such a person can do, such as "read and change these runs".
+        """
+        if self.is_private:
+            return f"anyone logged in to this machine can {do}, nobody else"
+        return (
+            f"anyone who can reach port {self.port} of this machine can {do}, without a password. For yourself alone, "
+            f"leave --host out and use `ssh -L {self.port}:localhost:{self.port}`, or publish the port of a container "
+            f"with `-p 127.0.0.1:{self.port}:{self.port}`"
+        )
 
 
 def open_browser(link: str) -> bool:
@@ -111,5 +124,3 @@ def termination_as_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-

@@ -22,6 +22,13 @@ sweeps_option = click.option(
     help="Folder of the sweep folders.",
 )
 preset_option = click.option("--preset", help="Apply a preset on top of FILE, before the overrides. Available: smoke.")
+host_option = click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Interface to serve the pages on; 0.0.0.0 is all of them, for containers and shared nodes.",
+)
+no_open_option = click.option("--no-open", is_flag=True, help="Print the link without opening a browser.")
 
 
 def found_file(given: Path, kind: Literal["pipeline", "ablation"]) -> Path:

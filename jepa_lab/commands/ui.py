@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import click
 
+from jepa_lab.commands.options import host_option, no_open_option
 
-@click.command()
+
+@click.command(
+    epilog="""\b
+Examples:
+  jepa-lab ui
+  jepa-lab ui --uri sqlite:///elsewhere/mlflow.db --port 5001
+  jepa-lab ui --host 0.0.0.0                 # in a container, or on a shared node"""
+)
 @click.option("--uri", help="Tracking URI (default: $MLFLOW_TRACKING_URI, else mlflow.db in this folder).")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
-def ui(uri: str | None, port: int) -> None:
-    """Open MLflow's web pages for a store of runs; only this machine can reach them."""
+@host_option
+@no_open_option
+def ui(uri: str | None, port: int, host: str, no_open: bool) -> None:
+    """Open MLflow's web pages at the runs of a store."""
+    from jepa_lab.pages import Place, open_browser
     from jepa_lab.tracking.ui import serve_ui
 
-    serve_ui(uri, port, say=click.echo)
+    show = (lambda link: False) if no_open else open_browser
+    serve_ui(uri, Place(port, host), click.echo, show)

@@ -68,7 +68,7 @@ class SearchStudy(Study):
         # A sampler that starts again from its seed would propose the first points again (QMC keeps its place itself).
         begun = 0 if sampler == "qmc" else len(study.get_trials(deepcopy=False))
         study.sampler = SAMPLERS[sampler](seed + begun)
-        super().__init__(study)
+        super().__init__(study, storage)
 
     def ask(self, parameters: tuple[SearchParameter, ...]) -> tuple[int, Point]:
         """A new point and the number of its trial."""

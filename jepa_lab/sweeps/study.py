@@ -106,8 +106,18 @@ def enqueued_params(trial: FrozenTrial) -> dict[str, Any]:
 class Study:
     """What the parent tells Optuna about trials, of tables and of searches alike."""
 
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+    def __init__(self, study: optuna.Study, storage: BaseStorage) -> None:
+        self._study, self._storage = study, storage
+
+    @property
+    def storage(self) -> BaseStorage:
+        """Where the study is kept."""
+        return self._storage
+
+    @property
+    def id(self) -> int:
+        """Number of the study in its storage."""
+        return int(self._storage.get_study_id_from_name(self._study.study_name))
 
     def trials(self) -> list[FrozenTrial]:
         """All trials as they are now."""
@@ -145,7 +155,7 @@ class Study:
                 self._study.set_metric_names([metric])
 
     def recorded_plan(self) -> str | dict[str, Any] | None:
-        """Digest of the plan that the study was made for; None for a new study, all of it for one of an early jepa-lab."""
+        """Digest of the plan that the study was made for; all of it in an old study, None in a new one."""
         return self._study.user_attrs.get("plan")
 
     def describe(self, words: Mapping[str, str]) -> None:
@@ -188,7 +198,8 @@ class TableStudy(Study):
         super().__init__(
             optuna.create_study(
                 storage=storage, study_name=name, direction=direction, load_if_exists=True, sampler=sampler
-            )
+            ),
+            storage,
         )
         self._distributions = {
             "arm": CategoricalDistribution(tuple(arms)),

@@ -277,9 +277,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         winner = winner_of(report) if complete else None
         if winner is not None:
             metrics |= winner.numbers
-        mirror = record.end(
-            "FINISHED" if complete else "KILLED", metrics, over, {} if winner is None else winner.words
-        )
+        mirror = record.end("FINISHED" if complete else "KILLED", metrics, over, {} if winner is None else winner.words)
         run_id = mlflow_run_id(folder.record)
         if run_id is not None:
             sweep.studies.first.describe({"mlflow_run_id": run_id})

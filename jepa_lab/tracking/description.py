@@ -91,7 +91,7 @@ class RunDescription:
 
 
 def record_name(description: RunDescription, folder_name: str) -> str:
-    """What a tracker calls a run: `<arm> s<seed>` for a trial of a sweep, else the name that was chosen or the folder's.
+    """What a tracker calls a run: `<arm> s<seed>` for a trial of a sweep, else the chosen name, or the folder's.
 
     A sweep has one `tracking.run_name` for all its trials, which could not be told apart by it.
     """

@@ -30,7 +30,7 @@ from jepa_lab.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import FileInfo
+    from mlflow.entities import FileInfo, LoggedModel
 
 CHECKPOINT_TAG = "jepa_lab.checkpoint"
 WEIGHTS = "model.safetensors"
@@ -93,6 +93,13 @@ def weights_size(folder: RunFolder, checkpoint: str) -> int:
     return weights.stat().st_size
 
 
+def find_models(client: MlflowClient, run_id: str, checkpoint: str) -> list[LoggedModel]:
+    """The models that were logged of a checkpoint of a run: one, and twins of requests that were given up."""
+    experiment_id = client.get_run(run_id).info.experiment_id
+    models = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    return [found for found in models if found.tags.get(CHECKPOINT_TAG) == checkpoint]
+
+
 def log_model(client: MlflowClient, run_id: str, folder: RunFolder, result: Mapping[str, Any]) -> None:
     """The weights of a checkpoint and the config, as a logged model which is an output of the run.
 
@@ -105,8 +112,7 @@ def log_model(client: MlflowClient, run_id: str, folder: RunFolder, result: Mapp
     weights = folder.path / checkpoint / WEIGHTS
     run = client.get_run(run_id)
     experiment_id = run.info.experiment_id
-    models = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
-    mine = [found for found in models if found.tags.get(CHECKPOINT_TAG) == checkpoint]
+    mine = find_models(client, run_id, checkpoint)
     model = mine[0] if mine else None
     if model is None:
         model = client.create_logged_model(

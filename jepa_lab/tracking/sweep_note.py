@@ -10,7 +10,9 @@ from jepa_lab.tracking.run_folder import RunFolder
 NOTE_TAG = "mlflow.note.content"
 _TABLE = "report/table.md"
 _WHERE = "The report with its figures is `report/report.html` under Artifacts; the trials are the runs below this one."
-_CUT = "**Cut here**, because MLflow keeps at most {limit:,} characters: all of it is `report/table.md` under Artifacts."
+_CUT = (
+    "**Cut here**, because MLflow keeps at most {limit:,} characters: all of it is `report/table.md` under Artifacts."
+)
 
 
 def sweep_note(folder: RunFolder) -> str | None:

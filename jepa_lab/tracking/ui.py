@@ -11,22 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import IO
 from urllib.parse import urlsplit
 
 from jepa_lab.errors import ConfigError, JepaLabError
-from jepa_lab.pages import (
-    LOOPBACK,
-    address_of,
-    check_port,
-    is_loopback,
-    local_address,
-    open_browser,
-    reachable_names,
-    termination_as_interrupt,
-    who_can_read,
-)
+from jepa_lab.pages import LOOPBACK, Place, open_browser, termination_as_interrupt
 from jepa_lab.tracking.credentials import scrub, with_credentials, without_credentials
 from jepa_lab.tracking.mlflow_pages import runs_link
 from jepa_lab.tracking.store_choice import choose_experiment, choose_store
@@ -38,18 +27,6 @@ _ALLOWED_HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
 _ALLOWED_ORIGINS = "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"
 # MLflow's own choice where nothing is said: addresses that no name on the internet has.
 _PRIVATE_ADDRESSES = ("192.168.*", "10.*", *(f"172.{number}.*" for number in range(16, 32)))
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the pages are served.
-
-    Attributes:
-        host: the interface; other machines cannot reach the default.
-    """
-
-    port: int
-    host: str = LOOPBACK
 
 
 def serve_ui(
@@ -81,7 +58,7 @@ def serve_ui(
             f"there is no MLflow database {database.absolute()} ({store.why}); run a pipeline first "
             "(`jepa-lab run ...`), go to the folder in which you ran it, or name the store with --uri"
         )
-    check_port(place.host, place.port)
+    place.check()
     with tempfile.TemporaryFile() as output, termination_as_interrupt():
         say("starting MLflow's pages, which takes some seconds")
         server = _start(with_credentials(store.value), place, output)
@@ -91,7 +68,7 @@ def serve_ui(
             say(f"MLflow: {links[0]} shows {store.shown}; Ctrl-C ends it")
             for link in links[1:]:
                 say(f"or: {link}")
-            say(f"note: {who_can_read(place.host, 'read, change and delete these runs')}")
+            say(f"note: {place.who_can('read, change and delete these runs')}")
             show(links[-1])
             server.wait()
             raise _ended(server, output)
@@ -103,9 +80,8 @@ def serve_ui(
 
 def _links(place: Place, experiment: str) -> list[str]:
     """The page of the runs by the names of this machine, that of this machine alone last."""
-    names = [name for name in reachable_names(place.host) if name != LOOPBACK or is_loopback(place.host)]
-    local = local_address(place.host, place.port)
-    return [runs_link(local, address_of(name, place.port), experiment) for name in names]
+    names = [name for name in place.names if name != LOOPBACK or place.is_private]
+    return [runs_link(place.from_here, place.address(name), experiment) for name in names]
 
 
 def server_options(place: Place, environment: dict[str, str]) -> list[str]:
@@ -115,12 +91,12 @@ def server_options(place: Place, environment: dict[str, str]) -> list[str]:
     search of runs counts as one) must come from a page of those names.
     """
     options = ["--host", place.host, "--port", str(place.port), "--workers", "1"]
-    if is_loopback(place.host):
+    if place.is_private:
         return options
     added = [name for name in environment.get(_ALLOWED_HOSTS, "").split(",") if name]
-    names = [*reachable_names(place.host), *_PRIVATE_ADDRESSES]
+    names = [*place.names, *_PRIVATE_ADDRESSES]
     hosts = [*names, *(f"{name}:{place.port}" for name in names), *added]
-    origins = [address_of(name, place.port) for name in names]
+    origins = [place.address(name) for name in names]
     origins += [f"{scheme}://{name}" for name in added for scheme in ("http", "https")]
     origins += [origin for origin in environment.get(_ALLOWED_ORIGINS, "").split(",") if origin]
     return [*options, "--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)]
@@ -149,7 +125,7 @@ def _start(store: str, place: Place, output: IO[bytes]) -> subprocess.Popen[byte
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], place: Place, output: IO[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    local = urlsplit(local_address(place.host, place.port))
+    local = urlsplit(place.from_here)
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise _ended(server, output)

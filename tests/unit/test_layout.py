@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "grid", "interruption", "labels", "measures", "output", "randomness", "tables", "waiting_threads"},
-    {"registry"},
+    {"pages", "registry"},
     {"contracts"},
     {"tracking"},
     {"runs"},

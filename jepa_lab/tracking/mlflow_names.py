@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 
+from jepa_lab.errors import ConfigError
 from jepa_lab.labels import label
 
 MAX_METRICS_PER_BATCH = 1000
@@ -72,6 +73,21 @@ def readable_value(value: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def quoted(name: str) -> str:
+    """A text in MLflow's query language, which has no escapes.
+
+    Raises:
+        ConfigError: if it holds both kinds of quotes.
+    """
+    if "'" not in name:
+        return f"'{name}'"
+    if '"' in name:
+        raise ConfigError(
+            f"{name!r} holds both kinds of quotes, which MLflow cannot search for; use another name, or the id of the run"
+        )
+    return f'"{name}"'
 
 
 def legal_model_name(name: str) -> str:

@@ -17,7 +17,7 @@ from jepa_lab.tracking.description import RunDescription
 from jepa_lab.tracking.folder_names import named_folder
 from jepa_lab.tracking.mlflow_calls import RunUnknown, TrackerAway, tracker_calls
 from jepa_lab.tracking.mlflow_mirror import PARENT_TAG
-from jepa_lab.tracking.mlflow_names import readable_value
+from jepa_lab.tracking.mlflow_names import quoted, readable_value
 from jepa_lab.tracking.mlflow_store import RUN_UID_TAG, quiet_mlflow
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.store_choice import Choice, choose_experiment, choose_store
@@ -148,7 +148,7 @@ class _Finder:
         if by_id is not None:
             return self._trials_for_sweeps([by_id])
         experiment = next((each for each in self._experiments() if each.name == name), None)
-        named = self._search(f"attributes.run_name = {_quoted(name)}") if experiment is None else []
+        named = self._search(f"attributes.run_name = {quoted(name)}") if experiment is None else []
         if experiment is not None:
             runs = [run for run in self._search("", [experiment.experiment_id]) if not _is_sweep(run)]
             if not runs:
@@ -204,19 +204,6 @@ class _Finder:
         near = did_you_mean(name, {*experiments, *runs})
         hint = near if "did you mean" in near else f"; experiments: {', '.join(map(repr, sorted(experiments)))}"
         return ConfigError(f"{scrub(name)!r} is no run folder, and MLflow has no run or experiment of that name{hint}")
-
-
-def _quoted(name: str) -> str:
-    """A text in MLflow's query language, which has no escapes.
-
-    Raises:
-        ConfigError: if it holds both kinds of quotes.
-    """
-    if "'" not in name:
-        return f"'{name}'"
-    if '"' in name:
-        raise ConfigError(f"{name!r} holds both kinds of quotes, which MLflow cannot search for; give the run's id")
-    return f'"{name}"'
 
 
 def _is_sweep(run: Run) -> bool:

@@ -14,6 +14,7 @@ from jepa_lab.tracking.credentials import STORE_VARIABLE, connection_uri, server
 from jepa_lab.tracking.mirror import sync
 from jepa_lab.tracking.mirror_cursor import load_cursor
 from jepa_lab.tracking.mlflow_calls import TrackerAway, tracker_calls
+from jepa_lab.tracking.mlflow_names import quoted
 from jepa_lab.tracking.mlflow_records import find_models, log_model
 from jepa_lab.tracking.mlflow_store import connect, quiet_mlflow
 from jepa_lab.tracking.run_folder import RunFolder
@@ -114,6 +115,7 @@ def _check_name(name: str) -> None:
             f"--name must be 1 to {_LONGEST_NAME} characters without '/' and ':', which separate the parts of "
             f"models:/NAME/VERSION, got {name!r}"
         )
+    quoted(name)  # by which its versions are looked for
 
 
 def _finished_result(folder: RunFolder) -> dict[str, Any]:
@@ -162,8 +164,7 @@ def _version(client: MlflowClient, name: str, run_id: str, model_id: str, folder
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    quoted = name.replace("'", "''")
-    for known in client.search_model_versions(f"name='{quoted}'"):
+    for known in client.search_model_versions(f"name = {quoted(name)}"):
         if known.model_id == model_id:
             return str(known.version), False
     words = f"The encoder that the probe of run {folder.name} measured: images to features."
@@ -175,7 +176,7 @@ def _version(client: MlflowClient, name: str, run_id: str, model_id: str, folder
 
 def _explained(error: TrackerAway, name: str, uri: str) -> ConfigError | TrackerUnreachable:
     """What a failure means to the user."""
-    from mlflow.exceptions import MlflowException, RestException
+    from mlflow.exceptions import MlflowException
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
     cause = error.__cause__
@@ -186,9 +187,7 @@ def _explained(error: TrackerAway, name: str, uri: str) -> ConfigError | Tracker
             f"{uri} has no registry of models ({error}); load the run's model by its id (models:/m-..., on the run's "
             "page), or write the encoder with `jepa-lab export`"
         )
-    if isinstance(cause, RestException) or (
-        isinstance(cause, MlflowException) and not cause.get_http_status_code() // 500
-    ):
+    if isinstance(cause, MlflowException) and cause.get_http_status_code() < 500:
         return ConfigError(f"MLflow at {uri} refused to register {name!r}: {error}")
     return TrackerUnreachable(
         f"{uri} could not be reached, or failed ({error}); give the same command again when it answers"

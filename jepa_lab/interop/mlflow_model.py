@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from jepa_lab.build import build_model
 from jepa_lab.config.loading import load_resolved
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.data.centre_squares import cut_out
+from jepa_lab.data.images import Pictures
 from jepa_lab.errors import ConfigError, DataError, RunFolderError
 from jepa_lab.evaluation import encoder_record, extraction_size, probed_encoder
 from jepa_lab.probes.features import extract_features
@@ -44,41 +46,53 @@ class EncoderFeatures:
         """Features of images, as the run's probe got them: averaged over patches, of `probe.layers` and `probe.levels`.
 
         Args:
-            model_input: [n, C, H, W] integers from 0 to 255, of the size that the encoder was probed at; they are
-                divided by 255 and normalised by `channel_mean` and `channel_std` here. Or a DataFrame with a line for
-                each image: one column of such arrays (or of their pixels in that order), or a column for each pixel.
+            model_input: [n, H, W, C] integers from 0 to 255; they are divided by 255 and normalised by `channel_mean`
+                and `channel_std` here. Images of the size that the encoder was probed at are taken as they are; of
+                others the square in the middle is cut out, resized as the probe's pictures were. [n, C, H, W] is taken,
+                too, at that size. Images of several sizes are an array of objects, one array per image. Or a DataFrame
+                with a line for each image: one column of such arrays (or of their pixels, channels first), or a column
+                for each pixel.
             params: MLflow's; there are none.
         Returns:
             [n, num_features] float32.
         Raises:
             DataError: these are no such images.
         """
-        pixels = self._checked(model_input if isinstance(model_input, np.ndarray) else _as_array(model_input))
-        if not len(pixels):
+        given = model_input if isinstance(model_input, np.ndarray) else _as_array(model_input)
+        if given.dtype == object and given.ndim == 1:
+            pixels = torch.cat([self._squares(np.asarray(image)[None]) for image in given]) if len(given) else None
+        else:
+            pixels = self._squares(given) if len(given) else None
+        if pixels is None:
             return np.zeros((0, encoder_record(self.pipeline, len(self.mean))["num_features"]), np.float32)
-        settings = self.pipeline.probe
         batch_size = extraction_size(self.pipeline, self.encoder, self.device)
-        arguments = (self.mean, self.std, settings.num_layers, batch_size, self.device)
-        features = extract_features(self.encoder, torch.from_numpy(pixels), *arguments)
-        return features.numpy()
+        arguments = (self.mean, self.std, self.pipeline.probe.num_layers, batch_size, self.device)
+        return extract_features(self.encoder, pixels, *arguments).numpy()
 
-    def _checked(self, pixels: np.ndarray) -> np.ndarray:
-        """The images [n, C, H, W] uint8.
+    def _squares(self, images: np.ndarray) -> Tensor:
+        """The images as the encoder sees them, [n, C, H, W] uint8.
 
         Raises:
             DataError: another shape, or other values.
         """
-        channels, height, width = self.input_shape
-        wanted = f"images must be [n, {channels}, {height}, {width}] integers from 0 to 255"
-        if pixels.ndim == 2 and pixels.shape[1] == np.prod(self.input_shape):
-            pixels = pixels.reshape(-1, *self.input_shape)
-        if pixels.shape[1:] != self.input_shape:
-            raise DataError(f"{wanted}, got the shape {pixels.shape}; resize them, channels first")
-        if pixels.dtype.kind not in "ui":
-            raise DataError(f"{wanted}, got {pixels.dtype}; give the pixels as they are, they are normalised here")
-        if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 255):
-            raise DataError(f"{wanted}, got values from {pixels.min()} to {pixels.max()}")
-        return np.ascontiguousarray(pixels, np.uint8)
+        channels, side, _ = self.input_shape
+        wanted = f"images must be [n, height, width, {channels}] integers from 0 to 255"
+        if images.ndim == 2 and images.shape[1] == np.prod(self.input_shape):
+            images = images.reshape(-1, *self.input_shape)
+        if images.dtype.kind not in "ui":
+            raise DataError(f"{wanted}, got {images.dtype}; give the pixels as they are, they are normalised here")
+        if images.shape[1:] != self.input_shape:  # channels last
+            if images.ndim != 4 or images.shape[3] != channels or 0 in images.shape[1:3]:
+                raise DataError(
+                    f"{wanted}, or [n, {channels}, {side}, {side}], got the shape {images.shape}; put the channels last"
+                )
+            images = np.moveaxis(images, 3, 1)
+        if images.size and not (images.min() >= 0 and images.max() <= 255):
+            raise DataError(f"{wanted}, got values from {images.min()} to {images.max()}")
+        pixels = torch.from_numpy(np.ascontiguousarray(images, np.uint8))
+        if tuple(images.shape[1:]) == self.input_shape:
+            return pixels
+        return cut_out(Pictures(pixels, None), side, self.pipeline.probe.crop_fraction)
 
 
 def _load_pyfunc(data_path: str) -> EncoderFeatures:
@@ -122,14 +136,12 @@ def _device() -> torch.device:
 
 
 def _as_array(frame: pd.DataFrame) -> np.ndarray:
-    """The images of a DataFrame, [n, ...].
-
-    Raises:
-        DataError: cells of unequal shapes.
-    """
+    """The images of a DataFrame: [n, ...], or [n] objects where they have several shapes."""
     if len(frame.columns) != 1:
         return frame.to_numpy()
-    try:
-        return np.stack([np.asarray(cell) for cell in frame.iloc[:, 0]])
-    except ValueError as error:
-        raise DataError(f"the images of a DataFrame must all have one shape ({error})") from error
+    cells = [np.asarray(cell) for cell in frame.iloc[:, 0]]
+    if len({cell.shape for cell in cells}) <= 1:
+        return np.stack(cells) if cells else np.zeros((0, 0), np.uint8)
+    held = np.empty(len(cells), dtype=object)
+    held[:] = cells
+    return held

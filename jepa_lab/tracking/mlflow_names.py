@@ -85,7 +85,7 @@ def quoted(name: str) -> str:
         return f"'{name}'"
     if '"' in name:
         raise ConfigError(
-            f"{name!r} holds both kinds of quotes, which MLflow cannot search for; use another name, or the id of the run"
+            f"{name!r} holds both kinds of quotes, which MLflow cannot search for; use another name or id"
         )
     return f'"{name}"'
 

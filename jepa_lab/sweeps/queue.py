@@ -151,6 +151,7 @@ class TrialQueue:
                 continue
             finished = self._finished_run(trial)
             if finished is not None:  # the parent died before it told the study
+                self._see(trial)
                 self._finish(trial, finished)
             else:
                 self._start(trial)

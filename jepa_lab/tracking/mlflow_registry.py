@@ -89,10 +89,11 @@ def register_run(folder: RunFolder, name: str) -> RegisteredModel:
     state = sync(folder.path)
     cursor = load_cursor(folder, description)
     if cursor.run_id is None or cursor.model != result["final_checkpoint"]:
-        why = state.error or "another process is sending it"
+        trouble = "is still being sent" if state.still_sending else "could not be sent"
+        why = f" ({state.error})" if state.error else ""
         raise TrackerUnreachable(
-            f"the model of {folder.path} could not be sent to {uri} ({why}); nothing was registered: give the same "
-            "command again when the store answers"
+            f"the model of {folder.path} {trouble} to {uri}{why}, so nothing was registered; run the same command "
+            f"again {'in a moment' if state.still_sending else 'when the store can be reached'}"
         )
     quiet_mlflow()
     try:
@@ -190,5 +191,5 @@ def _explained(error: TrackerAway, name: str, uri: str) -> ConfigError | Tracker
     if isinstance(cause, MlflowException) and cause.get_http_status_code() < 500:
         return ConfigError(f"MLflow at {uri} refused to register {name!r}: {error}")
     return TrackerUnreachable(
-        f"{uri} could not be reached, or failed ({error}); give the same command again when it answers"
+        f"{uri} could not be reached, or failed ({error}); run the same command again when it answers"
     )

@@ -174,14 +174,36 @@ def test_a_second_process_on_the_same_sweep_is_refused(finished: tuple[Plan, Swe
             run_sweep(plan, file.read_text(), settings(outcome.folder.path.parent))
 
 
-def test_a_storage_that_holds_another_plan_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", ["all of it, by an early jepa-lab", "its digest and folder", "its digest alone"])
+def test_a_storage_that_holds_another_plan_is_refused_and_the_difference_named(tmp_path: Path, kept: str) -> None:
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"
-    file = write_ablation(tmp_path, ABLATION.replace("l2: {loss: l2}", "rare: {training.log_every_steps: 5}"))
-    held = load_plan(file).to_record()
-    Studies(open_storage(tmp_path / "journal.log", storage), held).first.record_plan(held)
+    text = ABLATION.replace("l2: {loss: l2}", "rare: {training.log_every_steps: 5}")
+    file = write_ablation(tmp_path, text)
+    held = load_plan(file)
+    first = Studies(open_storage(tmp_path / "journal.log", storage), held.to_record()).first
+    if kept == "all of it, by an early jepa-lab":
+        first._study.set_user_attr("plan", held.to_record())
+    else:
+        first.describe({"plan": held.digest, "sweep_folder": str(tmp_path / "old" / "loss_test-0123")})
+    if kept == "its digest and folder":
+        SweepFolder.open_or_create(tmp_path / "old", "loss_test-0123", text, held.to_record())
     other = load_plan(write_ablation(tmp_path))
-    with pytest.raises(RunFolderError, match=r"the storage holds another plan under the name 'loss_test'.*'l2'"):
+    difference = "of the sweep in .*old.*another --storage" if kept == "its digest alone" else "'l2'"
+    with pytest.raises(
+        RunFolderError, match=rf"the storage holds another plan under the name 'loss_test'.*{difference}"
+    ):
         run_sweep(other, file.read_text(), settings(tmp_path / "sweeps", storage=storage))
+
+
+def test_a_sweep_of_an_early_jepa_lab_is_resumed_and_its_dump_of_the_plan_becomes_a_digest(
+    finished: tuple[Plan, SweepOutcome, Path],
+) -> None:
+    plan, outcome, file = finished
+    study = Studies(open_storage(outcome.folder.journal, None), plan.to_record()).first
+    study._study.set_user_attr("plan", plan.to_record())
+    _, again = sweep(file, outcome.folder.path.parent)
+    pd.testing.assert_frame_equal(numbers(again.report.trials), numbers(outcome.report.trials))
+    assert Studies(open_storage(outcome.folder.journal, None), plan.to_record()).first.recorded_plan() == plan.digest
 
 
 def test_a_report_needs_the_storage_of_its_sweep_and_one_sweep_has_one_folder(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import click.testing
 import pytest
 
 from jepa_lab.cli import main
+from jepa_lab.reports.winner import winner_of
 from jepa_lab.sweeps import sweep as sweep_module
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import load_plan
@@ -170,6 +171,7 @@ def test_a_sweep_is_a_parent_with_its_report_and_every_trial_a_child(
     assert_recorded_once(client, folder)
     parent = run_of(client, folder.record)
     assert parent.data.params == {"plan.kind": "arms"}
+    assert parent.data.tags["mlflow.note.content"].startswith("| table |\n\nThe report with its figures")
     assert {each.path for each in client.list_artifacts(parent.info.run_id)} >= {"plan.json", "config.yaml", "report"}
     assert [each.path for each in client.list_artifacts(parent.info.run_id, "report")] == ["report/table.md"]
 
@@ -282,7 +284,7 @@ def test_a_second_sync_sends_nothing_and_a_new_report_is_added(
     (folder.report / "table.md").write_text("| another table |\n")
     assert folders_to_sync(tmp_path) == [folder.path]
     assert sync(folder.path).complete
-    assert sent == ["log_artifact"]
+    assert sent == ["log_artifact", "log_batch"]  # the file, and the run's description
 
 
 @pytest.mark.parametrize("trouble", ["deleted", "damaged"])
@@ -420,8 +422,8 @@ def test_every_child_of_a_real_sweep_has_every_swept_key_and_every_final_metric(
 
 def test_the_parent_of_a_real_sweep_holds_plan_table_and_figures(client: MlflowClient, finished: SweepOutcome) -> None:
     parent = run_of(client, finished.folder.record)
-    assert parent.data.params["plan.arms"] == '["smooth", "l2"]'
-    assert parent.data.params["plan.swept_keys"] == '["loss"]'
+    assert parent.data.params["plan.arms"] == "smooth, l2"
+    assert parent.data.params["plan.swept_keys"] == "loss"
     assert parent.data.params["plan.metric"] == "probe/validation_accuracy"
     assert parent.data.metrics["trials/finished"] == 4
     assert parent.data.metrics["trials/unfinished"] == 0
@@ -433,17 +435,53 @@ def test_the_parent_of_a_real_sweep_holds_plan_table_and_figures(client: MlflowC
     assert figures == {f"report/figures/{file.name}" for file in (finished.folder.report / "figures").iterdir()}
 
 
-def test_optuna_knows_the_mlflow_run_of_every_trial(finished: SweepOutcome) -> None:
+def test_the_trials_of_a_real_sweep_are_called_by_arm_and_seed_which_are_params(
+    client: MlflowClient, finished: SweepOutcome
+) -> None:
+    children = [run_of(client, trial) for trial in trials_of(finished.folder.record)]
+    named = {child.info.run_name: (child.data.params["arm"], child.data.params["seed"]) for child in children}
+    assert named == {
+        "smooth s0": ("smooth", "0"), "smooth s1": ("smooth", "1"), "l2 s0": ("l2", "0"), "l2 s1": ("l2", "1"),
+    }  # fmt: skip
+    shown = children[0].data.params
+    assert shown["monitors.end"].startswith("rankme; alpha_req(")
+    assert not [value for value in shown.values() if value.startswith(("[{", '["'))]
+    assert shown["masker.target_scale"] == "[0.15, 0.2]"
+
+
+def test_the_run_of_a_real_sweep_is_described_by_its_table_and_has_the_winners_numbers(
+    client: MlflowClient, finished: SweepOutcome
+) -> None:
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+    parent = run_of(client, finished.folder.record)
+    table = (finished.folder.report / "table.md").read_text().strip()
+    note = parent.data.tags[MLFLOW_RUN_NOTE]
+    assert note.startswith(table[:1000])
+    assert len(note) <= 8000
+    winner = winner_of(finished.report)
+    assert winner is not None
+    assert {name: parent.data.metrics[name] for name in winner.numbers} == pytest.approx(dict(winner.numbers))
+    assert parent.data.tags["winner"] == winner.words["winner"] in ("smooth", "l2")
+    assert parent.data.tags["winner_or_as_good"] == winner.words["winner_or_as_good"]
+
+
+def test_optuna_knows_metric_intermediate_values_and_mlflow_run_without_a_dump(finished: SweepOutcome) -> None:
     import optuna
 
     storage = open_storage(finished.folder.journal, None)
     study = optuna.load_study(study_name="mirrored", storage=storage)
-    by_folder = study.user_attrs["mlflow_run_ids"]
+    assert study.metric_names == ["probe/validation_accuracy"]
+    assert study.user_attrs["mlflow_run_id"] == mlflow_run_id(finished.folder.record)
+    assert study.user_attrs["baseline"] == "smooth"
+    attributes = [study.user_attrs, *(trial.user_attrs for trial in study.trials)]
+    assert all(isinstance(value, str | bool | int | float) for each in attributes for value in each.values())
+    assert max(len(str(value)) for each in attributes for value in each.values()) < 300
     for trial in study.trials:
-        folder = trial.user_attrs["run_folder"]
-        assert by_folder[folder] == mlflow_run_id(RunFolder(finished.folder.path / folder))
-        # A trial that was over before the mirror knew has none: Optuna takes no attribute any more. The study has all.
-        assert trial.user_attrs.get("mlflow_run_id", by_folder[folder]) == by_folder[folder]
+        assert sorted(trial.intermediate_values) == [1, 2, 3]  # the online probe of each epoch
+        run_id = mlflow_run_id(RunFolder(finished.folder.path / trial.user_attrs["run_folder"]))
+        # A trial that was over before the mirror knew has none: Optuna takes no attribute any more.
+        assert trial.user_attrs.get("mlflow_run_id", run_id) == run_id
 
 
 def test_compare_finds_in_mlflow_what_the_report_of_the_sweep_says(finished: SweepOutcome) -> None:

@@ -19,8 +19,13 @@ from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.progress import PlainDisplay, SweepDisplay, SweepState
 from jepa_lab.sweeps.queue import Trial, TrialQueue
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
+from jepa_lab.sweeps.watch import ONLINE_PROBE
+from jepa_lab.tracking.metrics import MetricsWriter
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import load_tiny
+
+ONLINE = {1: 0.25, 2: 0.5}
+"""Online probe by epoch, of every run that finishes."""
 
 
 class ScriptedExecutor(Executor):
@@ -87,6 +92,9 @@ def finish(runs: Path, config: Path, value: float) -> None:
 
     pipeline = load_pipeline(config).pipeline
     run = RunFolder.create(runs, pipeline.name, config_digest(pipeline), pipeline.seed, dump_pipeline(pipeline))
+    with MetricsWriter(run.metrics, None) as writer:
+        for epoch, probe in ONLINE.items():
+            writer.append(epoch, float(epoch), {ONLINE_PROBE: probe})
     run.write_result("FINISHED", {"probe/validation_accuracy": value}, 1)
 
 
@@ -137,6 +145,7 @@ def test_every_trial_is_started_once_and_its_value_told(tmp_path: Path, folder: 
     assert executor.most_at_once == 2
     assert [trial.value for trial in study.trials()] == [0.0, 1.0, 2.0, 3.0]
     assert all((folder.path / trial.user_attrs["run_folder"]).is_dir() for trial in study.trials())
+    assert [trial.intermediate_values for trial in study.trials()] == [ONLINE] * 4
 
 
 @pytest.mark.parametrize(("failures", "state"), [(2, TrialState.COMPLETE), (3, TrialState.FAIL)])
@@ -228,6 +237,7 @@ def test_a_run_that_finished_before_the_parent_died_is_told_and_not_run_again(
     perform(tmp_path, folder, study, executor)
     assert executor.started == [0, 2, 3]
     assert study.trials()[1].value == 0.75
+    assert study.trials()[1].intermediate_values == ONLINE
 
 
 def test_a_signal_leaves_what_ran_resumable_with_its_number(

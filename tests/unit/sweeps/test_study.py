@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.trial import TrialState
@@ -137,3 +138,24 @@ def test_a_storage_that_cannot_be_opened_is_refused_without_its_password(tmp_pat
     with pytest.raises(ConfigError, match="--storage cannot be opened") as caught:
         open_storage(tmp_path / "journal.log", "nonsense://ann:hunter2@host/x")
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_value_is_called_by_its_metric_and_naming_it_again_writes_nothing(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    study.name_metric("probe/validation_accuracy")
+    before = (tmp_path / "journal.log").read_bytes()
+    again = open_study(tmp_path)
+    again.name_metric("probe/validation_accuracy")
+    again.describe({})
+    assert optuna.load_study(study_name="s", storage=again.storage).metric_names == ["probe/validation_accuracy"]
+    kept = (tmp_path / "journal.log").read_bytes().removeprefix(before)
+    assert b"metric_names" not in kept
+
+
+def test_what_a_study_is_about_is_short_text(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    assert (study.recorded_plan(), study.described("baseline")) == (None, None)
+    study.describe({"plan": "0123", "baseline": "a"})
+    again = open_study(tmp_path)
+    again.describe({"plan": "0123", "baseline": "a"})
+    assert (again.recorded_plan(), again.described("baseline")) == ("0123", "a")

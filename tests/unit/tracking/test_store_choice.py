@@ -14,6 +14,7 @@ from jepa_lab.cli import main
 from jepa_lab.composition.tracker import build_tracker
 from jepa_lab.config.loading import config_digest, load_pipeline
 from jepa_lab.errors import ConfigError
+from jepa_lab.pages import Place
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.tracking.description import RunDescription, TrackerSettings
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
@@ -238,10 +239,13 @@ def test_the_ui_opens_the_store_of_the_environment_unless_another_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:s3cret@environment")
+    monkeypatch.setattr("jepa_lab.tracking.ui.runs_link", lambda server, shown, experiment: f"{shown}/#/{experiment}")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     said: list[str] = []
-    serve_ui(None, 5000, say=said.append)
+    serve_ui(None, Place(5000), say=said.append, show=said.append)
     assert said == [
-        "http://environment (from MLFLOW_TRACKING_URI) is a tracking server; open that address in a browser"
+        "http://environment (from MLFLOW_TRACKING_URI) is a tracking server; its runs are at http://environment/#/mine",
+        "http://environment/#/mine",
     ]
     with pytest.raises(ConfigError, match=r"no MLflow database .*x\.db \(from --uri\)"):
-        serve_ui(f"sqlite:///{tmp_path}/x.db", 5000)
+        serve_ui(f"sqlite:///{tmp_path}/x.db", Place(5000))

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 import jepa_lab.tracking
 from jepa_lab.cli import main
 from jepa_lab.errors import ConfigError, RunFolderError
+from jepa_lab.pages import Place
 from jepa_lab.tracking.base import TRACKERS, MirrorState
 from jepa_lab.tracking.credentials import (
     FULL_URI_VARIABLE,
@@ -207,7 +208,7 @@ def test_the_ui_gives_its_server_the_store_through_the_environment_alone(monkeyp
 
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(FileNotFoundError):
-        serve_ui(f"postgresql://ann:{_SECRET}@host/db", _free_port())
+        serve_ui(f"postgresql://ann:{_SECRET}@host/db", Place(_free_port()))
     ((command, environment),) = started
     assert "cr3t" not in " ".join(command)
     assert any("cr3t" in value for value in environment.values())
@@ -230,7 +231,7 @@ def test_a_signal_ends_the_server_of_the_ui_which_a_second_one_does_not_disturb(
     monkeypatch.setattr("jepa_lab.tracking.ui._start", lambda *_: "server")
     monkeypatch.setattr("jepa_lab.tracking.ui._wait_until_it_answers", wait_for_signal)
     monkeypatch.setattr("jepa_lab.tracking.ui._stop", stop)
-    serve_ui("postgresql://host/db", _free_port(), say=said.append)
+    serve_ui("postgresql://host/db", Place(_free_port()), say=said.append)
     assert stopped == ["server"]
     assert said[-1] == "MLflow's pages are closed"
 
@@ -481,18 +482,30 @@ def test_without_a_tracker_nothing_is_missing(tmp_path: Path) -> None:
 def test_the_ui_refuses_a_missing_database_and_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="run a pipeline first"):
-        serve_ui(None, 5000)
+        serve_ui(None, Place(5000))
     (tmp_path / "mlflow.db").touch()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ConfigError, match="--port"):
-            serve_ui(None, taken.getsockname()[1])
+            serve_ui(None, Place(taken.getsockname()[1]))
     with pytest.raises(ConfigError, match="sqlite:///"):
-        serve_ui("./mlruns", 5000)
+        serve_ui("./mlruns", Place(5000))
 
 
-def test_the_ui_of_a_server_is_the_server_itself_shown_without_credentials() -> None:
+def test_the_ui_of_a_server_is_a_link_to_its_runs_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def link(server: str, shown: str, experiment: str) -> str:
+        asked.append(server)
+        return f"{shown}/#/experiments/7/runs"
+
+    monkeypatch.setattr("jepa_lab.tracking.ui.runs_link", link)
     said: list[str] = []
-    serve_ui("http://ann:secret@host:80", 5000, say=said.append)
-    assert said == ["http://host:80 (from --uri) is a tracking server; open that address in a browser"]
+    opened: list[str] = []
+    serve_ui("http://ann:secret@host:80", Place(5000), say=said.append, show=opened.append)
+    assert asked == ["http://ann:secret@host:80"]
+    assert said == [
+        "http://host:80 (from --uri) is a tracking server; its runs are at http://host:80/#/experiments/7/runs"
+    ]
+    assert opened == ["http://host:80/#/experiments/7/runs"]

@@ -189,9 +189,7 @@ def test_a_storage_that_holds_another_plan_is_refused_and_the_difference_named(t
         SweepFolder.open_or_create(tmp_path / "old", "loss_test-0123", text, held.to_record())
     other = load_plan(write_ablation(tmp_path))
     rest = "of the sweep in .*old.*another --storage" if kept == "its digest alone" else "'l2'"
-    with pytest.raises(
-        RunFolderError, match=rf"the storage holds another plan under the name 'loss_test'.*{difference}"
-    ):
+    with pytest.raises(RunFolderError, match=rf"the storage holds another plan under the name 'loss_test'.*{rest}"):
         run_sweep(other, file.read_text(), settings(tmp_path / "sweeps", storage=storage))
 
 

@@ -165,13 +165,12 @@ def _version(client: MlflowClient, name: str, run_id: str, model_id: str, folder
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    source = f"models:/{model_id}"
     for known in client.search_model_versions(f"name = {quoted(name)}"):
-        if known.model_id == model_id:
+        if known.source == source:
             return str(known.version), False
     words = f"The encoder that the probe of run {folder.name} measured: images to features."
-    made = client.create_model_version(
-        name, f"models:/{model_id}", run_id, {"run": folder.name}, description=words, model_id=model_id
-    )
+    made = client.create_model_version(name, source, run_id, {"run": folder.name}, description=words, model_id=model_id)
     return str(made.version), True
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ import torch
 import jepa_lab.evaluation
 import jepa_lab.weights.sources
 from jepa_lab.composition.start import start_run
+from jepa_lab.data.centre_squares import cut_out
+from jepa_lab.data.images import Pictures
 from jepa_lab.errors import ConfigError, DataError, RunFolderError
 from jepa_lab.interop.mlflow_model import EncoderFeatures, _load_pyfunc
 from jepa_lab.probes.subject import Subject
@@ -110,11 +112,37 @@ def test_the_model_gives_bitwise_the_features_of_the_runs_own_probe(
     assert result["encoder"] == {"input_shape": list(images.shape[1:]), "num_features": features.shape[1]}
 
 
+def _objects(images: Iterable[np.ndarray]) -> np.ndarray:
+    """Images of any sizes in one array."""
+    kept = list(images)
+    held = np.empty(len(kept), dtype=object)
+    held[:] = kept
+    return held
+
+
+def test_images_of_other_sizes_are_cut_and_resized_as_the_probes_pictures(
+    probed: Probed, model: EncoderFeatures
+) -> None:
+    _, images, features = probed
+    last = np.moveaxis(images[:3], 1, -1)
+    larger = np.repeat(np.repeat(last, 2, axis=1), 2, axis=2)  # [3, 16, 16, 1]
+    wide = np.pad(larger, ((0, 0), (0, 0), (6, 6), (0, 0)))  # what is cut off
+    square = cut_out(Pictures(torch.from_numpy(np.moveaxis(larger, -1, 1).copy()), None), 8, 1.0)
+    expected = model.predict(square.numpy())
+    assert np.array_equal(model.predict(larger), expected)
+    np.testing.assert_allclose(model.predict(wide), expected, atol=1e-5)
+    mixed = model.predict(_objects([last[0], larger[1], wide[2]]))
+    np.testing.assert_allclose(mixed, np.stack([features[0], *expected[1:]]), atol=1e-5)
+
+
 def test_images_are_taken_as_an_array_or_as_a_data_frame(probed: Probed, model: EncoderFeatures) -> None:
     _, images, features = probed
     flat = images.reshape(len(images), -1)
     forms = {
         "array": images,
+        "channels last": np.moveaxis(images, 1, -1),
+        "an array of images": _objects(np.moveaxis(images, 1, -1)),
+        "a column of images, channels last": pd.DataFrame({"image": list(np.moveaxis(images, 1, -1))}),
         "flat array": flat,
         "64-bit integers": images.astype(np.int64),
         "a column of images": pd.DataFrame({"image": list(images)}),
@@ -130,10 +158,10 @@ def test_images_are_taken_as_an_array_or_as_a_data_frame(probed: Probed, model: 
     ("change", "words"),
     [
         (lambda images: images / 255, r"got float64; .*normalised here"),
-        (lambda images: images[:, :, :7], r"\[n, 1, 8, 8\].*got the shape \(\d+, 1, 7, 8\); resize"),
+        (lambda images: images[:, :, :7], r"\[n, 1, 8, 8\].*got the shape \(\d+, 1, 7, 8\); put the channels last"),
         (lambda images: images[:, 0], r"got the shape \(\d+, 8, 8\)"),
         (lambda images: images.astype(int) - 1, "got values from -1 to"),
-        (lambda images: pd.DataFrame({"image": [[1, 2], [3]]}), "one shape"),
+        (lambda images: pd.DataFrame({"image": [[1, 2], [3]]}), r"got the shape \(1, 2\)"),
     ],
     ids=["floats", "another size", "no channels", "negative", "unequal cells"],
 )
@@ -199,7 +227,7 @@ def test_a_logged_model_loads_in_a_fresh_process_and_nothing_is_unpickled(probed
     experiment = client.get_experiment_by_name("jepa-lab")
     assert experiment is not None
     (logged,) = client.search_logged_models([experiment.experiment_id])
-    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "images.npy", np.moveaxis(images, 1, -1))
     files = [f"models:/{logged.model_id}", str(tmp_path / "images.npy"), str(tmp_path / "features.npy")]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     done = subprocess.run(
@@ -213,7 +241,7 @@ def test_a_logged_model_loads_in_a_fresh_process_and_nothing_is_unpickled(probed
     assert done.returncode == 0, done.stderr
     assert np.array_equal(np.load(tmp_path / "features.npy"), features)
     shape, sentence = done.stdout.splitlines()
-    assert shape == "(-1, 1, 8, 8)"
+    assert shape == "(-1, -1, -1, 1)"
     assert f"not pickled; load them with mlflow.pyfunc.load_model('models:/{logged.model_id}')" in sentence
     assert "requirements" not in done.stderr
 

@@ -478,7 +478,7 @@ def test_optuna_knows_metric_intermediate_values_and_mlflow_run_without_a_dump(f
     assert all(isinstance(value, str | bool | int | float) for each in attributes for value in each.values())
     assert max(len(str(value)) for each in attributes for value in each.values()) < 300
     for trial in study.trials:
-        assert sorted(trial.intermediate_values) == [1, 2, 3]  # the online probe of each epoch
+        assert sorted(trial.intermediate_values) == [0, 1, 2, 3]  # the online probe, before training too
         run_id = mlflow_run_id(RunFolder(finished.folder.path / trial.user_attrs["run_folder"]))
         # A trial that was over before the mirror knew has none: Optuna takes no attribute any more.
         assert trial.user_attrs.get("mlflow_run_id", run_id) == run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,10 +40,10 @@ _PANELS = (*_TITLES, curve_name("rankme"))
 
 def means_drawing(table: Table) -> Drawing | None:
     """Means with intervals and the seeds' values, and the paired differences from the baseline; None without any."""
-    arms = [row for row in table.rows if row.role != "control"]
+    arms = [row for row in table.rows if row.is_trained]
     if not any(row.values for row in arms):
         return None
-    controls = [row for row in table.rows if row.role == "control" and row.values]
+    controls = [row for row in table.rows if not row.is_trained and row.values]
 
     def draw(theme: Theme) -> Any:
         return _means_figure(table, arms, controls, theme)
@@ -132,14 +133,15 @@ def _mean_handles(theme: Theme, *, has_images: bool) -> list[Any]:
 
 
 def _draw_controls(axes: Any, controls: Sequence[Row], scale: Scale, theme: Theme) -> list[Any]:
-    """A line for each control; one that is far from all arms would press them together, and is named with its side."""
+    """A line for each control and reference; one far from all arms would press them together, and its side is said."""
     low, high = axes.get_xlim()
     most = high - low  # of room that a control may add on its side
     handles = []
-    for row, colour, dashes in zip(controls, theme.colours[1:3], ("--", ":"), strict=False):
+    styles = zip(itertools.cycle(theme.colours[1:]), itertools.cycle(("--", ":", "-.")), strict=False)
+    for row, (colour, dashes) in zip(controls, styles, strict=False):
         value = scale.factor * row.mean.mean
         side = "left" if value < low - most else "right" if value > high + most else ""
-        name = f"control: {row.name}, {scale.value(row.mean.mean)}" + (f" (out to the {side})" if side else "")
+        name = f"{row.role}: {row.name}, {scale.value(row.mean.mean)}" + (f" (out to the {side})" if side else "")
         at = {"left": low, "right": high}.get(side, value)
         handles.append(axes.axvline(at, color=colour, linestyle=dashes, label=name, visible=not side))
     inside = [line.get_xdata()[0] for line in handles]
@@ -198,7 +200,7 @@ def curves_drawing(content: ReportInput, table: Table) -> Drawing | None:
 
 def _named_arms(table: Table) -> list[str]:
     """The arms with a colour of their own: the baseline first, then all, or the best of many."""
-    arms = [row for row in table.rows if row.role != "control"]
+    arms = [row for row in table.rows if row.is_trained]
     if len(arms) <= _MOST_NAMED:
         return [row.name for row in arms]
     sign = -1 if table.content.higher_is_better else 1
@@ -256,7 +258,7 @@ def _curves_alt(curves: pd.DataFrame, panels: Sequence[str], arms: Sequence[str]
 
 def cost_drawing(table: Table) -> Drawing | None:
     """The metric against parameters and against training time; None where neither differs between arms."""
-    arms = [row for row in table.rows if row.role != "control" and row.values]
+    arms = [row for row in table.rows if row.is_trained and row.values]
     panels = [_parameters_panel(arms), _time_panel(arms)]
     if all(len({cost for cost in panel.costs if not math.isnan(cost)}) < 2 for panel in panels):
         return None

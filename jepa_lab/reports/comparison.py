@@ -96,7 +96,7 @@ class ComparedRuns:
         return TextTable(plain.caption, columns, rows)
 
     def _key_cells(self, row: Row) -> list[Cell]:
-        values = {} if row.role == "control" else self.values[row.name]
+        values = self.values[row.name] if row.is_trained else {}
         return [Cell(values.get(key, numbers.MISSING)) for key in self.keys]
 
 

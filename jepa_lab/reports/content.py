@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from jepa_lab.measures import MEASURES, is_share
-from jepa_lab.runs.predictions import RunPredictions
+from jepa_lab.runs.predictions import RunPredictions, ScoredImages
 
 Kind = Literal["arms", "grid", "one_at_a_time", "search"]
 
@@ -41,6 +41,44 @@ class SearchInput:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """An encoder that no trial has trained, probed once per validation split as the baseline's runs are.
+
+    Attributes:
+        name: of its line. source: where it is from.
+        splits: seed of the table -> the split that it was probed on; without the seeds whose split it was not.
+        metrics, predictions: by split; metrics by the names of a run's result, as of its own encoder.
+        notes: what a reader should know, such as that positions were resampled.
+    """
+
+    name: str
+    source: str
+    splits: Mapping[int, int]
+    metrics: Mapping[int, Mapping[str, float | None]]
+    predictions: Mapping[int, RunPredictions]
+    notes: tuple[str, ...] = ()
+
+    def values(self, metric: str) -> dict[int, float]:
+        """A number by seed: seeds of the same split have the same one."""
+        found = {seed: self.metrics[split].get(metric) for seed, split in self.splits.items()}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
+
+    def once_per_split(self, metric: str) -> dict[int, float]:
+        """A number by the first seed of each split: as often as it was measured."""
+        first: dict[int, int] = {}
+        for seed, split in self.splits.items():
+            first.setdefault(split, seed)
+        values = self.values(metric)
+        return {seed: values[seed] for seed in first.values() if seed in values}
+
+    def scored(self, metric: str) -> dict[int, ScoredImages]:
+        """Which images were right, by seed."""
+        kept = {split: predictions.scored(metric) for split, predictions in self.predictions.items()}
+        found = {seed: kept.get(split) for seed, split in self.splits.items()}
+        return {seed: images for seed, images in found.items() if images is not None}
+
+
+@dataclass(frozen=True)
 class ReportInput:
     """Everything that a report shows.
 
@@ -61,6 +99,7 @@ class ReportInput:
         split_seeds: of the validation split that each of `seeds` has for itself; None for one split.
         chosen: arms that were chosen by this metric on these images, outside a report of kind "search": their
             differences are optimistic, so that they get no p and are never bold.
+        references: encoders that no trial has trained, beside the controls.
     """
 
     title: str
@@ -79,6 +118,7 @@ class ReportInput:
     predictions: Mapping[str, RunPredictions | str] = field(default_factory=dict)
     split_seeds: tuple[int, ...] | None = None
     chosen: frozenset[str] = frozenset()
+    references: tuple[Reference, ...] = ()
 
     @property
     def metric_on_test(self) -> str:

@@ -323,6 +323,13 @@ def _measures(content: ReportInput) -> list[str]:
         notes.append(
             "Controls: the same probe on a randomly initialised encoder and on raw pixels, of the baseline's trials."
         )
+    if any(each.values(content.metric) for each in content.references):
+        notes.append(
+            "References: encoders from elsewhere, which this sweep did not train, each probed once per validation "
+            "split by the probe and on the images of the baseline. Their differences are from the baseline, over its "
+            "seeds and, where that is known, the images. A reference is one encoder, and other seeds of it are not "
+            "known: it has no p and is never bold."
+        )
     notes += notes_of_probes(content)
     notes.append(
         "Numbers are those of the encoder after the last epoch; the best epoch by the online probe is not used. Where "

@@ -12,6 +12,7 @@ import pandas as pd
 
 from jepa_lab.reports import numbers
 from jepa_lab.reports.content import (
+    Reference,
     ReportInput,
     baseline_label,
     control_metric_of,
@@ -38,7 +39,12 @@ WHAT, RESULTS, CHOICE, COSTS = range(4)
 CONTROLS = {"random_encoder": "random encoder", "raw_pixels": "raw pixels"}
 
 
-_LABELS: dict[str, Callable[[str], str]] = {"baseline": baseline_label, "control": "control: {}".format, "arm": str}
+_LABELS: dict[str, Callable[[str], str]] = {
+    "baseline": baseline_label,
+    "control": "control: {}".format,
+    "reference": "reference (not trained here): {}".format,
+    "arm": str,
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Row:
     """A line of the table.
 
     Attributes:
-        values: the metric by seed.
+        role: a control is measured with the baseline's trials, a reference is an encoder from elsewhere.
+        values: the metric by seed; of a reference once per validation split.
         comparison: with the baseline by the metric, paired by seed; None for the baseline.
         holm_p: by the deciding metric, the stricter of both tests; NaN for the baseline, for controls, and where fewer
             than two seeds are paired.
@@ -57,7 +64,7 @@ class Row:
     """
 
     name: str
-    role: Literal["baseline", "control", "arm"]
+    role: Literal["baseline", "control", "reference", "arm"]
     changed: Mapping[str, str]
     planned: int
     values: Mapping[int, float]
@@ -70,6 +77,11 @@ class Row:
     seconds: float
     rankme: float
     bold: bool
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is one of the arms, the baseline among them."""
+        return self.role in ("baseline", "arm")
 
 
 @dataclass(frozen=True)
@@ -192,7 +204,8 @@ def build_table(content: ReportInput) -> Table:
         decided = summarise_arms(trials, content.arms, content.baseline, deciding, better, images=on_test_images)
     arms = [_arm_row(content, trials, *both) for both in zip(summaries, decided, strict=True)]
     controls = _control_rows(content, trials, scores)
-    rows = (*arms[:1], *controls, *arms[1:])
+    references = _reference_rows(content, trials, scores)
+    rows = (*arms[:1], *controls, *references, *arms[1:])
     scale = scale_for(content.metric, [row.mean for row in rows] + _differences(row.comparison for row in arms))
     test_metric = content.metric_on_test
     on_test = _differences(row.test_comparison for row in arms)
@@ -264,6 +277,44 @@ def _control_rows(content: ReportInput, trials: pd.DataFrame, scores: ImageScore
             )
         )
     return found
+
+
+def _reference_rows(content: ReportInput, trials: pd.DataFrame, scores: ImageScores) -> list[Row]:
+    """The references with their differences from the baseline, as far as they were probed by the metric."""
+    found = []
+    for each in content.references:
+        values, on_test = (each.once_per_split(metric) for metric in (content.metric, content.metric_on_test))
+        if not values:
+            continue
+        found.append(
+            Row(
+                name=each.name,
+                role="reference",
+                changed={},
+                planned=len(values),
+                values=values,
+                mean=mean_interval(list(values.values())),
+                comparison=_of_reference(each, content.metric, content.baseline, trials, scores),
+                holm_p=math.nan,
+                test=mean_interval(list(on_test.values())),
+                test_comparison=None
+                if content.search is None
+                else _of_reference(each, content.metric_on_test, content.baseline, trials, scores),
+                parameters=math.nan,
+                seconds=math.nan,
+                rankme=math.nan,
+                bold=False,
+            )
+        )
+    return found
+
+
+def _of_reference(
+    reference: Reference, metric: str, baseline: str, trials: pd.DataFrame, scores: ImageScores
+) -> Comparison:
+    """A reference, which is the same with every seed of a split, against the baseline's seeds."""
+    images = (reference.scored(metric), scores.of(baseline, metric))
+    return paired_comparison(reference.values(metric), values_by_seed(trials, baseline, metric), images)
 
 
 def _control_on_test(content: ReportInput, trials: pd.DataFrame, test: str, scores: ImageScores) -> Comparison | None:

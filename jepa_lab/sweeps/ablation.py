@@ -165,6 +165,12 @@ class Ablation(ComponentParams):
         "are trained and scored on the first split, in every arm. The test split stays the same. Null: one validation "
         "split (data.split_seed) for all; not for a search.",
     )
+    references: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (),
+        description="Encoders from elsewhere that stand in the table beside the controls, each probed once per "
+        "validation split as the baseline is: run folders, exports, models:/..., released checkpoints, folders of timm "
+        "or transformers; paths as seen from this file.",
+    )
     metric: str = Field(
         "probe/validation_accuracy",
         description="Number of a run's result that arms are compared by; never one of the test split or a control.",

@@ -21,6 +21,7 @@ from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_so
 from jepa_lab.sweeps.labels import Scalar, label, resolved_value
 from jepa_lab.sweeps.objectives import direction_of, missing_metric
 from jepa_lab.sweeps.presets import apply_ablation_preset
+from jepa_lab.sweeps.references import PlannedReference, references_of
 from jepa_lab.sweeps.rules import NEVER_ENDED_EARLY, fixed_key, kind_of, problems_of, refuse_overrides
 from jepa_lab.sweeps.search import Search, build_search
 from jepa_lab.sweeps.validation import search_problems, validate_arms
@@ -53,6 +54,7 @@ class Plan:
         swept_keys: every dotted key that an arm or a search changes, in order of appearance.
         notes: sentences for the user and the report.
         pipelines: the validated pipeline of each arm, with the first seed.
+        references: encoders from elsewhere; they change no trial, so that the sweep stays the same with others.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Plan:
     swept_keys: tuple[str, ...]
     notes: tuple[str, ...]
     pipelines: Mapping[str, LoadedPipeline]
+    references: tuple[PlannedReference, ...] = ()
 
     def pipeline(self, arm: Arm, seed: int) -> LoadedPipeline:
         """The pipeline of a trial; it has been checked."""
@@ -77,6 +80,14 @@ class Plan:
     def arm(self, name: str) -> Arm:
         """The arm of this name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    def pipelines_of_splits(self) -> dict[int, LoadedPipeline]:
+        """The baseline with each validation split, by the seed of the split."""
+        loaded = (self.pipeline(self.arm(self.baseline), seed) for seed in self.seeds)
+        by_split: dict[int, LoadedPipeline] = {}
+        for each in loaded:
+            by_split.setdefault(each.pipeline.data.split_seed, each)
+        return by_split
 
     def flat_values(self, arm: Arm) -> dict[str, Scalar]:
         """Every swept key with this arm's value, read from its pipeline.
@@ -224,12 +235,13 @@ def plan_ablation(
     sound = [draft for draft in drafts if draft.name == baseline or _may_differ(draft)]
     pipelines, broken = validate_arms(sound, base)
     problems += broken
+    references = references_of(file)
     problems += [] if problems else [*_unmeasured(file, pipelines), *_without_a_cut(file, pipelines)]
     search = build_search(file, base) if kind == "search" and not problems else None
     problems += search_problems(search) if search is not None else []
     if problems:
         raise ConfigProblems(*first_lines(problems))
-    plan = _plan(file, kind, drafts, pipelines, search)
+    plan = replace(_plan(file, kind, drafts, pipelines, search), references=references)
     return plan if choices.base is None else replace(plan, notes=(*plan.notes, *_notes_on_base(given)))
 
 

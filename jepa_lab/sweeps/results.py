@@ -10,8 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.reports.changes import changed_keys
-from jepa_lab.reports.content import HAS_RESULT, ReportInput, SearchInput
+from jepa_lab.reports.content import HAS_RESULT, Reference, ReportInput, SearchInput
 from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.references import read_references
 from jepa_lab.sweeps.search_sweep import fresh_seeds, point_name
 from jepa_lab.sweeps.studies import Studies
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy
@@ -47,6 +48,7 @@ def _input(
     """
     baseline = arms[plan["baseline"]]
     changed = {name: changed_keys(values, baseline) for name, values in arms.items()}
+    references = read_references(folder, plan, seeds)
     return ReportInput(
         title=plan["name"],
         kind=plan["kind"],
@@ -56,13 +58,14 @@ def _input(
         metric=plan["metric"],
         higher_is_better=plan["direction"] == "maximize",
         seeds=seeds,
-        notes=(*conditions(plan, records, seeds), *_notes(folder)),
+        notes=(*conditions(plan, records, seeds), *_about(references), *_notes(folder)),
         trials=trials_frame(records),
         curves=curves_frame(records),
         search=search,
         probe_notes=probe_notes_frame(records),
         predictions=predictions_of(records),
         split_seeds=tuple(plan["split_seeds"]) if "split_seeds" in plan else None,
+        references=references,
     )
 
 
@@ -82,6 +85,16 @@ def conditions(plan: Mapping[str, Any], records: Iterable[TrialRecord], seeds: S
     trained = f"{config['training.epochs']} epochs of batches of {config['training.batch_size']}"
     notes.append(f"The baseline: {model}{trained}; seeds {', '.join(map(str, seeds))}.")
     return tuple(notes)
+
+
+def _about(references: Iterable[Reference]) -> list[str]:
+    """Where the references come from, and what had to be done to probe them."""
+    return [
+        f"Reference {each.name}{f' ({each.source})' if each.source != each.name else ''}: "
+        f"{'; '.join(each.notes) if each.splits else 'not probed yet'}."
+        for each in references
+        if each.notes or each.source != each.name or not each.splits
+    ]
 
 
 def _images(record: TrialRecord) -> dict[str, str]:

@@ -148,6 +148,18 @@ def _check_metric(file: AblationFile, kind: Kind) -> Problems:
         yield f"{file.place('metric')}: {refused}"
 
 
+def _check_references(file: AblationFile, kind: Kind) -> Problems:
+    references = file.ablation.references
+    if references and not file.ablation.metric.startswith("probe/"):
+        yield (
+            f"{file.place('references')}: references are probed, and {file.ablation.metric!r} is no number of a probe; "
+            "leave them out, or use a metric such as probe/validation_accuracy"
+        )
+    for index, source in enumerate(references):
+        if source in references[:index]:
+            yield f"{file.place('references', index)}: references has {source!r} twice; remove one"
+
+
 def _check_baseline(file: AblationFile, kind: Kind) -> Problems:
     yield from _BASELINES[kind](file)
 
@@ -294,6 +306,7 @@ _RULES: tuple[Callable[[AblationFile, Kind], Problems], ...] = (
     _check_seeds,
     _check_split_seeds,
     _check_metric,
+    _check_references,
     _check_baseline,
     _check_arms,
     _check_values,

@@ -13,7 +13,7 @@ from typing import Any
 from jepa_lab.composition.stopping import interruption, stoppable
 from jepa_lab.composition.tracker import build_tracker
 from jepa_lab.config.pipeline import Pipeline
-from jepa_lab.errors import RunFolderError
+from jepa_lab.errors import JepaLabError, RunFolderError
 from jepa_lab.interruption import StopSignals
 from jepa_lab.output import unfailing_output
 from jepa_lab.registry import ComponentParams
@@ -24,6 +24,7 @@ from jepa_lab.sweeps.executors.base import EXECUTORS, Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, differences
 from jepa_lab.sweeps.progress import build_sweep_display
+from jepa_lab.sweeps.references import ReferenceProbing, check_references
 from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.search_sweep import perform_search
 from jepa_lab.sweeps.studies import Studies
@@ -136,6 +137,15 @@ def words_of(plan: Plan, folder: SweepFolder) -> dict[str, str]:
     }
 
 
+def refuse_references(plan: Plan, root: Path) -> None:
+    """Before anything is written, every reference that is not probed yet can be read.
+
+    Raises:
+        ConfigError: one cannot be.
+    """
+    check_references(plan.references, plan.pipelines_of_splits(), SweepFolder(root / plan.folder_name))
+
+
 def refuse_other_folder(study: Study, folder: SweepFolder) -> None:
     """The trials that a storage knows have their run folders in the sweep folder, which may have been moved.
 
@@ -183,6 +193,9 @@ class Sweep:
         with self._executor() as executor, build_sweep_display() as display, self.stop.held():
             for sentence in executor.sentences:
                 display.message(sentence)
+            probing = ReferenceProbing(self.folder, executor, self.stop, display)
+            if not probing.perform(self.plan.references, self.plan.pipelines_of_splits()):
+                return False
             workshop = Workshop(self.plan, self.folder, executor, self.stop, display)
             if self.plan.search is None:
                 return workshop.perform_table(self.studies.table, self.plan.arms, self.plan.seeds, "arm")
@@ -257,6 +270,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
     """
     build_tracker(baseline_pipeline(plan), RunFolder(settings.root / plan.folder_name))  # refuses a wrong store
     EXECUTORS.entry_of(settings.executor).component.check_machine(settings.executor, plan.on_gpu)
+    refuse_references(plan, settings.root)
     folder = sweep_folder(plan, ablation, settings.root)
     with unfailing_output(), stoppable(StopSignals()) as stop, folder.lock() as lock:
         lock.acquire(_LOCK_SECONDS)
@@ -266,6 +280,9 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
             complete = sweep.perform()
             report = report_input(folder, sweep.studies)
             write_report(report, folder.report)
+        except JepaLabError:
+            record.end("FAILED", {}, 0, tracker_seconds=0.0)
+            raise
         except KeyboardInterrupt as error:
             record.end("KILLED", {}, 0, tracker_seconds=0.0)  # at once: the mirror goes on by itself
             raise interruption(error, f"(run the same command again to resume {folder.path})") from None

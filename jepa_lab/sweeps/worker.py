@@ -20,12 +20,13 @@ import torch
 
 from jepa_lab.composition.outcome import Membership
 from jepa_lab.composition.start import start_run
-from jepa_lab.config.loading import load_pipeline
+from jepa_lab.config.loading import LoadedPipeline, load_pipeline
 from jepa_lab.contracts import plugin_failure
 from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunOutOfMemory, RunPruned
 from jepa_lab.output import unfailing_output
 from jepa_lab.resume import find_unfinished, resume_run
 from jepa_lab.sweeps.executors.base import Outcome, Reply, Task
+from jepa_lab.sweeps.references import perform_reference
 from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
 from jepa_lab.tracking.credentials import scrub
 from jepa_lab.training.pretrain import RunCollapsed
@@ -43,6 +44,8 @@ def perform(task: Task) -> Reply:
     """Run a trial, or go on with it."""
     try:
         loaded = load_pipeline(task.config)
+        if task.encoder is not None:
+            return _probed_reference(loaded, task)
         member = Membership(task.tags, task.params, needs_probe=task.needs_probe)
         if loaded.pipeline.training.device != "cpu":  # it would make a CUDA context
             bound_gpu_memory(task.gpu_memory_bytes)
@@ -59,6 +62,14 @@ def perform(task: Task) -> Reply:
         failure = plugin_failure(error)
         words = f"{type(error).__name__}: {error}" if failure is None else str(failure)
         return Reply(task.number, "failed", scrub(words))
+    return Reply(task.number, "finished", "")
+
+
+def _probed_reference(loaded: LoadedPipeline, task: Task) -> Reply:
+    if loaded.pipeline.training.device != "cpu":
+        bound_gpu_memory(task.gpu_memory_bytes)
+    assert task.encoder is not None, "asked before"
+    perform_reference(loaded, task.encoder, task.runs)
     return Reply(task.number, "finished", "")
 
 

@@ -24,6 +24,7 @@ class Task:
         runs: run root; an unfinished run of this pipeline there is gone on with.
         tags, params: what the tracker is told beside the run's own.
         needs_probe: whether the sweep is decided by a probe, which images without labels do not have.
+        encoder: source of an encoder that is probed in place of a run; `runs` is then the folder of the result.
         gpu_memory_bytes: that its tensors may take on the GPU, which it shares; None is all there is.
     """
 
@@ -33,6 +34,7 @@ class Task:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     needs_probe: bool = False
+    encoder: str | None = None
     gpu_memory_bytes: int | None = None
 
     def to_json(self) -> str:

@@ -1,0 +1,235 @@
+"""References: encoders that a sweep did not train, probed once per validation split beside its arms.
+
+```
+references.json          which ones the table shows: those of the ablation file that was given last
+references/<digest>/     of one source
+  <split seed>.json      what the probe of the baseline found on this split
+  <split seed>.safetensors   the class that it predicted for every image
+```
+What was found is kept, whatever becomes of the source: only a reference without it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa_lab.config.loading import LoadedPipeline, dump_pipeline
+from jepa_lab.errors import ConfigError, JepaLabError, RunFolderError, RunStopped
+from jepa_lab.interop.probe_source import check_source, probe_reference
+from jepa_lab.interruption import StopSignals
+from jepa_lab.reports.content import Reference
+from jepa_lab.runs.predictions import RunPredictions, read_predictions
+from jepa_lab.sweeps.ablation import AblationFile
+from jepa_lab.sweeps.executors.base import Executor, Reply, Task
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.progress import SweepDisplay
+from jepa_lab.tracking.atomic import explained_writes, write_text_atomically
+from jepa_lab.tracking.mlflow_download import SCHEMES
+from jepa_lab.tracking.records import read_record, write_record
+from jepa_lab.weights.sources.base import SourceContext
+
+_POLL_SECONDS = 0.5
+_MAX_DEATHS = 2
+_LIST, _RESULT, _VERSION = "references", "reference", 1
+
+
+@dataclass(frozen=True)
+class PlannedReference:
+    """A reference of an ablation file.
+
+    Attributes:
+        name: as it is written there. source: the same wherever it is read. place: where it is written.
+    """
+
+    name: str
+    source: str
+    place: str
+
+    def folder(self, sweep: SweepFolder) -> Path:
+        """Of what was found about it."""
+        return _folder(sweep, self.source)
+
+
+def references_of(file: AblationFile) -> tuple[PlannedReference, ...]:
+    """The references of an ablation file; a path in it is one as seen from the file.
+
+    Raises:
+        ConfigError: a path that is there only as seen from the current folder.
+    """
+    places = [file.place("references", index) for index in range(len(file.ablation.references))]
+    return tuple(
+        PlannedReference(text, _source(text, file.path.parent, place), place)
+        for text, place in zip(file.ablation.references, places, strict=True)
+    )
+
+
+def _source(text: str, folder: Path, place: str) -> str:
+    if text.startswith(SCHEMES):
+        return text
+    path = folder / text
+    if path.exists():
+        return os.path.normpath(path.absolute())
+    if Path(text).exists():
+        raise ConfigError(
+            f"reference {text!r} is seen from the folder of this file, and {path} is not there; write the path from "
+            "there, or an absolute one",
+            place=place,
+        )
+    return text  # a name in a cache, or nothing: whoever reads it says what is wrong
+
+
+def check_references(
+    references: Sequence[PlannedReference], pipelines: Mapping[int, LoadedPipeline], sweep: SweepFolder
+) -> None:
+    """Refuse a reference that could not be probed, before anything is trained.
+
+    Args:
+        pipelines: of the baseline, by the seed of their validation split.
+        sweep: perhaps not there yet.
+    Raises:
+        ConfigError: it cannot be read, or does not fit the images.
+    """
+    loaded = next(iter(pipelines.values()))
+    for reference in references:
+        if all(_result(reference.folder(sweep), split).exists() for split in pipelines):
+            continue
+        try:
+            check_source(loaded, reference.source, SourceContext())
+        except JepaLabError as error:
+            raise ConfigError(f"reference {reference.name!r}: {error}", place=reference.place) from error
+
+
+class ReferenceProbing:
+    """Probes what has not been probed yet, on the slots of the sweep."""
+
+    def __init__(self, sweep: SweepFolder, executor: Executor, stop: StopSignals, display: SweepDisplay) -> None:
+        self.sweep, self.executor, self.stop, self.display = sweep, executor, stop, display
+        self._deaths: dict[int, int] = {}
+
+    def perform(self, references: Sequence[PlannedReference], pipelines: Mapping[int, LoadedPipeline]) -> bool:
+        """Probe every reference on every split; False if a signal stopped it.
+
+        Raises:
+            ConfigError, RunStopped: one could not be probed.
+        """
+        shown = [{"name": each.name, "source": each.source} for each in references]
+        if references or _list(self.sweep).exists():
+            write_record(_list(self.sweep), _LIST, _VERSION, {"references": shown})
+        waiting, is_stopping = deque(self._tasks(references, pipelines)), False
+        running: dict[int, tuple[Task, str]] = {}
+        while running or (waiting and not is_stopping):
+            while waiting and not is_stopping and self.executor.num_idle():
+                task, name = waiting.popleft()
+                self.display.message(f"probing the reference {name}")
+                self.executor.start(task)
+                running[task.number] = (task, name)
+            for reply in self.executor.wait(_POLL_SECONDS):
+                task, name = running.pop(reply.number)
+                if reply.outcome != "finished" and not is_stopping:
+                    self._handle(reply, name)
+                    waiting.append((task, name))
+            if self.stop.received is not None and not is_stopping:
+                is_stopping = True
+                self.executor.stop()
+        return not is_stopping
+
+    def _tasks(
+        self, references: Sequence[PlannedReference], pipelines: Mapping[int, LoadedPipeline]
+    ) -> Iterator[tuple[Task, str]]:
+        number = 0
+        for reference in references:
+            folder = reference.folder(self.sweep)
+            for split, loaded in pipelines.items():
+                if _result(folder, split).exists():
+                    continue
+                with explained_writes(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                config = folder / f"{split}.yaml"
+                write_text_atomically(config, dump_pipeline(loaded.pipeline))
+                yield Task(number, config, folder, {}, {}, encoder=reference.source), reference.name
+                number += 1
+
+    def _handle(self, reply: Reply, name: str) -> None:
+        """A worker that was killed is replaced; anything else would happen again.
+
+        Raises:
+            ConfigError, RunStopped: it is not tried again.
+        """
+        self._deaths[reply.number] = self._deaths.get(reply.number, 0) + 1
+        if reply.outcome in ("died", "interrupted") and self._deaths[reply.number] <= _MAX_DEATHS:
+            return
+        message = f"the reference {name} could not be probed: {reply.message}"
+        raise ConfigError(message) if reply.outcome == "failed" else RunStopped(message)
+
+
+def perform_reference(loaded: LoadedPipeline, source: str, folder: Path) -> None:
+    """Probe a reference on the split of a pipeline, in a worker, and keep what was found."""
+    split = loaded.pipeline.data.split_seed
+    found = probe_reference(loaded, source, SourceContext(), folder / f"{split}.safetensors")
+    write_record(_result(folder, split), _RESULT, _VERSION, {**found.content, "notes": list(found.notes)})
+
+
+def read_references(sweep: SweepFolder, plan: Mapping[str, Any], seeds: Sequence[int]) -> tuple[Reference, ...]:
+    """The references of a sweep's table, as far as they have been probed.
+
+    Args:
+        plan: content of plan.json. seeds: of the table.
+    Raises:
+        RunFolderError: a file is damaged.
+    """
+    if not _list(sweep).exists():
+        return ()
+    shown = read_record(_list(sweep), _LIST, _VERSION)["references"]
+    return tuple(_read(_folder(sweep, each["source"]), each, _splits(plan, seeds)) for each in shown)
+
+
+def _splits(plan: Mapping[str, Any], seeds: Sequence[int]) -> dict[int, int]:
+    """Seed -> seed of its validation split."""
+    own = dict(zip(plan["seeds"], plan.get("split_seeds", ()), strict=False))
+    return {seed: own.get(seed, plan["baseline_config"]["data.split_seed"]) for seed in seeds}
+
+
+def _read(folder: Path, shown: Mapping[str, str], splits: Mapping[int, int]) -> Reference:
+    records = {
+        split: read_record(_result(folder, split), _RESULT, _VERSION)
+        for split in dict.fromkeys(splits.values())
+        if _result(folder, split).exists()
+    }
+    kept = {split: _predictions(folder, record) for split, record in records.items()}
+    notes = dict.fromkeys(note for record in records.values() for note in record["notes"])
+    return Reference(
+        name=shown["name"],
+        source=shown["source"],
+        splits={seed: split for seed, split in splits.items() if split in records},
+        metrics={split: record["metrics"] for split, record in records.items()},
+        predictions={split: found for split, found in kept.items() if found is not None},
+        notes=tuple(notes),
+    )
+
+
+def _predictions(folder: Path, record: Mapping[str, Any]) -> RunPredictions | None:
+    """None where the file is not there: the interval over images is then left out, as for a run without it."""
+    if "predictions" not in record:
+        return None
+    try:
+        return read_predictions(folder, record["predictions"])
+    except RunFolderError:
+        return None
+
+
+def _list(sweep: SweepFolder) -> Path:
+    return sweep.path / "references.json"
+
+
+def _folder(sweep: SweepFolder, source: str) -> Path:
+    return sweep.path / "references" / hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def _result(folder: Path, split: int) -> Path:
+    return folder / f"{split}.json"

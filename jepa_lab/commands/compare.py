@@ -48,6 +48,7 @@ def compare(
     from jepa_lab.reports.markdown import render_markdown
     from jepa_lab.runs.predictions import predictions_of_run
     from jepa_lab.sweeps.objectives import direction_of
+    from jepa_lab.sweeps.references import kept_references
     from jepa_lab.tracking.mlflow_reading import read_runs
     from jepa_lab.tracking.run_folder import RunFolder
 
@@ -56,6 +57,8 @@ def compare(
     compared = compare_runs(read.frame, Question(metric, direction == "maximize", by, baseline), read.source)
     kept = {folder: predictions_of_run(RunFolder(Path(folder))) for folder in compared.run_folders}
     compared = compared.with_predictions(kept)
+    if compared.sweep_folder is not None:
+        compared = compared.with_references(kept_references(Path(compared.sweep_folder), compared.content.seeds))
     text, footnotes = compared.as_text()
     if form == "table":
         from rich.console import Console

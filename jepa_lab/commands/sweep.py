@@ -81,7 +81,7 @@ def sweep(
     from jepa_lab.sweeps.estimate import print_plan
     from jepa_lab.sweeps.executors import EXECUTORS
     from jepa_lab.sweeps.planned import plan_file
-    from jepa_lab.sweeps.sweep import SweepSettings, run_sweep
+    from jepa_lab.sweeps.sweep import SweepSettings, refuse_references, run_sweep
     from jepa_lab.training.team import refuse_torchrun
 
     refuse_torchrun("sweep")
@@ -100,6 +100,7 @@ def sweep(
     # Refuses what cannot be meant, before anything is written.
     local.component.planned_slots(executor, planned.plan.on_gpu)
     if dry_run:
+        refuse_references(planned.plan, sweeps)
         print_plan(planned.plan, executor)
         if planned.grid is not None:
             click.echo(f"\n{planned.text(sweeps)}", nl=False)

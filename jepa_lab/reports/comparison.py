@@ -20,6 +20,7 @@ from jepa_lab.reports.content import (
     CURVE_COLUMNS,
     HAS_RESULT,
     UNFINISHED,
+    Reference,
     ReportInput,
     cleaned,
     is_test_metric,
@@ -60,11 +61,17 @@ class ComparedRuns:
         content: the groups as arms of a report, the baseline first, then the best first; cleaned.
         keys: params and components in which the groups differ, the columns of the table.
         values: group -> key -> value.
+        sweep_folder: of the one sweep that all runs of the baseline belong to, as it was recorded; else None.
     """
 
     content: ReportInput
     keys: tuple[str, ...]
     values: Mapping[str, Mapping[str, str]]
+    sweep_folder: str | None
+
+    def with_references(self, references: tuple[Reference, ...]) -> ComparedRuns:
+        """The same runs beside encoders from elsewhere: the references of the baseline's sweep."""
+        return replace(self, content=replace(self.content, references=references))
 
     def with_predictions(self, predictions: Mapping[str, RunPredictions | str]) -> ComparedRuns:
         """The same runs, of which it is known what they predicted, by run folder."""
@@ -147,7 +154,8 @@ def compare(runs: pd.DataFrame, question: Question, source: str) -> ComparedRuns
         split_seeds=_split_seeds(runs, seeds, keys),
         chosen=frozenset(chosen),
     )
-    return ComparedRuns(cleaned(content), keys, values)
+    sweeps = set(_tags(runs, "sweep_folder")[runs["group"] == baseline])
+    return ComparedRuns(cleaned(content), keys, values, next(iter(sweeps)) or None if len(sweeps) == 1 else None)
 
 
 def _check_metric(runs: pd.DataFrame, metric: str) -> None:

@@ -68,6 +68,8 @@ def _found(table: Table) -> str:
     arms = [_judged(table, row) for row in table.rows if row.role == "arm"]
     if table.content.search is not None and not arms:
         return "The search has not chosen a point that could be compared with the baseline"
+    if not arms:
+        return f"There is no arm beside the {_called(baseline)}, so that nothing is compared"
     if not (baseline.test if table.content.search is not None else baseline.mean).n:
         return f"The {_called(baseline)} has no result, so that nothing can be compared with it"
     compared = [each for each in arms if each is not None]

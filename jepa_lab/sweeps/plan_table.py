@@ -36,6 +36,8 @@ def _heading(plan: Plan) -> list[str]:
             lines.append(f"validation splits: one for each seed (data.split_seed {splits}); the test split is the same")
     else:
         lines.append(f"trials: {_budget(plan.search)}; then the winner and the baseline with seeds {seeds}")
+    if plan.references:
+        lines.append(f"references, probed but not trained: {', '.join(each.name for each in plan.references)}")
     return lines
 
 

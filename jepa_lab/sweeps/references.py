@@ -189,6 +189,12 @@ def read_references(sweep: SweepFolder, plan: Mapping[str, Any], seeds: Sequence
     return tuple(_read(_folder(sweep, each["source"]), each, _splits(plan, seeds)) for each in shown)
 
 
+def kept_references(folder: Path, seeds: Sequence[int]) -> tuple[Reference, ...]:
+    """The references of a sweep that was recorded somewhere; none where its folder is not on this machine."""
+    sweep = SweepFolder(folder)
+    return read_references(sweep, sweep.read_plan(), seeds) if sweep.plan.is_file() else ()
+
+
 def _splits(plan: Mapping[str, Any], seeds: Sequence[int]) -> dict[int, int]:
     """Seed -> seed of its validation split."""
     own = dict(zip(plan["seeds"], plan.get("split_seeds", ()), strict=False))

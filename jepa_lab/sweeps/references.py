@@ -2,7 +2,7 @@
 
 ```
 references.json          which ones the table shows: those of the ablation file that was given last
-references/<digest>/     of one source
+references/<digest>/     of one source, named after what the ablation file means, be it there or gone
   <split seed>.json      what the probe of the baseline found on this split
   <split seed>.safetensors   the class that it predicted for every image
 ```
@@ -45,15 +45,17 @@ class PlannedReference:
 
     Attributes:
         name: as it is written there. source: the same wherever it is read. place: where it is written.
+        digest: of what is meant, which stays the same when a path is gone.
     """
 
     name: str
     source: str
     place: str
+    digest: str
 
     def folder(self, sweep: SweepFolder) -> Path:
         """Of what was found about it."""
-        return _folder(sweep, self.source)
+        return _folder(sweep, self.digest)
 
 
 def references_of(file: AblationFile) -> tuple[PlannedReference, ...]:
@@ -62,26 +64,24 @@ def references_of(file: AblationFile) -> tuple[PlannedReference, ...]:
     Raises:
         ConfigError: a path that is there only as seen from the current folder.
     """
-    places = [file.place("references", index) for index in range(len(file.ablation.references))]
+    folder = file.path.parent
     return tuple(
-        PlannedReference(text, _source(text, file.path.parent, place), place)
-        for text, place in zip(file.ablation.references, places, strict=True)
+        _planned(text, folder, file.place("references", index)) for index, text in enumerate(file.ablation.references)
     )
 
 
-def _source(text: str, folder: Path, place: str) -> str:
-    if text.startswith(SCHEMES):
-        return text
+def _planned(text: str, folder: Path, place: str) -> PlannedReference:
     path = folder / text
-    if path.exists():
-        return os.path.normpath(path.absolute())
-    if Path(text).exists():
+    meant = text if text.startswith(SCHEMES) else os.path.normpath(path.absolute())
+    is_path = not text.startswith(SCHEMES) and path.exists()
+    if not is_path and Path(text).exists():
         raise ConfigError(
             f"reference {text!r} is seen from the folder of this file, and {path} is not there; write the path from "
             "there, or an absolute one",
             place=place,
         )
-    return text  # a name in a cache, or nothing: whoever reads it says what is wrong
+    # A name in a cache, or nothing: whoever reads it says what is wrong.
+    return PlannedReference(text, meant if is_path else text, place, hashlib.sha256(meant.encode()).hexdigest()[:16])
 
 
 def check_references(
@@ -118,7 +118,7 @@ class ReferenceProbing:
         Raises:
             ConfigError, RunStopped: one could not be probed.
         """
-        shown = [{"name": each.name, "source": each.source} for each in references]
+        shown = [{"name": each.name, "source": each.source, "digest": each.digest} for each in references]
         if references or _list(self.sweep).exists():
             write_record(_list(self.sweep), _LIST, _VERSION, {"references": shown})
         waiting, is_stopping = deque(self._tasks(references, pipelines)), False
@@ -186,7 +186,7 @@ def read_references(sweep: SweepFolder, plan: Mapping[str, Any], seeds: Sequence
     if not _list(sweep).exists():
         return ()
     shown = read_record(_list(sweep), _LIST, _VERSION)["references"]
-    return tuple(_read(_folder(sweep, each["source"]), each, _splits(plan, seeds)) for each in shown)
+    return tuple(_read(_folder(sweep, each["digest"]), each, _splits(plan, seeds)) for each in shown)
 
 
 def kept_references(folder: Path, seeds: Sequence[int]) -> tuple[Reference, ...]:
@@ -233,8 +233,8 @@ def _list(sweep: SweepFolder) -> Path:
     return sweep.path / "references.json"
 
 
-def _folder(sweep: SweepFolder, source: str) -> Path:
-    return sweep.path / "references" / hashlib.sha256(source.encode()).hexdigest()[:16]
+def _folder(sweep: SweepFolder, digest: str) -> Path:
+    return sweep.path / "references" / digest
 
 
 def _result(folder: Path, split: int) -> Path:

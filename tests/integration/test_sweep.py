@@ -25,8 +25,11 @@ from scipy import stats
 
 from jepa_lab.cli import main
 from jepa_lab.composition.start import start_run
+from jepa_lab.config.loading import load_pipeline
+from jepa_lab.config.shipped import shipped_files
 from jepa_lab.errors import RunFolderError, RunInterrupted
 from jepa_lab.interruption import StopRequested
+from jepa_lab.sweeps.choices import Choices
 from jepa_lab.sweeps.executors import EXECUTORS
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, load_plan
@@ -353,6 +356,19 @@ def test_every_shipped_ablation_runs_with_the_smoke_preset(tmp_path: Path, file:
     outcome = run_sweep(plan, file.read_text(), settings(tmp_path))
     assert (outcome.report.trials["status"] == "FINISHED").all(), outcome.report.trials["error"].tolist()
     assert (outcome.folder.report / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hierarchy", "learning_rate_search", "low_shot", "mask_geometry"])
+def test_a_shipped_ablation_runs_on_the_recipe_of_cifar10(tmp_path: Path, name: str) -> None:
+    base = shipped_files("pipeline")["cifar10"]
+    choices = Choices(base=base, seeds=(0,))
+    plan = load_plan(ABLATIONS / f"{name}.yaml", ["tracking=none"], "smoke", choices)
+    outcome = run_sweep(plan, "", settings(tmp_path))
+    trials = outcome.report.trials
+    assert (trials["status"] == "FINISHED").all(), trials["error"].tolist()
+    losses = {load_pipeline(RunFolder(Path(each)).config).pipeline.loss.name for each in trials["run_folder"]}
+    assert losses == {"l2"}  # that of cifar10.yaml
 
 
 def test_images_without_labels_are_refused_before_a_trial_trains_where_a_probe_decides(tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ def test_a_path_is_seen_from_the_ablation_file(tmp_path: Path, monkeypatch: pyte
     assert [each.name for each in found] == ["runs/a", "models:/m/1", f"{tmp_path}/runs/a/../a", "facebook/x"]
     run = str(tmp_path / "runs" / "a")
     assert [each.source for each in found] == [run, "models:/m/1", run, "facebook/x"]
+    digests = [each.digest for each in found]
+    assert len(set(digests)) == 3
+    (tmp_path / "runs" / "a").rmdir()
+    assert [each.digest for each in plan_of(tmp_path, text).references] == digests
     (tmp_path / "elsewhere" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "elsewhere")
     (line,) = refusal(tmp_path, f"{ARMS}references: [b]\n")
@@ -66,7 +70,7 @@ class FakeExecutor:
         self.stopped = True
 
 
-REFERENCES = (PlannedReference("a", "/x/a", "file:1"), PlannedReference("b", "/x/b", "file:2"))
+REFERENCES = (PlannedReference("a", "/x/a", "file:1", "aa"), PlannedReference("b", "/x/b", "file:2", "bb"))
 
 
 def probing(folder: Path, executor: FakeExecutor, *, stop: bool = False, splits: tuple[int, ...] = (0,)) -> bool:

@@ -28,7 +28,7 @@ class Winner:
 def winner_of(content: ReportInput) -> Winner | None:
     """The arm with the best mean; of a search the point that was chosen. None where nothing was measured."""
     content = cleaned(content)
-    rows = [row for row in build_table(content).rows if row.role in ("baseline", "arm") and not math.isnan(row.mean.mean)]
+    rows = [row for row in build_table(content).rows if row.is_trained and not math.isnan(row.mean.mean)]
     winner = _best(content, rows)
     if winner is None:
         return None

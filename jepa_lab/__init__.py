@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jepa_lab.api.features import FeatureFile, features
     from jepa_lab.api.probing import ProbeResult, probe
     from jepa_lab.api.running import RunResult, run
+    from jepa_lab.api.sweeping import SweepResult, sweep
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "JepaLabError",
     "ProbeResult",
     "RunResult",
+    "SweepResult",
     "__version__",
     "features",
     "load_encoder",
     "probe",
     "run",
+    "sweep",
 ]
 
 SCIPY_SWITCH = "SCIPY_ARRAY_API"
@@ -41,10 +44,12 @@ _HOMES = {
     "FeatureFile": "features",
     "ProbeResult": "probing",
     "RunResult": "running",
+    "SweepResult": "sweeping",
     "features": "features",
     "load_encoder": "encoder",
     "probe": "probing",
     "run": "running",
+    "sweep": "sweeping",
 }
 """Module of `jepa_lab.api` of each public name, imported when the name is first used."""
 

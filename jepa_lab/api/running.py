@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jepa_lab.api.encoder import Encoder, load_encoder
 from jepa_lab.api.errors import explained_errors
@@ -21,9 +21,13 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.parent import choose_parent
 from jepa_lab.resume import find_unfinished, resume_run
 from jepa_lab.tracking.folder_names import find_folder
+from jepa_lab.tracking.metrics import metrics_frame
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.distributed import joined_team
 from jepa_lab.training.team import Team
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AUTO = "auto"
 
@@ -71,6 +75,11 @@ class RunResult:
         """The pipeline with every value spelled out."""
         file = RunFolder(self.folder).config
         return load_resolved(file.read_text(encoding="utf-8"), str(file))
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """What was measured during training, in long form: columns step, epoch, time, name, value."""
+        return metrics_frame(RunFolder(self.folder).metrics)
 
     def __repr__(self) -> str:
         return f"RunResult(folder={str(self.folder)!r}, {len(self.metrics)} metrics)"

@@ -30,15 +30,19 @@ _COLUMNS = (
 )
 
 
-def table_csv(table: Table) -> str:
+def table_frame(table: Table) -> pd.DataFrame:
     """One line per row of the table; in a search one by the metric of the search, and one on the test split.
 
     Means and their intervals over seeds; differences from the baseline with the interval over seeds (`seeds_`) and
     over seeds and images (`seeds_images_`); `p_seeds` of the paired t test, `p` the larger of both tests, `p_holm`
     adjusted. What is not known is empty.
     """
-    frame = pd.DataFrame([line for row in table.rows for line in _lines(table, row)], columns=list(_COLUMNS))
-    return frame.to_csv(index=False, lineterminator="\n")
+    return pd.DataFrame([line for row in table.rows for line in _lines(table, row)], columns=list(_COLUMNS))
+
+
+def table_csv(table: Table) -> str:
+    """`table_frame` as CSV with all digits."""
+    return table_frame(table).to_csv(index=False, lineterminator="\n")
 
 
 def _lines(table: Table, row: Row) -> Iterator[tuple[object, ...]]:

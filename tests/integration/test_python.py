@@ -90,6 +90,8 @@ def test_a_result_has_folder_metrics_pipeline_and_encoder(result: jepa_lab.RunRe
     assert result.metrics["probe/validation_accuracy"] is not None
     assert result.pipeline.training.epochs == 1
     assert result.encoder.encode(np.zeros((5, 8, 8, 1), np.uint8)).shape == (5, 16)
+    assert set(result.curves.columns) == {"step", "epoch", "time", "name", "value"}
+    assert result.curves.query("name == 'train/loss'").step.tolist() == [2, 4, 5]
     assert str(result.folder) in repr(result)
 
 
@@ -319,3 +321,38 @@ def test_any_encoder_is_probed_with_the_weights_that_it_has_now(result: jepa_lab
         jepa_lab.probe(encoder)
     with pytest.raises(ConfigError, match="step chooses a checkpoint"):
         jepa_lab.probe(encoder, file, step=3)
+
+
+# Sweeps
+
+
+def test_a_sweep_gives_a_table_of_arms_and_a_report(file: Path, tmp_path: Path) -> None:
+    text = f"name: two\nbase: {file}\nbaseline: smooth\narms: {{smooth: {{}}, l2: {{loss: l2}}}}\nseeds: [0, 1]\n"
+    (tmp_path / "two.yaml").write_text(text)
+    short = {"training.epochs": 1, "probe.additional": [], "probe.method.c_grid": [0.1]}
+    found = jepa_lab.sweep(tmp_path / "two.yaml", short, sweeps=tmp_path / "sweeps", slots=1)
+    table = found.table.set_index("arm")
+    assert list(table.index[:2]) == ["smooth", "l2"]
+    assert table.loc["l2", "n"] == 2
+    assert table.loc["l2", "difference"] == pytest.approx(table.loc["l2", "mean"] - table.loc["smooth", "mean"])
+    assert list(found.trials["status"]) == ["FINISHED"] * 4
+    assert found.report.read_text().startswith("<!doctype html>")
+    assert found.folder.parent == tmp_path / "sweeps"
+
+
+@pytest.mark.parametrize(
+    ("ablation", "options", "words"),
+    [
+        ("masker_", {}, "no ablation of this name"),
+        ("masker", {"slots": 0}, "slots must be at least 1, got 0"),
+        ("masker", {"slots": 1, "slots_per_gpu": 1}, "slots"),
+        ("masker", {"overrides": {"training.epochs": "ten"}}, "training.epochs"),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_is_told_before_anything_is_written(
+    ablation: str, options: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(jepa_lab.JepaLabError) as told:
+        jepa_lab.sweep(ablation, sweeps=tmp_path / "sweeps", preset="smoke", **options)
+    assert words in str(told.value)
+    assert not (tmp_path / "sweeps").exists()

@@ -21,7 +21,9 @@ EXECUTE = (
 def kinds_of_outputs(notebook: dict[str, Any]) -> list[set[str]]:
     """Of each code cell: kinds of output, such as image/png."""
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    return [{kind for output in cell["outputs"] for kind in output.get("data", [output["output_type"]])} for cell in cells]
+    return [
+        {kind for output in cell["outputs"] for kind in output.get("data", [output["output_type"]])} for cell in cells
+    ]
 
 
 def test_every_cell_runs_and_gives_the_kinds_of_output_that_are_stored(tmp_path: Path) -> None:

@@ -336,7 +336,7 @@ def test_a_sweep_gives_a_table_of_arms_and_a_report(file: Path, tmp_path: Path) 
     assert table.loc["l2", "n"] == 2
     assert table.loc["l2", "difference"] == pytest.approx(table.loc["l2", "mean"] - table.loc["smooth", "mean"])
     assert list(found.trials["status"]) == ["FINISHED"] * 4
-    assert found.report.read_text().startswith("<!doctype html>")
+    assert "<html" in found.report.read_text()
     assert found.folder.parent == tmp_path / "sweeps"
 
 

@@ -7,7 +7,8 @@ import json
 import re
 from typing import Any
 
-import jepa_lab.config.pipeline  # noqa: F401  (imports every family)
+import jepa_lab.config.pipeline
+import jepa_lab.figures.runs  # noqa: F401  (both register families)
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import FAMILIES, ComponentParams, did_you_mean
 

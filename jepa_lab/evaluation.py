@@ -29,6 +29,7 @@ from jepa_lab.monitoring import curve_values, end_values, monitors_at_end, monit
 from jepa_lab.monitors.base import curve_name
 from jepa_lab.monitors.collapse import CollapseDetector, Observation, Verdict
 from jepa_lab.monitors.observed import Observed
+from jepa_lab.monitors.spectra import SPECTRA, Spectra
 from jepa_lab.predicted_classes import PredictedScore, collected, digest_of, images_of_splits
 from jepa_lab.probes.arrays import NUMPY, double_device, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score, require_outcome
@@ -201,6 +202,7 @@ class OnlineEvaluation:
     ) -> None:
         self.pipeline, self.model, self.data, self.compute = pipeline, model, data, compute
         self.detector = CollapseDetector(pipeline.collapse)
+        self.spectra = Spectra()
         self.splits = probe_splits(probe_data)
         self.monitors = monitors_at_probe_epochs(pipeline)
         seed = pipeline.data.split_seed
@@ -234,6 +236,7 @@ class OnlineEvaluation:
         names = ("image_variance_ratio", "rankme", "rankme_centred")
         ratio, rank, centred_rank = (_number(metrics[curve_name(name)]) for name in names)
         seen = Observation(ratio, rank, centred_rank, num_images, width)
+        self.spectra = self.spectra.then(observed.centred_singular_values, num_images)
         verdict = self.detector.observe(seen)
         metrics["monitor/collapsed"] = float(self.collapsed)
         accuracy = self._online_probe()
@@ -275,12 +278,13 @@ class OnlineEvaluation:
         return online_probe(labelled(train), labelled(self.splits.validation), double_device(device))
 
     def state(self) -> dict[str, Any]:
-        """The collapse detector's memory."""
-        return self.detector.state()
+        """The collapse detector's memory, and the spectra."""
+        return {**self.detector.state(), SPECTRA: self.spectra.to_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a checkpoint's memory."""
         self.detector.restore(state)
+        self.spectra = Spectra.of(state)
 
 
 def observed_images(pipeline: Pipeline, model: IJepa, images: Images, data: PreparedData, compute: Compute) -> Observed:
@@ -332,6 +336,7 @@ def final_evaluation(
     announce: Callable[[str], None] | None = None,
     timed: Callable[[str], AbstractContextManager[None]] | None = None,
     predictions: Path | None = None,
+    draws: bool = True,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Probe the trained encoder and the controls, see `probe_rows`."""
     untrained = build_model(pipeline, probe_data.train.images.shape[1]).to(compute.device)
@@ -339,7 +344,7 @@ def final_evaluation(
     if pipeline.probe.both_encoders:
         encoders["other_encoder"] = probed_encoder(model, pipeline, other=True)
     encoders |= {"random_encoder": probed_encoder(untrained, pipeline), "raw_pixels": None}
-    return probe_rows(pipeline, encoders, probe_data, compute, folder, announce, timed, predictions)
+    return probe_rows(pipeline, encoders, probe_data, compute, folder, announce, timed, predictions, draws)
 
 
 def probe_rows(
@@ -351,6 +356,7 @@ def probe_rows(
     announce: Callable[[str], None] | None = None,
     timed: Callable[[str], AbstractContextManager[None]] | None = None,
     predictions: Path | None = None,
+    draws: bool = True,
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Probe encoders; the test split is scored once per probe, or not at all.
 
@@ -360,6 +366,7 @@ def probe_rows(
         announce: is told what is about to be probed, as some probes take minutes.
         timed: makes a context around all that a row takes.
         predictions: file for the class of every validation and test image; None keeps none.
+        draws: whether probes draw what they have found.
     Returns:
         Flat summary numbers, and the details for result.json: `probe` by row and probe, `predictions`; or
         `probe_skipped`.
@@ -387,7 +394,7 @@ def probe_rows(
         summary |= _flat(row, probes[0], outcomes)
         predicted |= _predicted(row, probes[0].name, outcomes)
         rows[row] = {name: outcome.to_dict() for name, outcome in outcomes.items()}
-        if row == "trained":
+        if row == "trained" and draws:
             for chosen in probes:
                 chosen.probe.draw(outcomes[chosen.name], splits.class_names, folder)
     details = {"probe": rows, "probe_titles": {chosen.name: chosen.probe.title for chosen in probes}}

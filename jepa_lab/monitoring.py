@@ -65,5 +65,10 @@ def some_images(images: Images, count: int, seed: int, purpose: str) -> Images:
     Args:
         seed, purpose: see `build_generator`; of the data, not of the run, so that all seeds look at the same images.
     """
-    chosen = torch.randperm(len(images), generator=build_generator(seed, purpose))
-    return images[chosen[:count].sort().values]
+    return images[some_places(len(images), count, seed, purpose)]
+
+
+def some_places(available: int, count: int, seed: int, purpose: str) -> torch.Tensor:
+    """The indices of `some_images`, in increasing order."""
+    chosen = torch.randperm(available, generator=build_generator(seed, purpose))
+    return chosen[:count].sort().values

@@ -11,6 +11,7 @@ from pathlib import Path
 from jepa_lab.config.loading import HOW_IMAGES_ARE_READ, LoadedPipeline, changed_keys, load_resolved
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import ConfigError, RunFolderError
+from jepa_lab.monitors.spectra import SPECTRA, Spectra
 from jepa_lab.tracking.records import read_record, record_as, write_record
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import Checkpoint, CheckpointStore, check_tensors, restore_optimizer
@@ -60,7 +61,8 @@ class Parent:
         checkpoint = self.checkpoint()
         if not self.restart_schedules:
             # What belongs to the other run's own files stays with it; the evaluation of this step is made again.
-            run = replace(checkpoint.run, evaluated=False, best_online_probe=None, best_step=None)
+            monitor = {**checkpoint.run.monitor, SPECTRA: Spectra().to_dict()}
+            run = replace(checkpoint.run, monitor=monitor, evaluated=False, best_online_probe=None, best_step=None)
             checkpointer.restore(replace(checkpoint, run=run))
             return
         step = checkpointer.step

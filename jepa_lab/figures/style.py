@@ -70,12 +70,14 @@ class Drawing:
         name: of its file, without ending.
         alt: what it shows, in words and numbers, for readers who do not see it.
         draw: makes the matplotlib figure.
+        has_pictures: whether images are in it, which need all their colours.
     """
 
     name: str
     title: str
     alt: str
     draw: Callable[[Theme], Any]
+    has_pictures: bool = False
 
 
 def png(drawing: Drawing, theme: Theme) -> bytes:
@@ -88,12 +90,21 @@ def png(drawing: Drawing, theme: Theme) -> bytes:
         figure = drawing.draw(theme)
         FigureCanvasAgg(figure)
         figure.savefig(out, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    if drawing.has_pictures:
+        return out.getvalue()
     # 256 colours are enough for lines and letters, and make the file a third as large.
     with Image.open(out) as picture:
         few_colours = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     small = io.BytesIO()
     few_colours.save(small, format="png")
     return small.getvalue()
+
+
+def shades(theme: Theme) -> Any:
+    """A colour map from the paper, for nothing, to the first colour; it is read by lightness alone."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shades", [theme.paper, theme.colours[0]])
 
 
 @contextlib.contextmanager

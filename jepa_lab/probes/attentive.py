@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -12,7 +11,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from jepa_lab.errors import Key
-from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.attentive_heads import AttentiveHeads, TokenScaling
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.decorrelation import principal_components
@@ -137,11 +135,6 @@ class Attentive(Probe):
         }
         predictions = Predictions(best.predicted.numpy(), tested)
         return ProbeOutcome((main,), details, search.notes(), search.choice("weight decay"), {"": predictions})
-
-    def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test
-        if accuracy is not None:
-            draw_confusion(outcome.details["confusion"], class_names, accuracy, folder / "attentive_confusion.png")
 
 
 class _Training:

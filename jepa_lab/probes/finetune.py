@@ -7,7 +7,6 @@ import math
 import re
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from jepa_lab.data.augmentations.minimal import Minimal
 from jepa_lab.data.images import Images
 from jepa_lab.data.resident import normalize, to_float
-from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Autocast, evaluation_mode
 from jepa_lab.probes.predictions import Predictions, accuracy_of
@@ -93,11 +91,6 @@ class Finetune(Probe):
         choice = f"epoch {chosen}" if self.params.epoch == "best" else ""
         predictions = {"": Predictions(trained.predicted, tested)}
         return ProbeOutcome((main,), details, tuple(notes), choice, predictions)
-
-    def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test
-        if accuracy is not None:
-            draw_confusion(outcome.details["confusion"], class_names, accuracy, folder / "finetune_confusion.png")
 
 
 class _Classifier(nn.Module):

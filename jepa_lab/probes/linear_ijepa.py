@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -17,7 +16,6 @@ from jepa_lab.data.augmentations.minimal import Minimal
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.centre_squares import centre_squares, stored_pictures
 from jepa_lab.errors import Key
-from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.batch_norm import BatchNorm
 from jepa_lab.probes.grids import Tried, edge_of
@@ -181,12 +179,6 @@ class LinearIjepa(Probe):
             where = {"low": "smallest", "high": "largest"}[edge]
             rate = f"learning rate {settings[best].rate:g}"
             yield f"{rate} is the {where} of learning_rates; a better one may lie beyond it"
-
-    def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test
-        if accuracy is not None:
-            out = folder / "linear_ijepa_confusion.png"
-            draw_confusion(outcome.details["confusion"], class_names, accuracy, out)
 
 
 @dataclass(frozen=True)

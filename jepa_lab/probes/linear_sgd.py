@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from jepa_lab.data.order import BatchOrder
 from jepa_lab.errors import Key
-from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.decorrelation import principal_components
 from jepa_lab.probes.feature_file import stored_features
@@ -117,12 +115,6 @@ class LinearSgd(Probe):
         }
         predictions = Predictions(best.predicted.numpy(), tested)
         return ProbeOutcome((main,), details, search.notes(), search.choice("ridge"), {"": predictions})
-
-    def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test
-        if accuracy is not None:
-            out = folder / "linear_sgd_confusion.png"
-            draw_confusion(outcome.details["confusion"], class_names, accuracy, out)
 
 
 class _Descent:

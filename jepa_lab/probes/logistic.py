@@ -8,7 +8,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import numpy as np
@@ -17,7 +16,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from jepa_lab.errors import Key
-from jepa_lab.figures.confusion import draw_confusion
 from jepa_lab.probes.arrays import NUMPY, EstimatorArrays, estimator_arrays
 from jepa_lab.probes.base import PROBES, Probe, ProbeOutcome, Score
 from jepa_lab.probes.features import Labelled
@@ -81,11 +79,6 @@ class Logistic(Probe):
         score = Score(result.validation_accuracy, result.test_accuracy, test_interval=result.test_interval)
         notes = tuple(result.notes())
         return ProbeOutcome((score,), result.to_dict(), notes, result.choice(), {"": result.predictions})
-
-    def draw(self, outcome: ProbeOutcome, class_names: tuple[str, ...], folder: Path) -> None:
-        accuracy = outcome.scores[0].test
-        if accuracy is not None:
-            draw_confusion(outcome.details["confusion"], class_names, accuracy, folder / "confusion.png")
 
 
 def logistic_probe(

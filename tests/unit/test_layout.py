@@ -28,7 +28,7 @@ LAYERS = [
     {"build"},
     {"arithmetic", "monitoring", "predicted_classes"},
     {"inspection", "evaluation", "mask_picture", "catalogue", "data_record", "looks"},
-    {"weights", "parent", "feature_files"},
+    {"weights", "parent", "feature_files", "run_figures"},
     {"composition", "reprobe", "summary"},
     {"resume", "attention_picture", "interop", "run_list"},
     {"reports"},

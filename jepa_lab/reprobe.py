@@ -18,8 +18,10 @@ from jepa_lab.data.survey import Survey, load_surveys
 from jepa_lab.data_record import data_record
 from jepa_lab.errors import ConfigError, RunFolderError, printable
 from jepa_lab.evaluation import check_probes, final_evaluation, probe_splits
+from jepa_lab.figures.runs.confusion import confusion_drawings
 from jepa_lab.looks import KIND, VERSION, Looks, count_looks, probe_files
-from jepa_lab.runs.predictions import FILE
+from jepa_lab.run_figures import write_figure
+from jepa_lab.runs.predictions import FILE, read_predictions
 from jepa_lab.tracking.atomic import explained_writes
 from jepa_lab.tracking.records import write_record
 from jepa_lab.tracking.run_folder import RunFolder
@@ -80,7 +82,17 @@ def probe_again(
         **details,
     }
     write_record(file, KIND, VERSION, content)
+    if "predictions" in content:
+        for drawing in confusion_drawings(
+            read_predictions(file.parent, content["predictions"]), content["probe_titles"]
+        ):
+            write_figure(drawing, _figures(file))
     return file, content
+
+
+def _figures(file: Path) -> Path:
+    """The folder of a probe's figures, beside its result."""
+    return file.with_name(f"{file.stem}-figures")
 
 
 def _probe(
@@ -123,7 +135,7 @@ def _probe(
         model.to(compute.device),
         probe_data,
         compute,
-        file.with_name(f"{file.stem}-figures"),
+        _figures(file),
         announce=lambda text: print(text, flush=True),
         predictions=file.with_name(f"{file.stem}-{FILE}"),
     )

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -29,6 +29,7 @@ from jepa_lab.probes.features import extract_features, patch_features
 from jepa_lab.registry import Entry
 from jepa_lab.runs.predictions import predictions_of_run
 from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_bytes_atomically
+from jepa_lab.tracking.credentials import scrub
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.devices import Compute
@@ -127,6 +128,11 @@ class DrawnFigures:
     drawings: list[Drawing] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, Exception] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """What result.json says about them."""
+        failed = {name: scrub(_in_words(error)) for name, error in self.failed.items()}
+        return {"drawn": [each.name for each in self.drawings], "left_out": self.left_out, "failed": failed}
 
     def error(self, folder: RunFolder) -> JepaLabError | None:
         """What to tell about figures that could not be drawn; None where all could be."""

@@ -86,11 +86,12 @@ def _rankme(metrics: Mapping[str, Any]) -> str:
 
 def _phases(seconds: Mapping[str, Any]) -> str:
     """Where the time of the command went, in words; phases of less than half a second are left out."""
-    told = [f"{phase.replace('_', ' ')} {_in_seconds(seconds[phase])}" for phase in PHASES if seconds[phase] >= 0.5]
+    took = {phase: seconds[phase] for phase in PHASES if phase in seconds}  # an older result knows fewer
+    told = {phase: f"{phase.replace('_', ' ')} {_in_seconds(took[phase])}" for phase in took if took[phase] >= 0.5}
     rows = [(_ROWS[row].removeprefix("control: "), each) for row, each in seconds["final_probe_rows"].items()]
-    if seconds[FINAL_PROBE] >= 0.5 and rows:
-        told[-1] += f" ({', '.join(f'{name} {_in_seconds(each)}' for name, each in rows)})"
-    return ", ".join(told) or "every phase took less than half a second"
+    if FINAL_PROBE in told and rows:
+        told[FINAL_PROBE] += f" ({', '.join(f'{name} {_in_seconds(each)}' for name, each in rows)})"
+    return ", ".join(told.values()) or "every phase took less than half a second"
 
 
 def _in_seconds(value: float) -> str:

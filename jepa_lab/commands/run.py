@@ -73,3 +73,5 @@ def _print_outcome(outcome: RunOutcome) -> None:
     print_summary(outcome.result, outcome.folder.path, outcome.tracker)
     if not outcome.mirror.complete:
         click.echo(outcome.mirror.sentence(outcome.folder.path))
+    if outcome.figures_error is not None:
+        raise outcome.figures_error

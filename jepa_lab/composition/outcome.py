@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jepa_lab.errors import JepaLabError
 from jepa_lab.tracking.base import MirrorState
 from jepa_lab.tracking.run_folder import RunFolder
 
@@ -17,12 +18,14 @@ class RunOutcome:
     Attributes:
         result: content of result.json.
         tracker: where the tracker's copy is and how to open it. mirror: how complete that copy is.
+        figures_error: what to raise, once the result has been shown, about figures that could not be drawn.
     """
 
     folder: RunFolder
     result: dict[str, Any]
     tracker: str
     mirror: MirrorState
+    figures_error: JepaLabError | None = None
 
 
 @dataclass(frozen=True)

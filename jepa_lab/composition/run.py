@@ -16,7 +16,7 @@ from jepa_lab.composition.work import Work
 from jepa_lab.config.provenance import plugin_components
 from jepa_lab.contracts import plugin_failure
 from jepa_lab.data.survey import save_surveys
-from jepa_lab.errors import JepaLabError, PluginError, RunCrashed, RunPruned
+from jepa_lab.errors import JepaLabError, PluginError, RunCrashed, RunFolderError, RunPruned
 from jepa_lab.interruption import StopRequested
 from jepa_lab.tracking.base import FollowedElsewhere, Tracker
 from jepa_lab.tracking.credentials import scrub
@@ -64,7 +64,7 @@ class Run:
                 with parts.team.reporting():
                     tracker.start(parts.folder)
                 with memory_errors(parts.pipeline.training):
-                    Work(parts).execute()
+                    figures_error = Work(parts).execute()
             except Exception as raised:
                 error = plugin_failure(raised) or raised
                 message = str(error) if isinstance(error, JepaLabError) else repr(error)
@@ -87,7 +87,7 @@ class Run:
             mirror = tracker.close(_TRACKER_TIMEOUT_SECONDS)
         result = parts.folder.read_result()
         assert result is not None, "written by its work"
-        outcome = RunOutcome(parts.folder, result, tracker.describe(), mirror)
+        outcome = RunOutcome(parts.folder, result, tracker.describe(), mirror, figures_error)
         return parts.team.from_leader(lambda: outcome)
 
     def _about_crash(self, error: Exception) -> str:
@@ -103,12 +103,25 @@ class Run:
         )
 
     def _how_to_go_on(self) -> str:
+        if self._has_finished():
+            path = shlex.quote(str(self.parts.folder.path))
+            return f"while figures were drawn; the run has finished, and `jepa-lab report {path}` draws them"
         steps = CheckpointStore(self.parts.folder.checkpoints).steps()
         saved = f"the last checkpoint is at step {steps[-1]}" if steps else "no step was taken"
         return f"({saved}); resume it with `jepa-lab run --resume {shlex.quote(str(self.parts.folder.path))}`"
 
+    def _has_finished(self) -> bool:
+        """Whether the result is there; what goes wrong after it changes nothing about it."""
+        try:
+            result = self.parts.folder.read_result()
+        except RunFolderError:
+            return False
+        return result is not None and result["status"] == "FINISHED"
+
     def _record_end(self, status: RunStatus, message: str, collapsed: bool = False) -> None:
-        """Write how the run ended, unless the disk is what ended it."""
+        """Write how the run ended, unless it has finished, or the disk is what ended it."""
+        if self._has_finished():
+            return
         parts = self.parts
         steps = CheckpointStore(parts.folder.checkpoints).steps()
         metrics = {"collapsed": 1.0} if collapsed else {}

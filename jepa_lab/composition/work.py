@@ -1,4 +1,4 @@
-"""What a run does: train its model, then probe it and write result.json."""
+"""What a run does: train its model, then probe it, write result.json and draw its figures."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import logging
 import time
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from jepa_lab.build import build_batches, build_model, build_timetable, build_whole_step, fit_target
+from jepa_lab.composition.figures import draw_figures
 from jepa_lab.composition.first_weights import first_model
 from jepa_lab.composition.parts import RunParts
 from jepa_lab.config.loading import config_digest, dump_pipeline
 from jepa_lab.data.order import Batches
+from jepa_lab.errors import JepaLabError
 from jepa_lab.evaluation import OnlineEvaluation, encoder_record, final_evaluation, final_monitors
 from jepa_lab.models.ijepa import IJepa
 from jepa_lab.monitors.base import NUM_CURVE_IMAGES
@@ -23,7 +26,7 @@ from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.checkpointer import Checkpointer, RunIdentity
 from jepa_lab.training.compiling import compiler_errors
 from jepa_lab.training.followers import UnwrittenCheckpoints, UnwrittenMetrics
-from jepa_lab.training.phases import FINAL_MONITORS, LOADING, PREPARING, PhaseSeconds
+from jepa_lab.training.phases import FIGURES, FINAL_MONITORS, LOADING, PREPARING, PhaseSeconds
 from jepa_lab.training.pretrain import Pretraining
 from jepa_lab.training.progress import ProgressDisplay, build_display
 from jepa_lab.training.training_log import MetricsSink, TrainingLog
@@ -33,11 +36,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a run: train its model, then probe it and write result.json."""
+    """The work of a run: train its model, then probe it, write result.json and draw its figures."""
 
     parts: RunParts
 
-    def execute(self) -> None:
+    def execute(self) -> JepaLabError | None:
+        """Do it all.
+
+        Returns:
+            What to tell about figures that could not be drawn, where the run itself has finished.
+        """
         parts = self.parts
         phases, began = PhaseSeconds(), time.monotonic()
         phases.add(LOADING, began - parts.started)
@@ -68,7 +76,7 @@ class Work:
             with compiler_errors():
                 pretraining.run()
             images.close()
-            parts.team.from_leader(lambda: self._probe(pretraining, online))
+            return parts.team.from_leader(lambda: self._finish(pretraining, online))
 
     def _build_model(self) -> IJepa:
         """The model of step 0, or one that takes up a checkpoint, which holds what its target has learnt."""
@@ -89,12 +97,33 @@ class Work:
             parts.folder.metrics, 0 if parts.checkpoint is None else parts.checkpoint.run.metrics_cursor
         )
 
-    def _probe(self, pretraining: Pretraining, online: OnlineEvaluation) -> None:
-        """Probe the trained model, and write result.json."""
+    def _finish(self, pretraining: Pretraining, online: OnlineEvaluation) -> JepaLabError | None:
+        """Probe the trained model and write result.json; then draw the figures of a run that is no trial."""
+        parts, phases, last = self.parts, pretraining.log.phases, pretraining.timetable.total_steps
+        summary, more = self._probe(pretraining, online)
+        final = pretraining.checkpointer.store.path(last)
+
+        def write(**about_figures: Any) -> None:
+            total = time.monotonic() - parts.started
+            seconds = {"seconds": phases.to_dict(total), "total_seconds": total}
+            parts.folder.write_result("FINISHED", summary, last, final, **more, **seconds, **about_figures)
+
+        write()
+        if parts.member is not None:
+            return None
+        pretraining.log.display.phase("drawing figures")
+        with phases.of(FIGURES):
+            figures = draw_figures(parts, pretraining.step.model, online)
+        write(figures=figures.record())
+        return figures.error(parts.folder)
+
+    def _probe(
+        self, pretraining: Pretraining, online: OnlineEvaluation
+    ) -> tuple[dict[str, float | None], dict[str, Any]]:
+        """Probe the trained model: flat numbers, and what else result.json says."""
         parts = self.parts
         model, figures = pretraining.step.model, parts.folder.figures
         announce, phases, state = pretraining.log.display.phase, pretraining.log.phases, pretraining.state
-        last = pretraining.timetable.total_steps
         if parts.pipeline.monitors.end:
             announce("monitoring the trained encoder")
         with phases.of(FINAL_MONITORS):
@@ -108,12 +137,11 @@ class Work:
             announce,
             phases.of_row,
             parts.folder.path / FILE,
+            draws=parts.member is None,
         )
         if more["probe"] is not None and (sentence := no_better_than_random(more["probe"])) is not None:
             logger.warning(sentence)
         summary |= monitored | self._training_summary(pretraining, online)
-        final = pretraining.checkpointer.store.path(last)
-        total = time.monotonic() - parts.started
         more |= {
             "best_online_probe": {"step": state.best_step, "accuracy": state.best_online_probe},
             "collapsed": online.collapsed,
@@ -121,10 +149,8 @@ class Work:
             "encoder": encoder_record(parts.pipeline, len(parts.data.mean)),
             "step": {"compiled": pretraining.step.compute.compile, "captured": pretraining.whole_step.captured},
             **parts.data_record(),
-            "seconds": phases.to_dict(total),
-            "total_seconds": total,
         }
-        parts.folder.write_result("FINISHED", summary, last, final, **more)
+        return summary, more
 
     def _build_pretraining(
         self,

@@ -15,6 +15,7 @@ PROBE_EPOCHS = "probe_epochs"
 CHECKPOINTS = "checkpoints"
 FINAL_MONITORS = "final_monitors"
 FINAL_PROBE = "final_probe"
+FIGURES = "figures"
 PHASES = (
     LOADING,
     PREPARING,
@@ -25,6 +26,7 @@ PHASES = (
     CHECKPOINTS,
     FINAL_MONITORS,
     FINAL_PROBE,
+    FIGURES,
 )
 """In the order in which they begin."""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+
 from jepa_lab.build import build_batches, build_model, build_timetable, build_whole_step, fit_target
+from jepa_lab.composition.banner import banner
 from jepa_lab.composition.figures import draw_figures
 from jepa_lab.composition.first_weights import first_model
 from jepa_lab.composition.parts import RunParts
@@ -21,6 +25,7 @@ from jepa_lab.monitors.base import NUM_CURVE_IMAGES
 from jepa_lab.parent import read_parent
 from jepa_lab.probes.random_control import no_better_than_random
 from jepa_lab.runs.predictions import FILE
+from jepa_lab.tables.terminal import listing_lines
 from jepa_lab.tracking.metrics import MetricsWriter, read_metrics
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.checkpointer import Checkpointer, RunIdentity
@@ -72,6 +77,9 @@ class Work:
             logger.info("training from step %d to %d on %s", first, total, parts.team.describe(parts.compute))
             if parts.team.size > 1 and parts.compute.device.type == "cuda":
                 logger.info("the step is not captured as a graph: %d processes train together", parts.team.size)
+            if parts.team.leads:
+                for line in listing_lines(banner(parts, pretraining), Console().width):
+                    display.message(line)
             phases.add(PREPARING, time.monotonic() - began)
             with compiler_errors():
                 pretraining.run()
@@ -115,7 +123,8 @@ class Work:
         with phases.of(FIGURES):
             figures = draw_figures(parts, pretraining.step.model, online)
         write(figures=figures.record())
-        return figures.error(parts.folder)
+        again = f"`jepa-lab report {shlex.quote(str(parts.folder.path))}` draws the figures again"
+        return figures.error(parts.folder.log, f"The run has finished and its result is complete; {again}")
 
     def _probe(
         self, pretraining: Pretraining, online: OnlineEvaluation
@@ -137,7 +146,7 @@ class Work:
             announce,
             phases.of_row,
             parts.folder.path / FILE,
-            draws=parts.member is None,
+            parts.member is None,
         )
         if more["probe"] is not None and (sentence := no_better_than_random(more["probe"])) is not None:
             logger.warning(sentence)

@@ -13,12 +13,16 @@ from jepa_lab.training.evaluator import Evaluation
 from jepa_lab.training.finite import StepSums
 from jepa_lab.training.pace import Pace
 from jepa_lab.training.phases import FIRST_STEP, PhaseSeconds
-from jepa_lab.training.progress import LoggedNumbers, ProgressDisplay, TrainingPosition
+from jepa_lab.training.progress import LoggedNumbers, ProgressDisplay, TrainingPosition, clock
 from jepa_lab.training.step import TrainingStep
 from jepa_lab.training.timetable import Timetable
 from jepa_lab.training.whole_step import StepOutcome
 
 logger = logging.getLogger(__name__)
+
+_STEPS_THAT_TELL = 20
+"""Steps of this process after which the time left is told once."""
+_WORTH_TELLING_SECONDS = 10.0
 
 
 class MetricsSink(Protocol):
@@ -56,6 +60,7 @@ class TrainingLog:
         self._pace = Pace(self.timetable.total_steps, self.timetable.evaluate_every_steps)
         self._row_step, self._row_seconds = 0, 0.0
         self._skipped = 0
+        self._taken = 0
 
     def begin(self, step: int, seconds: float) -> None:
         """Training starts after `step`, when `seconds` have been spent on steps before."""
@@ -80,6 +85,18 @@ class TrainingLog:
         """
         self._pace.stepped(step, seconds)
         self.show_position(step)
+        self._taken += 1
+        if self._taken == _STEPS_THAT_TELL:
+            self._tell_time(step)
+
+    def _tell_time(self, step: int) -> None:
+        """Say how long the run will take, once a few steps tell."""
+        left = self._pace.seconds_left()
+        assert left is not None, "known from the second step on"
+        text = f"expected time: {clock(left)} for the remaining {self.timetable.total_steps - step:,} steps"
+        logger.info(text)
+        if left >= _WORTH_TELLING_SECONDS:
+            self.display.message(text)
 
     def show_position(self, step: int) -> None:
         """Move the display to a step."""

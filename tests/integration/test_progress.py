@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_the_display_is_told_every_step_whatever_is_logged_and_what_goes_on_in_b
         monkeypatch.setattr(f"jepa_lab.composition.{module}.build_display", lambda started: display)
     often = ("training.checkpoint_every_steps=1000", "training.log_every_steps=1000", "training.epochs=2")
     start_run(load_tiny(tmp_path, *often), tmp_path / "runs", [])
+    begin, end = display.told.index("preparing the model and the evaluation") + 1, display.told.index("0")
+    banner = display.told[begin:end]
+    del display.told[begin:end]
+    assert max(map(len, banner)) <= 80
+    words = " ".join(" ".join(banner).split())
+    assert re.fullmatch(
+        r"data digits, 8x8 pixels device cpu \(1 threads\), fp32 model encoder 16x1x2 \(width x depth x heads\), "
+        r"3.39 k parameters; predictor 8x1x2, 1.18 k; 16 patches of 2x2 training 10 steps \(2 epoch\(s\) of 5\), "
+        r"batches of 24 run folder .*tiny-[0-9a-f]{8}-s0",
+        words,
+    )
     assert display.told == [
         "loading digits",
         "images: 120 training, 40 validation, 160 test",
@@ -56,5 +68,6 @@ def test_the_display_is_told_every_step_whatever_is_logged_and_what_goes_on_in_b
         "probing trained encoder: logistic, knn",
         "probing random encoder: logistic, knn",
         "probing raw pixels: logistic, knn",
+        "drawing figures",
     ]  # fmt: skip
     assert display.with_time_left == list(range(2, 11))

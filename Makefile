@@ -26,6 +26,7 @@ format: $(VENV)/installed
 schema: $(VENV)/installed  ## write the schemas that editors check files with, and the page of all components
 	$(BIN)/jepa-lab schema > docs/pipeline.schema.json
 	$(BIN)/jepa-lab schema --ablation > docs/ablation.schema.json
+	$(BIN)/jepa-lab schema --keys > jepa_lab/commands/keys.json
 	$(BIN)/jepa-lab list --markdown > docs/components.md
 
 $(VENV)/installed: pyproject.toml

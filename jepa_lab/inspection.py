@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -173,6 +174,28 @@ def _steps_per_epoch(loaded: LoadedPipeline, num_train: int) -> int:
             f"{batch_size} and {num_train} (after the validation split); lower it",
         )
     return num_train // batch_size
+
+
+def inspection_as_json(inspection: Inspection) -> dict[str, Any]:
+    """The numbers as JSON values."""
+    masks = inspection.masks
+    counts = {"drawn_context": masks.drawn_context, "context": masks.context, "target_per_block": masks.target}
+    return {
+        "encoder_parameters": inspection.encoder_parameters,
+        "predictor_parameters": inspection.predictor_parameters,
+        "flops_per_image": inspection.arithmetic.useful,
+        "computed_to_useful_flops": inspection.arithmetic.ratio,
+        "images": {**asdict(inspection.images), "in_words": inspection.images.sentence()},
+        "stored_side": inspection.stored_side,
+        "stored_bytes": inspection.stored_bytes,
+        "steps_per_epoch": inspection.steps_per_epoch,
+        "total_steps": inspection.total_steps,
+        "warmup_steps": inspection.warmup_steps,
+        "patches": {name: asdict(each) for name, each in counts.items()},
+        "targets_per_image": masks.target_union_mean,
+        "never_used": masks.never_used,
+        "notes": list(inspection.notes),
+    }
 
 
 def print_inspection(inspection: Inspection, geometry: Geometry) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,20 +133,20 @@ class DrawnFigures:
         failed = {name: scrub(_in_words(error)) for name, error in self.failed.items()}
         return {"drawn": [each.name for each in self.drawings], "left_out": self.left_out, "failed": failed}
 
-    def error(self, folder: RunFolder) -> JepaLabError | None:
-        """What to tell about figures that could not be drawn; None where all could be."""
+    def error(self, log: Path, more: str) -> JepaLabError | None:
+        """What to tell about figures that could not be drawn; None where all could be.
+
+        Args:
+            log: that has the traceback. more: a sentence about what that means for the rest.
+        """
         if not self.failed:
             return None
         told = "; ".join(f"{name} ({_in_words(error)})" for name, error in self.failed.items())
-        path = shlex.quote(str(folder.path))
-        text = (
-            f"some figures could not be drawn: {told}. The run has finished and its result is complete; "
-            f"`jepa-lab report {path}` draws the figures again"
-        )
+        text = f"some figures could not be drawn: {told}. {more}"
         first = next(iter(self.failed.values()))
         if isinstance(first, JepaLabError):
             return type(first)(text)
-        return RunCrashed(f"{text}. This is a bug in jepa-lab: the traceback is in {folder.log}; please report it")
+        return RunCrashed(f"{text}. This is a bug in jepa-lab: the traceback is in {log}; please report it")
 
 
 def _in_words(error: Exception) -> str:
@@ -194,7 +193,7 @@ def write_figure(drawing: Drawing, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder)
     file = folder / f"{drawing.name}.png"
-    write_bytes_atomically(file, png(drawing, LIGHT))
+    write_bytes_atomically(file, png(drawing, LIGHT, titled=True))
     return file
 
 

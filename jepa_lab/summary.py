@@ -106,38 +106,50 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
             `jepa-lab probe` with `test_split`, the looks at it.
     """
     console = console or Console(highlight=False)
+    for number, table in enumerate(probe_tables(result, console.width)):
+        if number:
+            console.print()
+        print_text_table(table, (), console)
+    for sentence in probe_sentences(result):
+        print_wrapped(sentence, console)
+
+
+def probe_tables(result: Mapping[str, Any], width: int) -> list[TextTable]:
+    """The numbers of the probes and their controls; none where nothing was probed.
+
+    Args:
+        result: as for `print_probe`. width: within which a single additional probe stands beside the first.
+    """
     if result.get("probe") is None:
-        print_wrapped(result["probe_skipped"], console)
-        return
+        return []
     rows, titles = result["probe"], result["probe_titles"]
-    method, *others = titles
+    others = list(titles)[1:]
     single = len(others) == 1 and not rows["trained"][others[0]]["scores"][0]["key"]
     together = _method_table(rows, titles, others) if single else None
-    if together is not None and natural_width(together) <= console.width:
-        print_text_table(together, (), console)
-    else:
-        print_text_table(_method_table(rows, titles, ()), (), console)
-        if others:
-            console.print()
-            print_text_table(_others_table(rows, others), (), console)
-    _print_choices(rows, titles, console)
+    if together is not None and natural_width(together) <= width:
+        return [together]
+    return [_method_table(rows, titles, ()), *([_others_table(rows, others)] if others else [])]
+
+
+def probe_sentences(result: Mapping[str, Any]) -> list[str]:
+    """What is to be known beside the tables: what was chosen, notes of the probes, how the test split was looked at."""
+    if result.get("probe") is None:
+        return [result["probe_skipped"]]
+    rows, titles = result["probe"], result["probe_titles"]
+    method = next(iter(titles))
     notes: dict[str, list[str]] = {}
     for key, outcomes in rows.items():
         for name, outcome in outcomes.items():
             for note in outcome["notes"]:
                 notes.setdefault(note if name == method else f"{name}: {note}", []).append(_ROWS[key])
-    for note, where in notes.items():
-        print_wrapped(f"note on {', '.join(where)}: {note}", console)
-    sentence = no_better_than_random(rows)
-    if sentence is not None:
-        print_wrapped(sentence, console)
-    looks = result.get("test_split")
-    if looks is not None:
-        print_wrapped(looks["in_words"], console)
+    told = [*_choices(rows, titles), *(f"note on {', '.join(where)}: {note}" for note, where in notes.items())]
+    sentence, looks = no_better_than_random(rows), result.get("test_split")
+    return [*told, *([] if sentence is None else [sentence]), *([] if looks is None else [looks["in_words"]])]
 
 
-def _print_choices(rows: Mapping[str, Any], names: Iterable[str], console: Console) -> None:
-    """What the validation split chose for each row, one line per probe."""
+def _choices(rows: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """What the validation split chose for each row, one sentence per probe."""
+    found = []
     for name in names:
         where: dict[str, list[str]] = {}
         for key, outcomes in rows.items():
@@ -146,7 +158,8 @@ def _print_choices(rows: Mapping[str, Any], names: Iterable[str], console: Conso
                 where.setdefault(choice, []).append(_ROWS[key])
         if where:
             told = "; ".join(f"{choice} ({', '.join(chosen)})" for choice, chosen in where.items())
-            print_wrapped(f"chosen on validation by {name}: {told}", console)
+            found.append(f"chosen on validation by {name}: {told}")
+    return found
 
 
 def _method_table(rows: Mapping[str, Any], titles: Mapping[str, str], beside: Sequence[str]) -> TextTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,6 +130,8 @@ def run(
     )
     with explained_errors(), joined_team() as team:
         outcome = perform_run(request, team)
+    if outcome.figures_error is not None:  # the run itself has finished: its result must not be lost
+        warnings.warn(str(outcome.figures_error), RuntimeWarning, stacklevel=2)
     return RunResult(outcome.folder.path, outcome.result["metrics"], outcome.result, outcome.tracker)
 
 

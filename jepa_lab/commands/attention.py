@@ -7,11 +7,18 @@ from typing import Literal
 
 import click
 
+from jepa_lab.commands.completion import complete_folder
 from jepa_lab.commands.options import runs_option
+from jepa_lab.commands.result import CommandResult, examples, prints_result, wrote
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command(
+    epilog=examples(
+        "jepa-lab attention digits-6d1a40b1-s0 --out attention.png",
+        "jepa-lab attention digits-6d1a40b1-s0 --out corner.png --layer 2 --query 0 0",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=complete_folder)
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG to write.")
 @click.option("--step", type=int, help="Checkpoint to draw (default: the last one).")
 @click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
@@ -21,6 +28,7 @@ from jepa_lab.commands.options import runs_option
     "--query", type=int, nargs=2, help="Draw what one patch attends to, given by its row and column, counted from 0."
 )
 @runs_option
+@prints_result(quiet="Print the path of the PNG alone.")
 def attention(
     run: Path,
     out: Path,
@@ -30,7 +38,7 @@ def attention(
     images: int,
     query: tuple[int, int] | None,
     runs: Path,
-) -> None:
+) -> CommandResult:
     """Draw which patches a run's encoder attends to, for each head, on validation images.
 
     RUN is the name of a run under --runs, or the path of its folder.
@@ -42,4 +50,4 @@ def attention(
 
     folder = RunFolder.open(find_folder(run, [runs]))
     draw_run_attention(folder, AttentionQuestion(step, encoder, layer, images, query), out)
-    click.echo(f"wrote {out}")
+    return wrote(out)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from jepa_lab.commands.options import runs_option, sweeps_option
 from jepa_lab.commands.printing import PrintingCommand
+from jepa_lab.commands.result import CommandResult, examples, prints_result
 
 
 @click.command(
-    cls=PrintingCommand, epilog="Without RUN or EXPERIMENT: the experiment $MLFLOW_EXPERIMENT_NAME, else jepa-lab."
+    cls=PrintingCommand,
+    epilog=examples(
+        "jepa-lab compare",
+        "jepa-lab compare sweeps/masker-0f3c2a91 --format md",
+        "jepa-lab compare --by masker.name --metric probe/knn_validation_accuracy",
+        before="Without RUN or EXPERIMENT: the experiment $MLFLOW_EXPERIMENT_NAME, else jepa-lab.",
+    ),
 )
 @click.argument("names", nargs=-1, metavar="[RUN | EXPERIMENT]...")
 @click.option(
@@ -27,6 +35,7 @@ from jepa_lab.commands.printing import PrintingCommand
 )
 @runs_option
 @sweeps_option
+@prints_result(quiet="Print the table without the sentences below it.")
 def compare(
     names: tuple[str, ...],
     metric: str,
@@ -36,7 +45,7 @@ def compare(
     uri: str | None,
     runs: Path,
     sweeps: Path,
-) -> None:
+) -> CommandResult:
     """Compare runs recorded in MLflow, one line per group of runs that differ only in seed.
 
     RUN is a run id, a run name, a run folder, or a sweep (its folder or its own run), which stands for its trials.
@@ -46,9 +55,11 @@ def compare(
     from jepa_lab.reports.latex import render_latex
     from jepa_lab.reports.long_form import csv_text
     from jepa_lab.reports.markdown import render_markdown
+    from jepa_lab.reports.table_json import table_as_json
     from jepa_lab.runs.predictions import predictions_of_run
     from jepa_lab.sweeps.objectives import direction_of
     from jepa_lab.sweeps.references import kept_references
+    from jepa_lab.tables.terminal import table_as_lines
     from jepa_lab.tracking.mlflow_reading import read_runs
     from jepa_lab.tracking.run_folder import RunFolder
 
@@ -60,16 +71,15 @@ def compare(
     if compared.sweep_folder is not None:
         compared = compared.with_references(kept_references(Path(compared.sweep_folder), compared.content.seeds))
     text, footnotes = compared.as_text()
-    if form == "table":
-        from rich.console import Console
-
-        from jepa_lab.tables.terminal import print_text_table
-
-        print_text_table(text, footnotes, Console(highlight=False))
-        return
     writers = {
-        "md": lambda: render_markdown([(text, footnotes)]),
-        "tex": lambda: render_latex(text, footnotes),
-        "csv": lambda: csv_text(compared.content),
+        "table": table_as_lines,
+        "md": lambda table, notes: render_markdown([(table, notes)]),
+        "tex": render_latex,
+        "csv": lambda table, notes: csv_text(compared.content),
     }
-    click.echo(writers[form](), nl=False)
+    write = writers[form]
+
+    def document() -> dict[str, Any]:
+        return {**table_as_json(compared.content), "groups": dict(compared.values)}
+
+    return CommandResult(document, write(text, ()).rstrip("\n"), lambda: click.echo(write(text, footnotes), nl=False))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from jepa_lab.commands.options import runs_option
+from jepa_lab.commands.result import CommandResult, examples, prints_result
 from jepa_lab.errors import ConfigError
 
-_EPILOG = "Example: jepa-lab features RUN photos --out photos.parquet"
 
-
-@click.command(epilog=_EPILOG)
+@click.command(
+    epilog=examples(
+        "jepa-lab features digits-6d1a40b1-s0 photos --out photos.parquet",
+        "jepa-lab features my_encoder photos --out patches.safetensors --patches",
+    )
+)
 @click.argument("source", metavar="RUN|SOURCE")
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option(
@@ -41,6 +45,7 @@ _EPILOG = "Example: jepa-lab features RUN photos --out photos.parquet"
 )
 @click.option("--uri", help="Tracking URI of models:/ and runs:/.")
 @runs_option
+@prints_result(quiet="Print the path of the file alone.")
 def features(
     source: str,
     images: Path,
@@ -57,7 +62,7 @@ def features(
     on_bad_image: Literal["error", "skip"],
     uri: str | None,
     runs: Path,
-) -> None:
+) -> CommandResult:
     """Write the features of every image below the folder IMAGES into one file. Run it again to resume.
 
     RUN is the name of a run under --runs, or the path of its folder; SOURCE any other encoder, see
@@ -87,11 +92,20 @@ def features(
         on_bad_image=on_bad_image,
         say=click.echo,
     )
-    for note in written.notes:
-        click.echo(f"note: {note}")
-    for skipped in written.skipped:
-        click.echo(f"left out: {skipped.problem}")
-    click.echo(f"wrote {written.path}: {' x '.join(map(str, written.shape))} features")
+    skipped = [each.problem for each in written.skipped]
+
+    def show() -> None:
+        for note in written.notes:
+            click.echo(f"note: {note}")
+        for problem in skipped:
+            click.echo(f"left out: {problem}")
+        click.echo(f"wrote {written.path}: {' x '.join(map(str, written.shape))} features")
+
+    def document() -> dict[str, Any]:
+        shape = list(written.shape)
+        return {"file": str(written.path), "shape": shape, "notes": list(written.notes), "left_out": skipped}
+
+    return CommandResult(document, str(written.path), show)
 
 
 def _numbers(option: str, text: str | None) -> Sequence[float] | None:

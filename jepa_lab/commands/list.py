@@ -5,9 +5,14 @@ from __future__ import annotations
 import click
 
 from jepa_lab.commands.printing import PrintingCommand
+from jepa_lab.commands.result import examples
 
 
-@click.command(name="list", cls=PrintingCommand)
+@click.command(
+    name="list",
+    cls=PrintingCommand,
+    epilog=examples("jepa-lab list", "jepa-lab list masker", "jepa-lab list masker --plugin my_masker --json"),
+)
 @click.argument("family", required=False)
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--markdown", "form", flag_value="markdown", help="Print the page docs/components.md.")

@@ -8,20 +8,22 @@ import click
 
 from jepa_lab.commands.options import runs_option
 from jepa_lab.commands.printing import PrintingCommand
+from jepa_lab.commands.result import CommandResult, examples, prints_result
 
 
-@click.command(cls=PrintingCommand, name="ls")
+@click.command(
+    cls=PrintingCommand,
+    name="ls",
+    epilog=examples("jepa-lab ls", "jepa-lab ls --runs sweeps/masker-0f3c2a91/trials", "jepa-lab ls --quiet"),
+)
 @runs_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_run_folders(runs: Path, as_json: bool) -> None:
+@prints_result(quiet="Print the names alone, one per line.")
+def list_run_folders(runs: Path) -> CommandResult:
     """List the runs below --runs: state, step, accuracies with their controls."""
-    import json
     from dataclasses import asdict
 
     from jepa_lab.run_list import list_runs, print_runs
 
     lines = list_runs(runs)
-    if as_json:
-        click.echo(json.dumps([asdict(line) for line in lines], indent=1))
-    else:
-        print_runs(lines, runs)
+    names = "\n".join(line.name for line in lines) or None
+    return CommandResult(lambda: [asdict(line) for line in lines], names, lambda: print_runs(lines, runs))

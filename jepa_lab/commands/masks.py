@@ -6,15 +6,24 @@ from pathlib import Path
 
 import click
 
+from jepa_lab.commands.completion import complete_override, complete_pipeline
 from jepa_lab.commands.options import OVERRIDES, found_file, preset_option
+from jepa_lab.commands.result import CommandResult, examples, prints_result, wrote
 
 
-@click.command(epilog=OVERRIDES)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("overrides", nargs=-1)
+@click.command(
+    epilog=examples(
+        "jepa-lab masks digits --out masks.png",
+        "jepa-lab masks cifar10 masker=random --out random.png",
+        before=OVERRIDES,
+    )
+)
+@click.argument("file", type=click.Path(path_type=Path), shell_complete=complete_pipeline)
+@click.argument("overrides", nargs=-1, shell_complete=complete_override)
 @preset_option
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG to write.")
-def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path) -> None:
+@prints_result(quiet="Print the path of the PNG alone.")
+def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path) -> CommandResult:
     """Draw context (green) and target (red) patches on images of FILE's data set."""
     from jepa_lab.config.checks import check_pipeline
     from jepa_lab.config.loading import load_pipeline
@@ -23,4 +32,4 @@ def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path)
     loaded = load_pipeline(found_file(file, "pipeline"), overrides, preset)
     check_pipeline(loaded)
     draw_pipeline_masks(loaded, out)
-    click.echo(f"wrote {out}")
+    return wrote(out)

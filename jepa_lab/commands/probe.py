@@ -6,15 +6,23 @@ from pathlib import Path
 
 import click
 
+from jepa_lab.commands.completion import complete_folder, complete_override
 from jepa_lab.commands.options import runs_option
+from jepa_lab.commands.result import CommandResult, examples, prints_result
 from jepa_lab.errors import ConfigError
 
 
 @click.command(
-    epilog="Overrides can change the probe and the device: probe.encoder=context 'probe.additional=[finetune]'"
+    epilog=examples(
+        "jepa-lab probe digits-6d1a40b1-s0 probe.encoder=context probe.layers=last_four",
+        "jepa-lab probe digits-6d1a40b1-s0 'probe.additional=[attentive, low_shot]'",
+        "jepa-lab probe digits-6d1a40b1-s0 --score-test",
+        "jepa-lab probe --encoder in1k_vith14.pth.tar cifar10",
+        before="Overrides can change the probe and the device: probe.encoder=context 'probe.additional=[finetune]'",
+    )
 )
-@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path))
-@click.argument("overrides", nargs=-1)
+@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=complete_folder)
+@click.argument("overrides", nargs=-1, shell_complete=complete_override)
 @click.option("--step", type=int, help="Checkpoint to probe (default: the last one).")
 @click.option(
     "--score-test", is_flag=True, help="Score the test split, too, once per probe; the looks at it are counted."
@@ -28,6 +36,7 @@ from jepa_lab.errors import ConfigError
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="With --encoder: JSON file to write.")
 @click.option("--uri", help="With --encoder: tracking URI of models:/ and runs:/.")
 @runs_option
+@prints_result(quiet="Print the path of the file that was written alone.")
 def probe(
     run: Path,
     overrides: tuple[str, ...],
@@ -37,7 +46,7 @@ def probe(
     out: Path | None,
     uri: str | None,
     runs: Path,
-) -> None:
+) -> CommandResult:
     """Probe a run's encoder again, with the same or other settings or data, on the validation split.
 
     RUN is the name of a run under --runs, or the path of its folder. With --encoder, FILE is a pipeline, which says
@@ -54,8 +63,13 @@ def probe(
         if step is not None:
             raise ConfigError("--step is of a run; with --encoder leave it out")
         result = probe_elsewhere(encoder, ProbeRequest(run, overrides, score_test, out, runs, uri), click.echo)
-    print_probe(result.content)
-    for note in result.notes:
-        click.echo(f"note: {note}")
-    if result.file is not None:
-        click.echo(f"wrote {result.file}")
+
+    def show() -> None:
+        print_probe(result.content)
+        for note in result.notes:
+            click.echo(f"note: {note}")
+        if result.file is not None:
+            click.echo(f"wrote {result.file}")
+
+    file = None if result.file is None else str(result.file)
+    return CommandResult(lambda: {**result.content, "notes": list(result.notes), "file": file}, file, show)

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from jepa_lab.commands.completion import complete_ablation, complete_override
 from jepa_lab.commands.options import found_file, sweeps_option
 from jepa_lab.commands.printing import refuse_lost_output, say
+from jepa_lab.commands.result import CommandResult, examples, prints_result
 
 if TYPE_CHECKING:
+    from jepa_lab.sweeps.planned import Planned
     from jepa_lab.sweeps.sweep import SweepOutcome
 
-_EXAMPLES = """\b
-Examples:
-  jepa-lab sweep predictor_size --preset smoke      the whole job, small, in minutes
-  jepa-lab sweep masker --dry-run                   the plan and its time
-  jepa-lab sweep masker --base cifar10 --seeds 0-2 --arms 'one block'
-  jepa-lab sweep digits masker=multi_block,random loss=l2,smooth_l1 --seeds 0-2
-
-Overrides follow FILE as KEY=VALUE and hold for every arm: data.root=FOLDER training.epochs=10. After a pipeline,
-KEY=VALUE,VALUE is a key to compare: every combination is an arm, and the first value of each key is the baseline.
-"""
+_OVERRIDES = (
+    "Overrides follow FILE as KEY=VALUE and hold for every arm: data.root=FOLDER training.epochs=10. After a pipeline, "
+    "KEY=VALUE,VALUE is a key to compare: every combination is an arm, and the first value of each key is the baseline."
+)
 
 
-@click.command(epilog=_EXAMPLES)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("overrides", nargs=-1)
+@click.command(
+    epilog=examples(
+        "jepa-lab sweep predictor_size --preset smoke",
+        "jepa-lab sweep masker --dry-run",
+        "jepa-lab sweep masker --base cifar10 --seeds 0-2 --arms 'one block'",
+        "jepa-lab sweep digits masker=multi_block,random loss=l2,smooth_l1 --seeds 0-2",
+        before=_OVERRIDES,
+    )
+)
+@click.argument("file", type=click.Path(path_type=Path), shell_complete=complete_ablation)
+@click.argument("overrides", nargs=-1, shell_complete=complete_override)
 @click.option("--preset", help="Apply a preset to every arm, with fewer seeds. Available: smoke.")
 @click.option(
     "--base",
@@ -57,6 +62,7 @@ KEY=VALUE,VALUE is a key to compare: every combination is an arm, and the first 
 )
 @click.option("--storage", help="Optuna storage URL (default: a journal in the sweep's folder).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its time, and stop.")
+@prints_result(quiet="Print the path of the sweep folder alone.")
 def sweep(
     file: Path,
     overrides: tuple[str, ...],
@@ -70,7 +76,7 @@ def sweep(
     slots_per_gpu: int | None,
     storage: str | None,
     dry_run: bool,
-) -> None:
+) -> CommandResult:
     """Train every arm of the ablation FILE with every seed, and compare them. Run it again to resume.
 
     FILE is a path, or the name of an ablation that comes with jepa-lab, such as `predictor_size`; or a pipeline, with
@@ -78,7 +84,7 @@ def sweep(
     """
     from jepa_lab.config.shipped import find_either
     from jepa_lab.sweeps.choices import Choices, parse_seeds
-    from jepa_lab.sweeps.estimate import print_plan
+    from jepa_lab.sweeps.estimate import plan_as_json, print_plan
     from jepa_lab.sweeps.executors import EXECUTORS
     from jepa_lab.sweeps.planned import plan_file
     from jepa_lab.sweeps.sweep import SweepSettings, refuse_references, run_sweep
@@ -101,28 +107,48 @@ def sweep(
     local.component.planned_slots(executor, planned.plan.on_gpu)
     if dry_run:
         refuse_references(planned.plan, sweeps)
-        print_plan(planned.plan, executor)
-        if planned.grid is not None:
-            click.echo(f"\n{planned.text(sweeps)}", nl=False)
-        refuse_lost_output()
-        return
+
+        def show_plan() -> None:
+            print_plan(planned.plan, executor)
+            if planned.grid is not None:
+                click.echo(f"\n{planned.text(sweeps)}", nl=False)
+            refuse_lost_output()
+
+        return CommandResult(lambda: plan_as_json(planned.plan, executor), None, show_plan)
     outcome = run_sweep(planned.plan, planned.text(sweeps), SweepSettings(sweeps, storage, executor, sys.argv))
-    _print_outcome(outcome)
-    again = planned.command(outcome.folder.record.config)
-    if again is not None:
-        click.echo(f"ablation:     {outcome.folder.record.config}; the same sweep is `{again}`")
-    if outcome.stopped_by is not None:
-        click.echo(f"stopped by {outcome.stopped_by.name}; run the same command again to resume", err=True)
-        sys.exit(128 + outcome.stopped_by)
+    return _result(outcome, planned)
 
 
-def _print_outcome(outcome: SweepOutcome) -> None:
+def _result(outcome: SweepOutcome, planned: Planned) -> CommandResult:
     from jepa_lab.reports.report import print_table
+    from jepa_lab.reports.table_json import table_as_json
 
-    print_table(outcome.report)
-    click.echo(f"sweep folder: {outcome.folder.path}\nreport:       {outcome.folder.report / 'report.html'}")
-    if outcome.folder.best.exists():
-        click.echo(f"best point:   {outcome.folder.best}, a pipeline for `jepa-lab run`")
-    click.echo(f"tracking:     {outcome.tracker}")
-    if not outcome.mirror.complete:
-        click.echo(outcome.mirror.sentence(outcome.folder.path))
+    folder, stopped_by = outcome.folder, outcome.stopped_by
+    page, again = folder.report / "report.html", planned.command(folder.record.config)
+
+    def show() -> None:
+        print_table(outcome.report)
+        click.echo(f"sweep folder: {folder.path}\nreport:       {page}")
+        if folder.best.exists():
+            click.echo(f"best point:   {folder.best}, a pipeline for `jepa-lab run`")
+        click.echo(f"tracking:     {outcome.tracker}")
+        if not outcome.mirror.complete:
+            click.echo(outcome.mirror.sentence(folder.path))
+        if again is not None:
+            click.echo(f"ablation:     {folder.record.config}; the same sweep is `{again}`")
+        if stopped_by is not None:
+            click.echo(f"stopped by {stopped_by.name}; run the same command again to resume", err=True)
+
+    def document() -> dict[str, Any]:
+        return {
+            "folder": str(folder.path),
+            "page": str(page),
+            "best": str(folder.best) if folder.best.exists() else None,
+            "stopped_by": None if stopped_by is None else stopped_by.name,
+            "tracking": outcome.tracker,
+            "tracker_is_complete": outcome.mirror.complete,
+            **table_as_json(outcome.report),
+        }
+
+    code = 0 if stopped_by is None else 128 + stopped_by
+    return CommandResult(document, str(folder.path), show, exit_code=code)

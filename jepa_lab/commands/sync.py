@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from jepa_lab.commands.completion import complete_folder
 from jepa_lab.commands.options import runs_option, sweeps_option
+from jepa_lab.commands.result import CommandResult, examples, prints_result
 from jepa_lab.errors import JepaLabError
 
 
-@click.command()
-@click.argument("names", nargs=-1, metavar="[RUN | SWEEP]...", type=click.Path(path_type=Path))
+@click.command(epilog=examples("jepa-lab sync", "jepa-lab sync digits-6d1a40b1-s0 sweeps/masker-0f3c2a91"))
+@click.argument(
+    "names", nargs=-1, metavar="[RUN | SWEEP]...", type=click.Path(path_type=Path), shell_complete=complete_folder
+)
 @runs_option
 @sweeps_option
 @click.pass_context
-def sync(context: click.Context, names: tuple[Path, ...], runs: Path, sweeps: Path) -> None:
+@prints_result(quiet="Print nothing but errors: the exit code says whether everything was sent.")
+def sync(context: click.Context, names: tuple[Path, ...], runs: Path, sweeps: Path) -> CommandResult:
     """Complete the MLflow record of runs and sweeps whose tracker was unreachable.
 
     RUN and SWEEP are names under --runs and --sweeps, or paths of folders; a sweep stands for all its trials. Without
@@ -32,7 +36,7 @@ def sync(context: click.Context, names: tuple[Path, ...], runs: Path, sweeps: Pa
         RunFolder.open(path)  # a wrong path is told before anything is sent
     roots = _roots_to_sync(context, runs, sweeps)
     chosen = named or tuple(path for root in roots for path in folders_to_sync(root))
-    codes = {0}
+    codes, records = {0}, []
     for path in chosen:
         try:
             state = complete(path)
@@ -40,12 +44,16 @@ def sync(context: click.Context, names: tuple[Path, ...], runs: Path, sweeps: Pa
             click.echo(f"error: {error}", err=True)
             codes.add(error.exit_code)
         else:
+            records.append({"folder": str(path), "complete": state.complete, "in_words": state.sentence(path)})
             click.echo(state.sentence(path))
             codes.add(0 if state.complete else 3)
-    if not chosen:
-        where = " and ".join(map(str, roots))
-        click.echo(f"nothing to do: no run below {where} waits for its tracker")
-    sys.exit(2 if 2 in codes else max(codes))
+    where = " and ".join(map(str, roots))
+
+    def show() -> None:  # what became of each record has been said as it was completed
+        if not chosen:
+            click.echo(f"nothing to do: no run below {where} waits for its tracker")
+
+    return CommandResult(lambda: records, None, show, exit_code=2 if 2 in codes else max(codes))
 
 
 def _roots_to_sync(context: click.Context, runs: Path, sweeps: Path) -> list[Path]:

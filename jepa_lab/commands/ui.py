@@ -5,14 +5,15 @@ from __future__ import annotations
 import click
 
 from jepa_lab.commands.options import host_option, no_open_option
+from jepa_lab.commands.result import examples
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  jepa-lab ui
-  jepa-lab ui --uri sqlite:///elsewhere/mlflow.db --port 5001
-  jepa-lab ui --host 0.0.0.0                 # in a container, or on a shared node"""
+    epilog=examples(
+        "jepa-lab ui",
+        "jepa-lab ui --uri sqlite:///elsewhere/mlflow.db --port 5001",
+        "jepa-lab ui --host 0.0.0.0",
+    )
 )
 @click.option("--uri", help="Tracking URI (default: $MLFLOW_TRACKING_URI, else mlflow.db in this folder).")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))

@@ -11,7 +11,6 @@ from jepa_lab.figures.letters import in_font, shortened, width_in_inches
 from jepa_lab.figures.style import Drawing, Theme, shades
 
 _MOST_CLASSES_WITH_NAMES = 100
-_BESIDE = 1.9  # inches for the scale of colours and the name of an axis
 
 
 class _Room:
@@ -19,10 +18,12 @@ class _Room:
 
     Attributes:
         matrix: inches of the largest matrix. letters: of the longest name. numbers: most classes with numbers.
+        beside, below: inches for the scale of colours and the name of an axis. bar: where that scale is.
     """
 
     def __init__(self, theme: Theme) -> None:
         self.matrix, self.letters, self.numbers = (10.8, 30, 20) if theme.columns > 1 else (2.5, 9, 10)
+        self.beside, self.below, self.bar = (1.9, 1.0, "right") if theme.columns > 1 else (0.7, 1.8, "bottom")
 
 
 def confusion_drawing(name: str, title: str, counts: np.ndarray, class_names: Sequence[str], images: str) -> Drawing:
@@ -60,8 +61,8 @@ def _figure(counts: np.ndarray, class_names: Sequence[str], title: str, images: 
     longest = max((width_in_inches(name, size) for name in names), default=0.3)
     is_upright = longest < 0.9 * matrix / len(counts)
     title = title if theme.columns > 1 else title.replace(" classified", "\nclassified")
-    width = max(matrix + longest + _BESIDE, max(width_in_inches(line, 11) for line in title.split("\n")) + 0.3)
-    figure: Any = Figure(figsize=(width, matrix + (0.3 if is_upright else longest) + 1.0), layout="constrained")
+    width = max(matrix + longest + room.beside, max(width_in_inches(line, 11) for line in title.split("\n")) + 0.3)
+    figure: Any = Figure(figsize=(width, matrix + (0.3 if is_upright else longest) + room.below), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # it is a few pixels out where a square has long labels
     axes = figure.add_subplot()
     axes.grid(False)
@@ -78,8 +79,10 @@ def _figure(counts: np.ndarray, class_names: Sequence[str], title: str, images: 
         _write_percentages(axes, shares, theme)
         _name_empty_rows(axes, counts, images)
     figure.suptitle(title, fontsize=11)
-    bar = figure.colorbar(picture, ax=axes, aspect=40, pad=0.02, ticks=(0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1))
-    bar.ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    ticks = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1) if room.bar == "right" else (0, 0.05, 0.25, 0.5, 1)
+    bar = figure.colorbar(picture, ax=axes, aspect=40, pad=0.02, location=room.bar, ticks=ticks)
+    bar.formatter = lambda share, _: f"{share:.0%}"
+    bar.update_ticks()
     bar.set_label("share of the images of the true class")
     bar.outline.set_edgecolor(theme.muted)
     return figure

@@ -80,14 +80,20 @@ class Drawing:
     has_pictures: bool = False
 
 
-def png(drawing: Drawing, theme: Theme) -> bytes:
-    """The drawing as a PNG."""
+def png(drawing: Drawing, theme: Theme, *, titled: bool = False) -> bytes:
+    """The drawing as a PNG.
+
+    Args:
+        titled: whether its title stands above it, as it must where nothing else says what the file shows.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     out = io.BytesIO()
-    with _themed(theme):  # while it is drawn as well: ticks are made then
+    with themed(theme):  # while it is drawn as well: ticks are made then
         figure = drawing.draw(theme)
+        if titled and figure.get_suptitle() == "":
+            _set_title(figure, drawing.title)
         FigureCanvasAgg(figure)
         figure.savefig(out, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     if drawing.has_pictures:
@@ -100,6 +106,13 @@ def png(drawing: Drawing, theme: Theme) -> bytes:
     return small.getvalue()
 
 
+def _set_title(figure: Any, title: str) -> None:
+    """Above everything, in room of its own."""
+    lines = wrap(in_font(title), int(figure.get_figwidth() * 10))
+    figure.set_figheight(figure.get_figheight() + 0.2 * len(lines) + 0.1)
+    figure.suptitle("\n".join(lines), fontsize=11)
+
+
 def shades(theme: Theme) -> Any:
     """A colour map from the paper, for nothing, to the first colour; it is read by lightness alone."""
     from matplotlib.colors import LinearSegmentedColormap
@@ -108,7 +121,8 @@ def shades(theme: Theme) -> Any:
 
 
 @contextlib.contextmanager
-def _themed(theme: Theme) -> Iterator[None]:
+def themed(theme: Theme) -> Iterator[None]:
+    """The settings that figures are made and drawn with."""
     import matplotlib
 
     settings: Any = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -30,30 +32,66 @@ _WARM_STEPS = 2
 _TIMED_STEPS = 4
 
 
-def print_plan(plan: Plan, executor: ComponentParams) -> None:
-    """Print the plan and the estimate; nothing is written.
+@dataclass(frozen=True)
+class PlannedTime:
+    """How long the training of a plan would take.
+
+    Attributes:
+        trials: that are trained, at most. seconds: for all of them, one after another.
+        slots: trials that are trained in parallel.
+        shares_gpus: whether slots share a GPU, so that they are slower than one alone.
+    """
+
+    trials: int
+    seconds: float
+    slots: int
+    shares_gpus: bool
+
+    def sentence(self) -> str:
+        """For people."""
+        at_best = "at best " if self.shares_gpus else ""
+        at_once = "" if self.slots == 1 else f", {at_best}{duration(self.seconds / self.slots)} on {self.slots} slots"
+        return (
+            f"estimated training time: {duration(self.seconds)} for {self.trials} trials in sequence{at_once} "
+            f"(from {_TIMED_STEPS} timed steps per arm); loading and probing come on top"
+        )
+
+
+def time_plan(plan: Plan, executor: ComponentParams) -> PlannedTime:
+    """Time a few steps of every arm; nothing is written.
 
     Raises:
         DataError: the data set's files are missing. RunStopped: out of memory.
     """
-    console = Console(highlight=False)
-    print_plan_table(plan, console)
-    console.print()
     local = EXECUTORS.entry_of(executor).component
     slots = local.planned_slots(executor, plan.on_gpu)
-    seconds = _seconds_by_arm(plan, console)
+    seconds = _seconds_by_arm(plan, Console(highlight=False))
     if plan.search is None:
         trials, total = plan.num_trials, len(plan.seeds) * sum(seconds.values())
     else:
         trials = most_trials(plan, plan.search, slots, seconds[plan.baseline])
         total = trials * seconds[plan.baseline]
-    at_best = "at best " if local.shares_gpus(executor, plan.on_gpu) else ""
-    at_once = "" if slots == 1 else f", {at_best}{duration(total / slots)} on {slots} slots"
-    print_wrapped(
-        f"estimated training time: {duration(total)} for {trials} trials in sequence{at_once} "
-        f"(from {_TIMED_STEPS} timed steps per arm); loading and probing come on top",
-        console,
-    )
+    return PlannedTime(trials, total, slots, local.shares_gpus(executor, plan.on_gpu))
+
+
+def print_plan(plan: Plan, executor: ComponentParams) -> None:
+    """Print the plan, time a few steps of every arm, and print the estimate; see `time_plan`."""
+    console = Console(highlight=False)
+    print_plan_table(plan, console)
+    console.print()
+    print_wrapped(time_plan(plan, executor).sentence(), console)
+
+
+def plan_as_json(plan: Plan, executor: ComponentParams) -> dict[str, Any]:
+    """The same as JSON values."""
+    return {
+        "name": plan.name,
+        "arms": [arm.name for arm in plan.arms],
+        "baseline": plan.baseline,
+        "seeds": list(plan.seeds),
+        "metric": plan.metric,
+        "estimate": asdict(time_plan(plan, executor)),
+    }
 
 
 def _seconds_by_arm(plan: Plan, console: Console) -> dict[str, float]:

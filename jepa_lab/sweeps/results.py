@@ -17,6 +17,7 @@ from jepa_lab.sweeps.search_sweep import fresh_seeds, point_name
 from jepa_lab.sweeps.studies import Studies
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy
 from jepa_lab.sweeps.trials import TrialRecord, curves_frame, predictions_of, probe_notes_frame, trials_frame
+from jepa_lab.tracking.environment import environment_in_words
 from jepa_lab.tracking.run_folder import RunFolder
 
 
@@ -178,10 +179,4 @@ def _notes(folder: SweepFolder) -> tuple[str, ...]:
         environment = folder.record.read_environment()
     except RunFolderError as error:
         return (str(error),)
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    git = environment["git"]
-    commit = "" if git is None else f", commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}"
-    return (
-        f"jepa-lab {environment['jepa_lab']}{commit}; Python {environment['python']}, {packages}",
-        f"{environment['cpu_model']}, {environment['cpu_count']} cores; device {environment['device']}",
-    )
+    return environment_in_words(environment)

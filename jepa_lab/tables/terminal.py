@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rich.cells import cell_len
@@ -28,6 +28,14 @@ def print_text_table(table: TextTable, footnotes: Sequence[str], console: Consol
     if footnotes:
         console.print()
     print_notes(footnotes, console)
+
+
+def table_as_lines(table: TextTable, footnotes: Sequence[str]) -> str:
+    """What `print_text_table` prints to this terminal, as text."""
+    console = Console(highlight=False)
+    with console.capture() as capture:
+        print_text_table(table, footnotes, console)
+    return capture.get()
 
 
 def print_notes(notes: Iterable[str], console: Console) -> None:
@@ -59,11 +67,22 @@ def print_hanging(name: str, text: str, console: Console, *, indent: int, style:
 
 def print_listing(rows: Mapping[str, str], console: Console) -> None:
     """Print names, each with its text beside it."""
+    for head, line in _listing(rows, console.width):
+        _print_line(Text.assemble((head.rstrip(), "bold"), " " * (len(head) - len(head.rstrip())), line), console)
+
+
+def listing_lines(rows: Mapping[str, str], width: int) -> list[str]:
+    """What `print_listing` prints, as lines without style."""
+    return [f"{head}{line}".rstrip() for head, line in _listing(rows, width)]
+
+
+def _listing(rows: Mapping[str, str], width: int) -> Iterator[tuple[str, str]]:
+    """The lines of a listing: the name, or nothing, with the room after it, and a part of the text."""
     room = max(map(cell_len, rows)) + GAP
     for name, text in rows.items():
-        for number, line in enumerate(wrap(shown(text), console.width - room)):
+        for number, line in enumerate(wrap(shown(text), width - room)):
             head = "" if number else name
-            _print_line(Text.assemble((head, "bold"), " " * (room - cell_len(head)), line), console)
+            yield head + " " * (room - cell_len(head)), line
 
 
 def _print_line(line: Text, console: Console) -> None:

@@ -41,6 +41,21 @@ def describe_environment(command: Sequence[str], device: str) -> dict[str, Any]:
     }
 
 
+def environment_in_words(environment: Mapping[str, Any]) -> tuple[str, ...]:
+    """The conditions of a number as sentences: versions and commit, and the machine.
+
+    Args:
+        environment: content of `environment.json`.
+    """
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    git = environment["git"]
+    commit = "" if git is None else f", commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}"
+    return (
+        f"jepa-lab {environment['jepa_lab']}{commit}; Python {environment['python']}, {packages}",
+        f"{environment['cpu_model']}, {environment['cpu_count']} cores; device {environment['device']}",
+    )
+
+
 def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What decides about rounding and differs, in words: `torch 2.9 -> 2.10`."""
 

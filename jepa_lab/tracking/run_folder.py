@@ -7,7 +7,7 @@
   parent.json        the run that this one continues, if any
   environment.json   versions, machine, commit, command
   metrics.jsonl      one row a step that was logged
-  checkpoints/       figures/, and probes/ once `jepa-lab probe` ran
+  checkpoints/       figures/, probes/ once `jepa-lab probe` ran, report/ once `jepa-lab report` did
   result.json        how the run ended, and its numbers
   predictions.safetensors   the class that each probe predicted for each validation and test image
   log.txt            messages and tracebacks

@@ -9,7 +9,7 @@ import numpy as np
 
 from jepa_lab.figures.runs.base import FIGURES, RunFigure, SeenRun, ShownImages
 from jepa_lab.figures.runs.components import principal_components
-from jepa_lab.figures.style import MARKS, Drawing, Theme, empty_figure, label, legend_below
+from jepa_lab.figures.style import MARKS, Drawing, Theme, empty_figure, label, lines_of
 
 
 @FIGURES.register(
@@ -45,7 +45,7 @@ def map_drawing(
     def draw(theme: Theme) -> Any:
         figure = empty_figure(theme.width * 0.75, theme.width)
         axes = figure.subplots()
-        size = {"s": 13, "linewidths": 0, "alpha": 0.8}
+        size = {"s": 20, "linewidths": 0, "alpha": 0.8}
         if images.labels is None or known > num_marks * len(theme.colours):
             axes.scatter(*places.T, color=theme.colours[0], **size)
         else:
@@ -53,14 +53,26 @@ def map_drawing(
             for number in range(known):
                 colour, mark = theme.colours[number % len(theme.colours)], MARKS[_mark(number, len(theme.colours))]
                 handles.append(axes.scatter(*places[labels == number].T, color=colour, marker=mark, **size))
-            lines = [label(each, theme.wrap) for each in images.class_names]
-            figure.set_figheight(figure.get_figheight() + legend_below(figure, handles, lines))
-        axes.set_xlabel(axis_names[0])
-        axes.set_ylabel(axis_names[1])
+            _add_legend(figure, handles, [label(each, theme.wrap) for each in images.class_names])
+        width = 60 if theme.columns > 1 else 24
+        axes.set_xlabel(label(axis_names[0], width))
+        axes.set_ylabel(label(axis_names[1], width))
         return figure
 
     words = f" Colours and marks are the {known} classes." if known else ""
     return Drawing(name, title, alt + words, draw)
+
+
+def _add_legend(figure: Any, handles: list[Any], names: list[str]) -> None:
+    """Below the axes, in room of its own."""
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    columns = max(1, min(len(names), int(figure.get_figwidth() / (0.08 * longest + 0.45))))
+    rows = -(-len(names) // columns)
+    lines = sum(max(lines_of([name]) for name in names[row::rows]) for row in range(rows))  # it is filled by columns
+    figure.set_figheight(figure.get_figheight() + 0.19 * lines + 0.1)
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=columns, handlelength=1, columnspacing=1.2, markerscale=1.5
+    )
 
 
 def _mark(number: int, num_colours: int) -> int:

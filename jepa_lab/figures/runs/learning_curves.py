@@ -77,5 +77,6 @@ def _draw_panel(axes: Any, panel: _Panel, curves: dict[str, Curve], theme: Theme
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.ticklabel_format(axis="y", useOffset=False)
     if len(curves) > 1:
         axes.legend()

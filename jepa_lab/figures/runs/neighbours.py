@@ -14,7 +14,7 @@ from jepa_lab.figures.runs.tiles import Tiles, to_rgb
 from jepa_lab.figures.style import Drawing, Theme, empty_figure
 
 _NEAREST = 5
-_GAP = 0.25
+_GAP, _STEP = 0.25, 1.08
 _MOST_LETTERS = 11
 
 
@@ -43,8 +43,8 @@ class Neighbours(RunFigure):
 
         def draw(theme: Theme) -> Any:
             panels = list(zip(queries.chunk(theme.columns), found.indices.chunk(theme.columns), strict=True))
-            step = 1.32 if images.labels is not None else 1.08
-            across = 1 + _GAP + found.indices.shape[1]
+            step = 1.34 if images.labels is not None else _STEP
+            across = 1 + _GAP + _STEP * found.indices.shape[1]
             size = (theme.width / len(panels) - 0.1) / across  # inches of a tile
             figure = empty_figure(size * step * len(panels[0][0]) + 0.15, theme.width)
             for axes, (own, others) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -70,7 +70,8 @@ def nearest(features: Tensor, queries: Tensor, count: int) -> Nearest:
 
 
 def _title(images: ShownImages, count: int) -> str:
-    return f"{count} {images.split} images and their nearest among {images.words}"
+    framed = "" if images.labels is None else "; a frame: of another class"
+    return f"{count} {images.split} images and the nearest of {images.words} to each{framed}"
 
 
 def _draw_row(tiles: Tiles, images: ShownImages, query: int, neighbours: list[int], y: float, theme: Theme) -> None:
@@ -79,12 +80,12 @@ def _draw_row(tiles: Tiles, images: ShownImages, query: int, neighbours: list[in
     if own is not None:
         tiles.caption(own, 0, y, _MOST_LETTERS)
     for place, index in enumerate(neighbours):
-        x, other = 1 + _GAP + place, images.label(index)
+        x, other = 1 + _GAP + place * _STEP, images.label(index)
         tiles.picture(to_rgb(images.pixels[index]), x, y)
         if other is not None:
-            is_same = other == own
-            tiles.frame(x + 0.03, y + 0.03, theme.colours[0] if is_same else theme.colours[1], "-" if is_same else ":")
             tiles.caption(other, x, y, _MOST_LETTERS)
+            if other != own:
+                tiles.frame(x, y, theme.colours[1])
 
 
 def _alt(images: ShownImages, queries: Tensor, found: Nearest) -> str:
@@ -93,7 +94,4 @@ def _alt(images: ShownImages, queries: Tensor, found: Nearest) -> str:
     if images.labels is None:
         return f"{how} {closest}"
     same = images.labels[found.indices] == images.labels[queries][:, None]
-    return (
-        f"{how} A solid frame is one of the same class, a dotted one of another: {int(same.sum())} of {same.numel()} "
-        f"are of the same class. {closest}"
-    )
+    return f"{how} Those with a frame are of another class: {int((~same).sum())} of {same.numel()}. {closest}"

@@ -40,6 +40,7 @@ class Spectrum(RunFigure):
                 places = np.arange(1, len(values) + 1)
                 axes.plot(places, values, linestyle=styles[name], color=colours[name], label=name)
             axes.set_yscale("log")
+            _write_plain_ticks(axes)
             axes.set_xlabel("principal direction, the widest first")
             axes.set_ylabel("standard deviation of the features")
             axes.legend()
@@ -58,3 +59,13 @@ def _deviations(values: Tensor, num_images: int) -> np.ndarray:
     """Standard deviations along the directions that are more than rounding; at least one."""
     kept = values[values > _ROUNDING * values[0]] if len(values) and float(values[0]) > 0 else values[:1] + 1e-12
     return (kept / num_images**0.5).numpy()
+
+
+def _write_plain_ticks(axes: Any) -> None:
+    """Ticks as plain numbers: matplotlib's own are mathematics, which figures switch off for the sake of names."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 100 else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -36,11 +36,11 @@ class Tiles:
         self.axes.set_xlim(limits[0])
         self.axes.set_ylim(limits[1])
 
-    def frame(self, x: float, y: float, colour: str, style: Any) -> None:
+    def frame(self, x: float, y: float, colour: str) -> None:
         """Draw a line around a unit square."""
         from matplotlib.patches import Rectangle
 
-        self.axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=colour, linewidth=2.0, linestyle=style))
+        self.axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=colour, linewidth=2.0))
 
     def caption(self, text: str, x: float, y: float, most: int, colour: str | None = None) -> None:
         """Write at most `most` letters below a unit square."""

@@ -61,6 +61,21 @@ def override_texts(overrides: Overrides | None) -> list[str]:
     return texts
 
 
+def grid_texts(grid: Mapping[str, Sequence[Any]] | None) -> list[str]:
+    """Several values of each key as the command line takes them: `{"masker": ["a", "b"]}` is `masker=a,b`.
+
+    Raises:
+        ConfigError: see `override_texts`.
+    """
+    texts = []
+    for key, values in ({} if grid is None else grid).items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise ConfigError(f"grid has a list of values for each key, got {values!r} for {key!r}; write [{values!r}]")
+        (first, *rest) = (override_texts({key: value})[0] for value in values)
+        texts.append(",".join([first, *(text.partition("=")[2] for text in rest)]))
+    return texts
+
+
 def _as_json(value: Any, what: str) -> str:
     """JSON, which YAML's readers read.
 

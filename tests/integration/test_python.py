@@ -340,9 +340,30 @@ def test_a_sweep_gives_a_table_of_arms_and_a_report(file: Path, tmp_path: Path) 
     assert found.folder.parent == tmp_path / "sweeps"
 
 
+def test_a_grid_of_a_pipeline_is_what_the_command_line_makes_of_commas(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jepa_lab.api import sweeping
+    from jepa_lab.sweeps.plan import Plan
+
+    def stop(plan: Plan, text: str, settings: object) -> None:
+        raise KeyError(plan, text)
+
+    monkeypatch.setattr(sweeping, "run_sweep", stop)
+    with pytest.raises(KeyError) as stopped:
+        jepa_lab.sweep(file, {"training.epochs": 1}, grid={"loss": ["smooth_l1", "l2"]}, seeds=range(2))
+    plan, text = stopped.value.args
+    assert plan.seeds == (0, 1)
+    assert len(plan.arms) == 2
+    assert plan.pipelines[plan.arms[1].name].pipeline.loss.name == "l2"  # type: ignore[attr-defined]
+    assert "smooth_l1" in text
+
+
 @pytest.mark.parametrize(
     ("ablation", "options", "words"),
     [
+        ("digits", {"grid": {"loss": "l2"}}, "grid has a list of values for each key"),
+        ("masker", {"metric": "no_such_metric"}, "no_such_metric"),
         ("masker_", {}, "no ablation of this name"),
         ("masker", {"slots": 0}, "slots must be at least 1, got 0"),
         ("masker", {"slots": 1, "slots_per_gpu": 1}, "slots"),

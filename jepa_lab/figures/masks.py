@@ -66,8 +66,8 @@ def _draw_tiles(subfigure: Any, images: Tensor, masks: Masks, grid: Grid, layout
         axis.imshow(picture.numpy(), extent=(0, grid.width, grid.height, 0), interpolation="nearest")
         axis.add_collection(LineCollection(_grid_lines(grid), colors=[(1, 1, 1, 0.45)], linewidths=0.5))
         for block in image_blocks if len(image_blocks) > 1 else ():
-            outline = _outline(block.reshape(grid.height, grid.width))
-            axis.add_collection(LineCollection(outline, colors=[OUTLINE_COLOUR], linewidths=1.3, capstyle="projecting"))
+            edges = outline(block.reshape(grid.height, grid.width))
+            axis.add_collection(LineCollection(edges, colors=[OUTLINE_COLOUR], linewidths=1.3, capstyle="projecting"))
         axis.set_xlim(-0.05, grid.width + 0.05)
         axis.set_ylim(grid.height + 0.05, -0.05)
         axis.set_title(f"{int(is_context.sum())} context, {int(is_target.sum())} target", fontsize=9)
@@ -112,7 +112,7 @@ def _grid_lines(grid: Grid) -> list[list[tuple[int, int]]]:
     return across + down
 
 
-def _outline(block: Tensor) -> list[list[tuple[int, int]]]:
+def outline(block: Tensor) -> list[list[tuple[int, int]]]:
     """Edges between a block [Gh, Gw] bool and what is not in it, as (x, y) pairs in patch units."""
     padded = torch.nn.functional.pad(block, (1, 1, 1, 1))
     above_differs = padded[1:, 1:-1] != padded[:-1, 1:-1]  # [Gh + 1, Gw]

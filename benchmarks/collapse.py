@@ -99,6 +99,17 @@ def _regimes() -> dict[str, Regime]:
     found["no average, unscaled"] = Regime(
         "rank lost", "digits", (*UNSCALED, "training.epochs=30", "probe.every_epochs=3")
     )
+    quick = ("training.epochs=24", "probe.every_epochs=3")
+    squared = (NO_AVERAGE, "target.normalization=none", "loss=l2", *quick)
+    found["no average, fastest"] = Regime(
+        "few dimensions", "digits", (NO_AVERAGE, "optimizer.learning_rate=2e-2", *quick)
+    )
+    found["no average, unscaled, squared, fast"] = Regime(
+        "few dimensions", "digits", (*squared, "optimizer.learning_rate=1e-2", "optimizer.weight_decay=0.4")
+    )
+    found["no average, unscaled, squared, fastest"] = Regime(
+        "constant features", "digits", (*squared, "optimizer.learning_rate=3e-2")
+    )
     found["small patches, no average, unscaled"] = Regime("position alone", "digits", (*SMALL_PATCHES, *UNSCALED))
     return found
 

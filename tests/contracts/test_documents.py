@@ -74,8 +74,13 @@ def pipeline_of(document: str, *overrides: str) -> Pipeline:
 
 @cache
 def names_in(file: str) -> set[str]:
-    path = ROOT / file
-    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+    """Tests of a file as pytest names them, those of a class with its name."""
+    body = ast.parse((ROOT / file).read_text()).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    functions = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    return functions | {
+        f"{c.name}::{node.name}" for c in classes for node in c.body if isinstance(node, ast.FunctionDef)
+    }
 
 
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.document}: {row.behaviour}")

@@ -171,6 +171,6 @@ def test_a_truth_value_is_no_number(model: type[BaseModel], name: str, value: ob
 
 
 def test_every_family_that_third_parties_add_to_has_its_contract() -> None:
-    places = {"executor", "export_format", "feature_format", "tracker", "weight_source"}
+    places = {"executor", "export_format", "feature_format", "figure", "tracker", "weight_source"}
     assert set(FAMILIES) - places == set(CONTRACTS)
     assert all(isinstance(entry, Entry) for family in FAMILIES.values() for entry in family)

@@ -295,7 +295,7 @@ SECTION_OF = {
 }
 """Where a family is chosen, if not under its own name."""
 IN_A_LIST = {"monitor": "monitors.end"}
-NOT_IN_A_PIPELINE = {"executor", "export_format", "feature_format", "weight_source"}
+NOT_IN_A_PIPELINE = {"executor", "export_format", "feature_format", "figure", "weight_source"}
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - NOT_IN_A_PIPELINE))

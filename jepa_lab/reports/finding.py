@@ -102,9 +102,9 @@ def _told_apart(table: Table, arms: Sequence[_Judged]) -> str:
     baseline = _called(table.rows[0])
     if better:
         first = better[0]
-        several = f", the best of {counted(len(better), 'arm')} that are," if len(better) > 1 else ""
-        head = f"{_subject(table, first.row)}{several} is better than the {baseline} by {_amount(table, first)}"
-        rest = [f"{_names(worse)} {_is(worse)} worse"] if worse else []
+        head = f"{_subject(table, first.row)} is better than the {baseline} by {_amount(table, first)}"
+        rest = [f"{_names(better[1:])} {_is(better[1:])} better, too"] if better[1:] else []
+        rest += [f"{_names(worse)} {_is(worse)} worse"] if worse else []
     else:
         first = worse[0]
         head = f"No arm is better than the {baseline}: {first.row.name} is worse by {_amount(table, first)}"

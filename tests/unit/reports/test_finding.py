@@ -68,8 +68,8 @@ def test_the_interval_is_the_wider_one_and_says_so() -> None:
 def test_of_several_better_arms_the_best_is_first_and_worse_ones_are_named() -> None:
     content = make_content(("base", "good", "best", "bad"), effects=(0, 0.05, 0.09, -0.06))
     told = sentence(content)
-    assert told.startswith("best, the best of 2 arms that are, is better than the baseline base by ")
-    assert told.endswith("; bad is worse.")
+    assert told.startswith("best is better than the baseline base by ")
+    assert told.endswith("; good is better, too; bad is worse.")
 
 
 def test_worse_arms_alone_are_told_as_such() -> None:

@@ -15,7 +15,8 @@ def banner(parts: RunParts, pretraining: Pretraining) -> dict[str, str]:
     """Its lines, name -> text; how many images each split has was said before."""
     pipeline, timetable, state = parts.pipeline, pretraining.timetable, pretraining.state
     begun = f", from step {state.step:,}" if state.step else ""
-    epochs = f"{pipeline.training.epochs} epoch(s) of {timetable.steps_per_epoch:,}"
+    count = pipeline.training.epochs
+    epochs = f"{count:,} epoch{'' if count == 1 else 's'} of {timetable.steps_per_epoch:,}"
     batch = f"batches of {pipeline.training.batch_size}"
     return {
         "data": _about_data(pipeline),

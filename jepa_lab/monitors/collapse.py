@@ -59,7 +59,7 @@ class CollapseSettings(ComponentParams):
         description="Rank lost: the centred RankMe - 1 is at most this share of its highest value so far.",
     )
     rank_recovery: float = Field(
-        0.1,
+        0.05,
         ge=0,
         description="Lost rank is not warned of while the centred RankMe - 1 is higher by more than this share than "
         "when it was first seen to be lost.",

@@ -6,6 +6,7 @@ Anything that is not one of these is a mistake of our own: exit code 1 and a tra
 
 from __future__ import annotations
 
+import errno
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -251,6 +252,17 @@ class TrackerUnreachable(JepaLabError):
     """A command needs the tracker, which did not answer or failed; it may later."""
 
     exit_code = 3
+
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def disk_full(error: Exception) -> RunStopped | None:
+    """What a failed write means to the user where nobody nearer has said it; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in _DISK_FULL:
+        return None
+    where = "a file" if error.filename is None else str(error.filename)
+    return RunStopped(f"{where} cannot be written ({error.strerror}); free space there and try again")
 
 
 class RunOutOfMemory(RunStopped):

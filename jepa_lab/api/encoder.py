@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from jepa_lab.api.errors import explained_errors
+from jepa_lab.api.inputs import check_choice
 from jepa_lab.data.any_images import SquareForm
 from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.errors import ConfigError, DataError
@@ -146,6 +147,8 @@ def load_encoder(
         ConfigError: there is no such source, or its encoder cannot be used; the message says why, and what to do.
         RunFolderError: the run has no such checkpoint, or it is damaged.
     """
+    check_choice("encoder", encoder, get_args(Which))
+    check_choice("layers", layers, tuple(LAYERS))
     with explained_errors():
         assert WEIGHT_SOURCES.names(), "sources register on import"
         found = load_source(os.fspath(source), SourceContext((Path(runs),), uri=uri, encoder=encoder, step=step))
@@ -205,8 +208,6 @@ def _check_layers(found: ForeignEncoder, layers: Layers) -> None:
     """Raises:
     ConfigError: the encoder has fewer blocks.
     """
-    if layers not in LAYERS:
-        raise ConfigError(f"layers must be one of {', '.join(LAYERS)}, got {layers!r}")
     if found.parts.size.depth < LAYERS[layers]:
         raise ConfigError(
             f"layers={layers} reads {LAYERS[layers]} blocks, and {found.source} has {found.parts.size.depth}; use "

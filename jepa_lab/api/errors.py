@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jepa_lab.contracts import plugin_failure
-from jepa_lab.errors import RunStopped
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+from jepa_lab.errors import disk_full
 
 
 @contextmanager
@@ -21,13 +18,8 @@ def explained_errors() -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        where = "a file" if error.filename is None else str(error.filename)
-        raise RunStopped(f"{where} cannot be written ({error.strerror}); free space there and try again") from error
     except Exception as error:
-        failure = plugin_failure(error)
+        failure = disk_full(error) or plugin_failure(error)
         if failure is None:
             raise
         raise failure from error

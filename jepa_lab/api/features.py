@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from jepa_lab.api.encoder import Encoder, load_encoder
 from jepa_lab.api.errors import explained_errors
+from jepa_lab.api.inputs import check_choice
 from jepa_lab.composition.stopping import interruption
-from jepa_lab.data.decode import undecodable
 from jepa_lab.data.folders.scan import as_text, contents_below, counted, endings
 from jepa_lab.errors import ConfigError, DataError, RunStopped
 from jepa_lab.feature_files.formats import FEATURE_FORMATS
@@ -32,7 +32,12 @@ from jepa_lab.weights.plain import describe
 
 PART_BYTES = 32 * 2**20
 PART_IMAGES = 1024
+_REMEDY = (
+    "replace the file, remove it from the folder, or leave such files out with --on-bad-image skip "
+    "(on_bad_image='skip' in Python)"
+)
 _SAY_EVERY_SECONDS = 10.0
+OnBadImage = Literal["error", "skip"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def features(
     patches: bool = False,
     batch_size: int = 64,
     device: str | None = None,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
     say: Callable[[str], None] = print,
 ) -> FeatureFile:
     """Encode every image below a folder, and write paths and features into one file.
@@ -80,6 +85,7 @@ def features(
         ConfigError: the file exists, or its ending is unknown. DataError: there are no images, or one cannot be read.
         RunInterrupted: Ctrl-C or SIGTERM; the same call resumes.
     """
+    check_choice("on_bad_image", on_bad_image, get_args(OnBadImage))
     with explained_errors():
         target = Path(out)
         assert FEATURE_FORMATS.names(), "formats register on import"
@@ -125,7 +131,7 @@ def _listed(folder: Path) -> tuple[list[_Listed], list[str]]:
         DataError: there are none.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; give the folder of the images")
+        raise DataError(f"{folder} is not a folder; give the folder of the images")
     found = contents_below(folder)
     notes = []
     if found.unread:
@@ -152,7 +158,7 @@ class _Extraction:
         files: Sequence[_Listed],
         patches: bool,
         batch_size: int,
-        on_bad_image: str,
+        on_bad_image: OnBadImage,
         say: Callable[[str], None],
     ) -> None:
         self.encoder, self.folder, self.files, self.patches = encoder, folder, files, patches
@@ -211,7 +217,7 @@ class _Extraction:
             for listed, each in zip(some, decoded, strict=True):
                 if isinstance(each, DataError):
                     if self.on_bad_image == "error":
-                        raise undecodable(each.rule)
+                        raise DataError(each.rule, remedy=_REMEDY)
                     skipped.append(Skipped(listed.record.path, each.rule))
             squares = [each for each in decoded if isinstance(each, Tensor)]
             if squares:
@@ -241,7 +247,7 @@ class _Extraction:
 
     def _tell(self, done: int, since_start: int) -> None:
         now = time.monotonic()
-        if now - self._said < _SAY_EVERY_SECONDS:
+        if now - self._said < _SAY_EVERY_SECONDS or done == len(self.files):  # the end is told by the caller
             return
         self._said = now
         speed = since_start / (now - self._started)

@@ -51,10 +51,14 @@ def override_texts(overrides: Overrides | None) -> list[str]:
     """Overrides as the command line takes them: `{"training.epochs": 10}` is `training.epochs=10`.
 
     Raises:
-        ConfigError: a key is no dotted key, or a value is none that YAML could hold.
+        ConfigError: these are not a dictionary, a key is not a dotted key, or YAML has no form for a value.
     """
+    if not isinstance(overrides, Mapping | None):
+        raise ConfigError(
+            f"overrides are a dictionary such as {{'training.epochs': 10}}, got a {type(overrides).__name__}"
+        )
     texts = []
-    for key, value in ({} if overrides is None else overrides).items():
+    for key, value in (overrides or {}).items():
         if not isinstance(key, str) or "=" in key:
             raise ConfigError(f"keys of overrides are dotted keys such as 'training.epochs', got {key!r}")
         texts.append(f"{key}={_as_json(value, f'the override of {key}')}")
@@ -74,6 +78,14 @@ def grid_texts(grid: Mapping[str, Sequence[Any]] | None) -> list[str]:
         (first, *rest) = (override_texts({key: value})[0] for value in values)
         texts.append(",".join([first, *(text.partition("=")[2] for text in rest)]))
     return texts
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises:
+    ConfigError: the value of this argument is not one of the choices.
+    """
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _as_json(value: Any, what: str) -> str:

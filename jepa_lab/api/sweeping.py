@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +18,74 @@ from jepa_lab.api.inputs import Overrides, found_file, grid_texts, override_text
 from jepa_lab.composition.stopping import interruption
 from jepa_lab.errors import ConfigError
 from jepa_lab.interruption import StopRequested
+from jepa_lab.registry import ComponentParams
 from jepa_lab.reports.content import ReportInput, cleaned
 from jepa_lab.reports.table import build_table
 from jepa_lab.reports.table_csv import table_frame
 from jepa_lab.sweeps.choices import Choices
 from jepa_lab.sweeps.executors import EXECUTORS
-from jepa_lab.sweeps.planned import plan_file
-from jepa_lab.sweeps.sweep import SweepSettings, run_sweep
+from jepa_lab.sweeps.planned import Planned, plan_file
+from jepa_lab.sweeps.sweep import SweepOutcome, SweepSettings, refuse_references, run_sweep
 from jepa_lab.training.team import refuse_torchrun
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What to sweep, and how; see `sweep` for the meaning.
+
+    Attributes:
+        file: ablation, or pipeline with several values of some keys.
+        overrides: `key=value` each, of a pipeline `key=value,value` too.
+        choices: what is chosen of the ablation.
+        sweeps: folder of the sweep folders.
+    """
+
+    file: Path
+    overrides: Sequence[str]
+    preset: str | None
+    choices: Choices
+    sweeps: Path
+    slots: int | None
+    slots_per_gpu: int | None
+    storage: str | None
+
+
+@dataclass(frozen=True)
+class PreparedSweep:
+    """A sweep that has been planned; nothing has been written yet.
+
+    Attributes:
+        executor: parameters of what trains the trials.
+    """
+
+    request: SweepRequest
+    planned: Planned
+    executor: ComponentParams
+
+    def check_references(self) -> None:
+        """Raises:
+        ConfigError: a reference that is still to be probed cannot be read.
+        """
+        refuse_references(self.planned.plan, self.request.sweeps)
+
+    def perform(self) -> SweepOutcome:
+        """Train what is left, and write the report."""
+        root = self.request.sweeps
+        settings = SweepSettings(root, self.request.storage, self.executor, sys.argv)
+        return run_sweep(self.planned.plan, self.planned.text(root), settings)
+
+
+def prepare_sweep(request: SweepRequest) -> PreparedSweep:
+    """The plan of a request, and what is to train it.
+
+    Raises:
+        ConfigError: all that is wrong.
+    """
+    planned = plan_file(request.file, request.overrides, request.preset, request.choices)
+    local = EXECUTORS.get("local")
+    executor = local.config_type.model_validate({"slots": request.slots, "slots_per_gpu": request.slots_per_gpu})
+    local.component.planned_slots(executor, planned.plan.on_gpu)  # refuses what cannot be meant
+    return PreparedSweep(request, planned, executor)
 
 
 @dataclass(frozen=True)
@@ -65,7 +126,7 @@ def sweep(
     preset: str | None = None,
     base: str | os.PathLike[str] | None = None,
     seeds: Iterable[int] | None = None,
-    arms: Sequence[str] | None = None,
+    arms: str | Sequence[str] | None = None,
     metric: str | None = None,
     sweeps: str | os.PathLike[str] = "sweeps",
     slots: int | None = None,
@@ -81,7 +142,9 @@ def sweep(
         grid: several values by dotted keys, such as `{"masker": ["multi_block", "random"]}`: an arm for each
             combination, the first values being the baseline.
         preset: applied to every arm, with fewer seeds; `smoke` is the whole job in a minute or two.
-        base, seeds, arms, metric: in place of what the ablation says; the baseline is always trained.
+        base, metric: in place of what the ablation says.
+        seeds: whole numbers, such as `range(5)`, in place of the ablation's.
+        arms: names of those to train; the baseline is always trained.
         sweeps: folder of the sweep folders.
         slots: trials in parallel; by default one per GPU, or one per CPU core.
         slots_per_gpu: trials that share each GPU, instead of `slots`.
@@ -97,20 +160,32 @@ def sweep(
         file = found_file(Path(ablation), "ablation" if grid is None else "pipeline")
         choices = Choices(
             base=None if base is None else found_file(Path(base), "pipeline"),
-            seeds=None if seeds is None else tuple(seeds),
+            seeds=None if seeds is None else _checked_seeds(seeds),
             metric=metric,
-            arms=None if arms is None else tuple(arms),
+            arms=None if arms is None else (arms,) if isinstance(arms, str) else tuple(arms),
         )
-        planned = plan_file(file, [*override_texts(overrides), *grid_texts(grid)], preset, choices)
-        if grid is not None and planned.grid is None:
+        texts = [*override_texts(overrides), *grid_texts(grid)]
+        prepared = prepare_sweep(
+            SweepRequest(file, texts, preset, choices, Path(sweeps), slots, slots_per_gpu, storage)
+        )
+        if grid is not None and prepared.planned.grid is None:
             raise ConfigError(f"grid goes with a pipeline, and {file} is an ablation, which has arms of its own")
-        plan, root = planned.plan, Path(sweeps)
-        local = EXECUTORS.get("local")
-        executor = local.config_type.model_validate({"slots": slots, "slots_per_gpu": slots_per_gpu})
-        local.component.planned_slots(executor, plan.on_gpu)
-        outcome = run_sweep(plan, planned.text(root), SweepSettings(root, storage, executor, sys.argv))
+        outcome = prepared.perform()
         if outcome.stopped_by is not None:
             where = f"(call it again to resume {outcome.folder.path})"
             raise interruption(StopRequested(outcome.stopped_by), where)
         report = outcome.folder.report / "report.html"
         return SweepResult(outcome.folder.path, report, outcome.report, outcome.tracker)
+
+
+def _checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """Raises:
+    ConfigError: these are no seeds.
+    """
+    try:
+        found = None if isinstance(seeds, str) else tuple(map(operator.index, seeds))
+    except TypeError:
+        found = None
+    if found is None or not all(0 <= seed < 2**63 for seed in found):
+        raise ConfigError(f"seeds are whole numbers from 0 to 2^63 - 1, such as range(5) or [0, 3], got {seeds!r}")
+    return found

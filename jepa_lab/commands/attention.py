@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from jepa_lab.commands.completion import complete_folder
-from jepa_lab.commands.options import runs_option
+from jepa_lab.commands.options import encoder_option, runs_option
 from jepa_lab.commands.result import CommandResult, examples, prints_result, wrote
 
 
@@ -21,7 +21,7 @@ from jepa_lab.commands.result import CommandResult, examples, prints_result, wro
 @click.argument("run", type=click.Path(path_type=Path), shell_complete=complete_folder)
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG to write.")
 @click.option("--step", type=int, help="Checkpoint to draw (default: the last one).")
-@click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
+@encoder_option
 @click.option("--layer", type=int, help="Block to draw, counted from 1 (default: the last one).")
 @click.option("--images", default=4, show_default=True, type=click.IntRange(1, 32), help="Number of validation images.")
 @click.option(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from jepa_lab.commands.completion import complete_override, complete_pipeline
-from jepa_lab.commands.options import OVERRIDES, found_file, preset_option
+from jepa_lab.commands.options import OVERRIDES, preset_option
 from jepa_lab.commands.printing import PrintingCommand
 from jepa_lab.commands.result import CommandResult, examples, prints_result
 
@@ -28,6 +28,7 @@ def check(file: Path, overrides: tuple[str, ...], preset: str | None) -> Command
 
     FILE is a path, or the name of a pipeline that comes with jepa-lab, such as `digits`.
     """
+    from jepa_lab.api.inputs import found_file
     from jepa_lab.composition.tracker import build_tracker
     from jepa_lab.config.checks import check_pipeline
     from jepa_lab.config.loading import dump_pipeline, load_pipeline

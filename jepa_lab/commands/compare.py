@@ -27,7 +27,14 @@ from jepa_lab.commands.result import CommandResult, examples, prints_result
 )
 @click.option("--by", metavar="KEY", help="Group by this parameter alone, such as masker.name.")
 @click.option("--baseline", metavar="ARM", help="Group to compare the others with.")
-@click.option("--format", "form", type=click.Choice(["table", "md", "csv", "tex"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "md", "csv", "tex"]),
+    default="table",
+    show_default=True,
+    help="For the terminal, or as Markdown, CSV or LaTeX.",
+)
 @click.option(
     "--uri",
     help="Tracking URI (default: the store of the folders named, else $MLFLOW_TRACKING_URI, else mlflow.db in this "

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 from click.shell_completion import BashComplete, CompletionItem, ZshComplete, add_completion_class
@@ -50,30 +50,45 @@ def complete_pipeline(context: click.Context, parameter: click.Parameter, incomp
     """A pipeline that comes with jepa-lab, or a file; with --resume or --from an override."""
     if context.params.get("resume") or context.params.get("parent"):
         return complete_override(context, parameter, incomplete)
-    return _complete_file("pipeline", incomplete)
+    return _complete_file(("pipeline",), incomplete)
 
 
-def complete_ablation(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """An ablation that comes with jepa-lab, or a file."""
-    return _complete_file("ablation", incomplete)
+def complete_sweep(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """An ablation or a pipeline that comes with jepa-lab, or a file."""
+    return _complete_file(("ablation", "pipeline"), incomplete)
+
+
+def complete_source(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A run by its name, or a file or folder that holds an encoder."""
+    return _names_of_folders(context, incomplete) or [CompletionItem(incomplete, "file")]
+
+
+def complete_probed(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A run, or with --encoder a pipeline."""
+    complete = complete_pipeline if context.params.get("encoder") else complete_folder
+    return complete(context, parameter, incomplete)
 
 
 def complete_folder(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A run or a sweep by its name, or a folder."""
+    # bash would forget the names for the folders
+    return _names_of_folders(context, incomplete) or [CompletionItem(incomplete, "dir")]
+
+
+def _names_of_folders(context: click.Context, incomplete: str) -> list[CompletionItem]:
     roots = [context.params[name] for name in ("runs", "sweeps") if context.params.get(name) is not None]
     found = [path.name for root in map(Path, roots) if root.is_dir() for path in root.iterdir() if _is_named(path)]
-    names = _items(sorted(name for name in found if name.startswith(incomplete)))
-    return names or [CompletionItem(incomplete, "dir")]  # bash would forget the names for the folders
+    return _items(sorted(name for name in found if name.startswith(incomplete)))
 
 
 def _is_named(path: Path) -> bool:
     return (path / "config.yaml").is_file() and not path.name.startswith(".")
 
 
-def _complete_file(kind: Any, incomplete: str) -> list[CompletionItem]:
+def _complete_file(kinds: Sequence[Literal["pipeline", "ablation"]], incomplete: str) -> list[CompletionItem]:
     from jepa_lab.config.shipped import shipped_files
 
-    names = _items(name for name in shipped_files(kind) if name.startswith(incomplete))
+    names = _items(name for kind in kinds for name in shipped_files(kind) if name.startswith(incomplete))
     return names or [CompletionItem(incomplete, "file")]
 
 

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import click
 
-from jepa_lab.commands.options import host_option, no_open_option, sweeps_option
+from jepa_lab.commands.completion import complete_folder
+from jepa_lab.commands.options import host_option, no_open_option, port_option, sweeps_option
+from jepa_lab.commands.result import examples
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  jepa-lab dashboard masker-0123abcd
-  jepa-lab dashboard sweeps/masker-0123abcd --port 8081 --no-open"""
+    epilog=examples(
+        "jepa-lab dashboard masker-0123abcd", "jepa-lab dashboard sweeps/masker-0123abcd --port 8081 --no-open"
+    )
 )
-@click.argument("sweep", type=click.Path(path_type=Path))
+@click.argument("sweep", type=click.Path(path_type=Path), shell_complete=complete_folder)
 @click.option("--storage", help="Optuna storage URL, if the sweep was given one.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
+@port_option(8080)
 @host_option
 @no_open_option
 @sweeps_option

@@ -8,14 +8,14 @@ from typing import Any, Literal
 import click
 
 from jepa_lab.commands.completion import complete_folder
-from jepa_lab.commands.options import runs_option
+from jepa_lab.commands.options import encoder_option, runs_option
 from jepa_lab.commands.result import CommandResult, examples, prints_result
 
 
 @click.command(
     epilog=examples(
         "jepa-lab export digits-6d1a40b1-s0 --to timm --out my_encoder",
-        "jepa-lab export digits-6d1a40b1-s0 --to onnx --out context_onnx --encoder context",
+        "jepa-lab export digits-6d1a40b1-s0 --to onnx --encoder context --out onnx",
     )
 )
 @click.argument("run", type=click.Path(path_type=Path), shell_complete=complete_folder)
@@ -27,7 +27,7 @@ from jepa_lab.commands.result import CommandResult, examples, prints_result
     help="timm, transformers, safetensors or onnx; see `jepa-lab list export_format`.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; it must not exist.")
-@click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
+@encoder_option
 @click.option("--step", type=int, help="Checkpoint to export (default: the last one).")
 @runs_option
 @prints_result(quiet="Print the path of the folder alone.")

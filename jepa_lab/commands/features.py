@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import click
 
-from jepa_lab.commands.options import runs_option
+from jepa_lab.commands.completion import complete_source
+from jepa_lab.commands.options import encoder_option, runs_option
 from jepa_lab.commands.result import CommandResult, examples, prints_result
 from jepa_lab.errors import ConfigError
 
@@ -19,7 +20,7 @@ from jepa_lab.errors import ConfigError
         "jepa-lab features my_encoder photos --out patches.safetensors --patches",
     )
 )
-@click.argument("source", metavar="RUN|SOURCE")
+@click.argument("source", metavar="RUN|SOURCE", shell_complete=complete_source)
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -28,9 +29,15 @@ from jepa_lab.errors import ConfigError
     help="File to write: .parquet, .npz or .safetensors. It must not exist.",
 )
 @click.option("--patches", is_flag=True, help="Write the features of every patch instead of their average.")
-@click.option("--encoder", type=click.Choice(["target", "context"]), default="target", show_default=True)
+@encoder_option
 @click.option("--step", type=int, help="Checkpoint of the run (default: the last one).")
-@click.option("--layers", type=click.Choice(["last", "last_four"]), default="last", show_default=True)
+@click.option(
+    "--layers",
+    type=click.Choice(["last", "last_four"]),
+    default="last",
+    show_default=True,
+    help="Features of the last block, or of the last four side by side.",
+)
 @click.option("--image-size", type=int, help="Height and width in pixels to see images at (default: the source's).")
 @click.option("--channel-mean", metavar="R,G,B", help="Of pixels in [0, 1], for a source that does not say it.")
 @click.option("--channel-std", metavar="R,G,B", help="Of pixels in [0, 1], for a source that does not say it.")
@@ -41,7 +48,7 @@ from jepa_lab.errors import ConfigError
     type=click.Choice(["error", "skip"]),
     default="error",
     show_default=True,
-    help="`skip` leaves files out that are no images, and names them.",
+    help="`skip` leaves out files that are not images, and names them.",
 )
 @click.option("--uri", help="Tracking URI of models:/ and runs:/.")
 @runs_option

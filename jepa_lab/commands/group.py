@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 import traceback
@@ -12,12 +11,10 @@ from typing import Any
 import click
 
 from jepa_lab.commands.printing import say, without_credentials
-from jepa_lab.errors import ConfigError, JepaLabError, RunCrashed, RunStopped
+from jepa_lab.errors import ConfigError, JepaLabError, RunCrashed, disk_full
 from jepa_lab.interruption import StopRequested, leaving_on_signals
 from jepa_lab.output import unfailing_output
 from jepa_lab.waiting_threads import spin_briefly
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Group(click.Group):
@@ -44,10 +41,10 @@ class Group(click.Group):
         except (click.exceptions.Exit, click.Abort):  # click's own ways to end
             raise
         except Exception as error:  # the outermost place: whatever comes here is a bug of our own
-            if isinstance(error, OSError) and error.errno in _DISK_FULL:
-                where = "a file" if error.filename is None else str(error.filename)
-                say(f"error: {where} cannot be written ({error.strerror}); free space there and try again")
-                sys.exit(RunStopped.exit_code)
+            full = disk_full(error)
+            if full is not None:
+                say(f"error: {full}")
+                sys.exit(full.exit_code)
             failure = _plugin_failure(error)
             if failure is not None:
                 say(f"error: {failure}\n{traceback.format_exc()}")

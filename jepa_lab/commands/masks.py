@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from jepa_lab.commands.completion import complete_override, complete_pipeline
-from jepa_lab.commands.options import OVERRIDES, found_file, preset_option
+from jepa_lab.commands.options import OVERRIDES, preset_option
 from jepa_lab.commands.result import CommandResult, examples, prints_result, wrote
 
 
@@ -25,6 +25,7 @@ from jepa_lab.commands.result import CommandResult, examples, prints_result, wro
 @prints_result(quiet="Print the path of the PNG alone.")
 def masks(file: Path, overrides: tuple[str, ...], preset: str | None, out: Path) -> CommandResult:
     """Draw context (green) and target (red) patches on images of FILE's data set."""
+    from jepa_lab.api.inputs import found_file
     from jepa_lab.config.checks import check_pipeline
     from jepa_lab.config.loading import load_pipeline
     from jepa_lab.mask_picture import draw_pipeline_masks

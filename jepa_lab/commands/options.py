@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, TypeVar
 
 import click
 
-from jepa_lab.commands.printing import say
+FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
 
 OVERRIDES = "Overrides follow FILE as KEY=VALUE, values in YAML: training.epochs=10 masker=random"
 
@@ -28,14 +29,17 @@ host_option = click.option(
     show_default=True,
     help="Interface to serve the pages on; 0.0.0.0 is all of them, for containers and shared nodes.",
 )
+encoder_option = click.option(
+    "--encoder",
+    type=click.Choice(["target", "context"]),
+    default="target",
+    show_default=True,
+    help="Which of the run's two encoders.",
+)
 no_open_option = click.option("--no-open", is_flag=True, help="Print the link without opening a browser.")
 
 
-def found_file(given: Path, kind: Literal["pipeline", "ablation"]) -> Path:
-    """The file that is meant, which may come with jepa-lab."""
-    from jepa_lab.config.shipped import find_file
-
-    file, note = find_file(given, kind)
-    if note is not None:
-        say(f"note: {note}")
-    return file
+def port_option(default: int) -> Callable[[FC], FC]:
+    """`--port` of a command that serves pages."""
+    number = click.IntRange(1, 65535)
+    return click.option("--port", default=default, show_default=True, type=number, help="Port to serve the pages on.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from jepa_lab.commands.completion import complete_folder, complete_override
+from jepa_lab.commands.completion import complete_override, complete_probed, complete_source
 from jepa_lab.commands.options import runs_option
 from jepa_lab.commands.result import CommandResult, examples, prints_result
 from jepa_lab.errors import ConfigError
@@ -14,14 +14,14 @@ from jepa_lab.errors import ConfigError
 
 @click.command(
     epilog=examples(
-        "jepa-lab probe digits-6d1a40b1-s0 probe.encoder=context probe.layers=last_four",
+        "jepa-lab probe digits-6d1a40b1-s0 probe.layers=last_four",
         "jepa-lab probe digits-6d1a40b1-s0 'probe.additional=[attentive, low_shot]'",
         "jepa-lab probe digits-6d1a40b1-s0 --score-test",
         "jepa-lab probe --encoder in1k_vith14.pth.tar cifar10",
         before="Overrides can change the probe and the device: probe.encoder=context 'probe.additional=[finetune]'",
     )
 )
-@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=complete_folder)
+@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=complete_probed)
 @click.argument("overrides", nargs=-1, shell_complete=complete_override)
 @click.option("--step", type=int, help="Checkpoint to probe (default: the last one).")
 @click.option(
@@ -30,6 +30,7 @@ from jepa_lab.errors import ConfigError
 @click.option(
     "--encoder",
     metavar="SOURCE",
+    shell_complete=complete_source,
     help="Probe the encoder of SOURCE on the data of the pipeline FILE: a run, an export, models:/..., runs:/..., a "
     "released checkpoint, a folder of timm or transformers; see `jepa-lab list weight_source`.",
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jepa_lab.commands.completion import complete_ablation, complete_override
-from jepa_lab.commands.options import found_file, sweeps_option
+from jepa_lab.commands.completion import complete_override, complete_pipeline, complete_sweep
+from jepa_lab.commands.options import sweeps_option
 from jepa_lab.commands.printing import refuse_lost_output, say
 from jepa_lab.commands.result import CommandResult, examples, prints_result
 
 if TYPE_CHECKING:
+    from jepa_lab.api.sweeping import PreparedSweep
     from jepa_lab.sweeps.planned import Planned
     from jepa_lab.sweeps.sweep import SweepOutcome
 
@@ -28,17 +28,18 @@ _OVERRIDES = (
         "jepa-lab sweep predictor_size --preset smoke",
         "jepa-lab sweep masker --dry-run",
         "jepa-lab sweep masker --base cifar10 --seeds 0-2 --arms 'one block'",
-        "jepa-lab sweep digits masker=multi_block,random loss=l2,smooth_l1 --seeds 0-2",
+        "jepa-lab sweep digits masker=multi_block,random loss=l2,smooth_l1",
         before=_OVERRIDES,
     )
 )
-@click.argument("file", type=click.Path(path_type=Path), shell_complete=complete_ablation)
+@click.argument("file", type=click.Path(path_type=Path), shell_complete=complete_sweep)
 @click.argument("overrides", nargs=-1, shell_complete=complete_override)
 @click.option("--preset", help="Apply a preset to every arm, with fewer seeds. Available: smoke.")
 @click.option(
     "--base",
     metavar="PIPELINE",
     type=click.Path(path_type=Path),
+    shell_complete=complete_pipeline,
     help="Pipeline to use in place of the ablation's own base: a file, or a name such as `cifar10`.",
 )
 @click.option("--seeds", metavar="SEEDS", help="Seeds to use in place of the file's, as in 0-4 or 0,3,5-7.")
@@ -82,12 +83,10 @@ def sweep(
     FILE is a path, or the name of an ablation that comes with jepa-lab, such as `predictor_size`; or a pipeline, with
     several values of the keys to compare.
     """
+    from jepa_lab.api.inputs import found_file
+    from jepa_lab.api.sweeping import SweepRequest, prepare_sweep
     from jepa_lab.config.shipped import find_either
     from jepa_lab.sweeps.choices import Choices, parse_seeds
-    from jepa_lab.sweeps.estimate import plan_as_json, print_plan
-    from jepa_lab.sweeps.executors import EXECUTORS
-    from jepa_lab.sweeps.planned import plan_file
-    from jepa_lab.sweeps.sweep import SweepSettings, refuse_references, run_sweep
     from jepa_lab.training.team import refuse_torchrun
 
     refuse_torchrun("sweep")
@@ -100,23 +99,24 @@ def sweep(
         metric=metric,
         arms=arms or None,
     )
-    planned = plan_file(file, overrides, preset, choices)
-    local = EXECUTORS.get("local")
-    executor = local.config_type.model_validate({"slots": slots, "slots_per_gpu": slots_per_gpu})
-    # Refuses what cannot be meant, before anything is written.
-    local.component.planned_slots(executor, planned.plan.on_gpu)
-    if dry_run:
-        refuse_references(planned.plan, sweeps)
+    request = SweepRequest(file, overrides, preset, choices, sweeps, slots, slots_per_gpu, storage)
+    prepared = prepare_sweep(request)
+    return _plan(prepared) if dry_run else _result(prepared.perform(), prepared.planned)
 
-        def show_plan() -> None:
-            print_plan(planned.plan, executor)
-            if planned.grid is not None:
-                click.echo(f"\n{planned.text(sweeps)}", nl=False)
-            refuse_lost_output()
 
-        return CommandResult(lambda: plan_as_json(planned.plan, executor), None, show_plan)
-    outcome = run_sweep(planned.plan, planned.text(sweeps), SweepSettings(sweeps, storage, executor, sys.argv))
-    return _result(outcome, planned)
+def _plan(prepared: PreparedSweep) -> CommandResult:
+    from jepa_lab.sweeps.estimate import plan_as_json, print_plan
+
+    planned, executor = prepared.planned, prepared.executor
+    prepared.check_references()
+
+    def show() -> None:
+        print_plan(planned.plan, executor)
+        if planned.grid is not None:
+            click.echo(f"\n{planned.text(prepared.request.sweeps)}", nl=False)
+        refuse_lost_output()
+
+    return CommandResult(lambda: plan_as_json(planned.plan, executor), None, show)
 
 
 def _result(outcome: SweepOutcome, planned: Planned) -> CommandResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from jepa_lab.commands.options import host_option, no_open_option
+from jepa_lab.commands.options import host_option, no_open_option, port_option
 from jepa_lab.commands.result import examples
 
 
@@ -16,7 +16,7 @@ from jepa_lab.commands.result import examples
     )
 )
 @click.option("--uri", help="Tracking URI (default: $MLFLOW_TRACKING_URI, else mlflow.db in this folder).")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@port_option(5000)
 @host_option
 @no_open_option
 def ui(uri: str | None, port: int, host: str, no_open: bool) -> None:

@@ -61,7 +61,11 @@ class SquareForm:
         Raises:
             DataError: the file cannot be decoded.
         """
-        return self._with_channels(decode_image(path, self.size, self.fraction)[None])[0]
+        try:
+            pixels = decode_image(path, self.size, self.fraction)
+        except DataError as error:  # its remedy is a setting of data sets
+            raise DataError(error.rule, remedy="give the path of an image file") from error
+        return self._with_channels(pixels[None])[0]
 
     def _square(self, image: Any, name: str) -> Tensor:
         """[b, C, size, size] uint8."""

@@ -44,7 +44,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is no image, and why."""
+    """A file that is not an image, and why."""
 
     path: str
     problem: str
@@ -97,7 +97,7 @@ class FeatureParts:
 
     def _refuse_other(self, plan: dict[str, Any]) -> None:
         file = self.folder / _PLAN
-        if not file.exists():
+        if not file.exists() or not self._files():
             write_json_atomically(file, plan)
             return
         known = json.loads(file.read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ class FeatureParts:
         if different:
             details = ", ".join(f"{key} ({known.get(key)!r} -> {plan.get(key)!r})" for key in different)
             raise ConfigError(
-                f"{self.folder} holds the beginning of another extraction: {details}; delete the folder to begin anew, "
+                f"{self.folder} holds the beginning of another extraction: {details}; delete the folder to start over, "
                 "or give another --out"
             )
 

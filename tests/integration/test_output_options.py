@@ -20,8 +20,8 @@ from jepa_lab.config.pipeline import Pipeline
 from tests.integration.pipelines import write_tiny
 from tests.integration.test_cli import invoke
 
-WITHOUT_RESULT = {"ui", "dashboard", "register", "schema", "list"}
-"""They serve pages, say where a model is, or print in forms of their own."""
+WITHOUT_RESULT = {"ui", "dashboard", "schema", "list"}
+"""They serve pages, or print in forms of their own."""
 SHORT = ("training.epochs=1", "probe.method.c_grid=[0.1]", "probe.additional=[]", "monitors.end=[]")
 
 every_command = pytest.mark.parametrize("name", sorted(main.commands))
@@ -49,6 +49,13 @@ def test_every_help_has_examples_that_can_be_parsed(name: str) -> None:
         assert words[:2] == ["jepa-lab", name]
         context = command.make_context(name, [word.strip("[],") for word in words[2:]], resilient_parsing=True)
         assert isinstance(context, click.Context)
+
+
+@every_command
+def test_every_help_fits_80_columns_and_explains_every_option(name: str) -> None:
+    assert all(len(line) <= 80 for line in invoke(name, "--help").output.splitlines())
+    options = [each for each in main.commands[name].params if isinstance(each, click.Option)]
+    assert all(each.help for each in options)
 
 
 @every_command
@@ -134,6 +141,11 @@ def test_names_of_pipelines_ablations_and_runs_are_completed(
     monkeypatch.chdir(runs.parent)
     assert "digits" in completions("run", incomplete="di")
     assert "predictor_size" in completions("sweep", incomplete="pred")
+    assert "digits" in completions("sweep", incomplete="di")
+    assert "digits" in completions("sweep", "masker", "--base", incomplete="di")
+    assert "digits" in completions("probe", "--encoder", "somewhere", incomplete="di")
+    for command in ("features", "register", "probe"):
+        assert document["name"] in completions(command, incomplete="ti")
     assert document["name"] in completions("show", incomplete="ti")
     assert document["name"] in completions("show", "--runs", str(runs), incomplete="")
     assert "training." in completions("run", "--from", document["name"], incomplete="train")

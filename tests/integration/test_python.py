@@ -135,6 +135,7 @@ def test_a_pipeline_may_be_a_dictionary_or_another_runs_pipeline(result: jepa_la
         ("digits", {"training.epochs=3": 10}, "keys of overrides are dotted keys"),
         ("digits", {"training.epochs": {1, 2}}, "the override of training.epochs holds set"),
         ("digits", {"data.image_size": 7}, "data.image_size"),
+        ("digits", ["training.epochs=3"], "overrides are a dictionary such as {'training.epochs': 10}, got a list"),
         (None, {}, "name a pipeline"),
     ],
 )
@@ -269,6 +270,19 @@ def test_a_run_has_encoders_of_several_kinds_layers_sizes_and_steps(result: jepa
         jepa_lab.load_encoder(result.folder, image_size=9)
 
 
+@pytest.mark.parametrize("option", [{"encoder": "traget"}, {"layers": "first"}])
+def test_a_misspelt_choice_of_an_encoder_is_refused(result: jepa_lab.RunResult, option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="must be one of"):
+        jepa_lab.load_encoder(result.folder, **option)
+
+
+def test_a_path_that_is_no_image_is_told_without_settings_of_data(result: jepa_lab.RunResult, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as told:
+        result.encoder.encode(tmp_path / "nowhere.png")
+    assert "nowhere.png cannot be decoded" in str(told.value)
+    assert "on_bad_image" not in str(told.value)
+
+
 def test_an_export_has_one_encoder_and_the_same_features(result: jepa_lab.RunResult, tmp_path: Path) -> None:
     export_run(RunFolder.open(result.folder), ExportRequest("safetensors"), tmp_path / "export")
     images, expected = pixels_of(result)
@@ -368,6 +382,8 @@ def test_a_grid_of_a_pipeline_is_what_the_command_line_makes_of_commas(
         ("masker", {"slots": 0}, "slots must be at least 1, got 0"),
         ("masker", {"slots": 1, "slots_per_gpu": 1}, "slots"),
         ("masker", {"overrides": {"training.epochs": "ten"}}, "training.epochs"),
+        ("masker", {"arms": "one blck"}, "there is no arm 'one blck'"),
+        *(("masker", {"seeds": seeds}, "seeds are whole numbers") for seeds in ("0-2", 3, [1.5], [-1], [2**63])),
     ],
 )
 def test_what_is_wrong_with_a_sweep_is_told_before_anything_is_written(

@@ -95,6 +95,8 @@ def test_a_run_is_registered_once_and_the_command_says_how_to_load_it(run: RunFo
     assert rest[1].endswith("mlflow models serve --model-uri 'models:/digits encoder/1' --env-manager local")
     assert f"jepa-lab probe --encoder 'models:/digits encoder/1' --uri {uri} PIPELINE" in rest[2]
     again = _register(run.path, "--name", "digits encoder")
+    quiet = _register(run.path, "--name", "digits encoder", "--quiet")
+    assert quiet.output == "models:/digits encoder/1\n"
     assert again.exit_code == 0, again.output
     assert again.output.startswith(f"already registered: the encoder of {run.path} as models:/digits encoder/1")
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)

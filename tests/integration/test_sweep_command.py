@@ -42,7 +42,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(
     write_tiny(tmp_path)
     assert "no key has several values to compare" in refused("sweep", "tiny.yaml", "loss=l2")
     assert "--seeds: 4-0 runs backwards" in refused("sweep", "masker", "--seeds", "4-0")
-    assert "the arms are 'two blocks', 'four blocks'" in refused("sweep", "masker", "--arms", "three blocks")
+    assert "the arms are 'two blocks', 'one block'" in refused("sweep", "masker", "--arms", "three blocks")
     assert "did you mean 'digits'" in refused("sweep", "masker", "--base", "digitz")
     assert "--base: " in refused("sweep", "masker", "--base", "none.yaml")
     assert "--metric: " in refused("sweep", "masker", "--metric", "probe/test_accuracy")

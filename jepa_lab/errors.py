@@ -1,7 +1,7 @@
 """The few kinds of error that a user can meet, and the exit code of each.
 
 A message says the place (field, file, line), the value, the rule and the remedy.
-Anything that is not one of these is a mistake of our own: exit code 1 and a traceback.
+Anything that is not one of these is a bug in jepa-lab: exit code 1 and a traceback.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class RunTerminated(RunInterrupted):
 
 
 class RunCrashed(JepaLabError):
-    """A mistake of our own ended a run; the message names the log that holds the traceback."""
+    """A bug in jepa-lab ended a run; the message names the log that holds the traceback."""
 
     exit_code = 1
 

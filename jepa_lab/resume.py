@@ -1,4 +1,4 @@
-"""Going on with a run that was stopped: what is read again, what must not have changed, what is done about damage."""
+"""Resuming a run that was stopped: what is read again, what must not have changed, what is done about damage."""
 
 from __future__ import annotations
 
@@ -194,11 +194,11 @@ def _last_good_checkpoint(folder: RunFolder, pipeline: Pipeline, run_uid: str, n
     checkpoint, problems = CheckpointStore(folder.checkpoints).load_last_good(fits)
     if checkpoint is None and any(row.step > 0 for row in read_metrics(folder.metrics)):
         raise RunFolderError(
-            f"{folder.checkpoints} holds no checkpoint, but {folder.metrics} has rows behind step 0, so there were "
+            f"{folder.checkpoints} holds no checkpoint, but {folder.metrics} has rows after step 0, so there were "
             "some; restore them from a copy, or start a new run"
         )
     if checkpoint is not None and problems:
-        notes.append(f"{'; '.join(problems)}. Going on from the checkpoint of step {checkpoint.run.step}")
+        notes.append(f"{'; '.join(problems)}. Resuming from the checkpoint of step {checkpoint.run.step}")
     return checkpoint
 
 

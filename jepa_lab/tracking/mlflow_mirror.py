@@ -175,7 +175,7 @@ class Mirror:
         self.cursor.save(self.folder)
 
     def _send_metrics(self, client: MlflowClient) -> None:
-        """The rows behind the cursor, in batches that end with a row."""
+        """The rows after the cursor, in batches that end with a row."""
         batch: list[Metric] = []
         line, end = b"", 0
         for next_line, next_end, row in unsent_rows(self.folder, self.cursor):

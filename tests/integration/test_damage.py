@@ -118,8 +118,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_both_are_named(
     weights.write_bytes(_flip(weights.read_bytes()))
     resume_run(folder, None, [])
     said = capsys.readouterr().out
-    assert re.search(r"step-00000012/model.safetensors is damaged.*Going on from the checkpoint of step 10", said)
-    assert "Going on from the checkpoint of step 10" in folder.log.read_text()
+    assert re.search(r"step-00000012/model.safetensors is damaged.*Resuming from the checkpoint of step 10", said)
+    assert "Resuming from the checkpoint of step 10" in folder.log.read_text()
     assert_same_run(folder, whole)
 
 
@@ -150,7 +150,7 @@ def test_a_file_of_another_run_of_the_same_configuration_is_not_taken_for_its_ow
             resume_run(folder, None, [])
         return
     resume_run(folder, None, [])
-    assert "step 12 is that of another run than run.json. Going on from the checkpoint of step 10" in (
+    assert "step 12 is that of another run than run.json. Resuming from the checkpoint of step 10" in (
         capsys.readouterr().out
     )
     assert_same_run(folder, whole)

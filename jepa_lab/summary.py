@@ -55,14 +55,18 @@ def print_summary(result: Mapping[str, Any], folder: Path, tracker: str) -> None
     }
     steps = int(metrics.get("skipped_steps") or 0)  # not in an older result
     if steps:
-        rows["skipped steps"] = f"{steps:,} batch(es) changed nothing, because loss or gradients were not finite"
+        rows["skipped steps"] = f"{steps:,}, because loss or gradients were not finite"
     skipped = sum(result.get(key, {"count": 0})["count"] for key in ("skipped_images", "probe_skipped_images"))
     if skipped:
-        rows["skipped"] = f"{skipped:,} image(s) that cannot be decoded were left out; the run's log names them"
+        rows["skipped"] = f"{_counted(skipped, 'image')} that cannot be decoded; names are in the run's log"
     unread = sum(sum(result.get(key, {"unread_files": {}})["unread_files"].values()) for key in told.values())
     if unread:
-        rows["left out"] = f"{unread:,} file(s) whose format is not read; the run's log names them"
+        rows["left out"] = f"{_counted(unread, 'file')} in formats that are not read; names are in the run's log"
     print_listing(rows | _about_collapse(result), console)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _about_collapse(result: Mapping[str, Any]) -> dict[str, str]:

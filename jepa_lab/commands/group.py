@@ -36,7 +36,7 @@ class Group(click.Group):
             say("interrupted")
             sys.exit(128 + (error.signal if isinstance(error, StopRequested) else signal.SIGINT))
         except click.ClickException as error:  # it repeats arguments, which may be URIs with passwords
-            vars(error)["message"] = without_credentials(error.message)
+            vars(error)["message"] = without_credentials(error.message) + _remedy(error)
             raise
         except (click.exceptions.Exit, click.Abort):  # click's own ways to end
             raise
@@ -54,6 +54,14 @@ class Group(click.Group):
                 f"files; please report the command and these lines:\n{traceback.format_exc()}"
             )
             sys.exit(RunCrashed.exit_code)
+
+
+def _remedy(error: click.ClickException) -> str:
+    """What click cannot know: settings of a pipeline look like options to whoever comes from other programs."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return ""
+    takes_overrides = any(parameter.name == "overrides" for parameter in error.ctx.command.params)
+    return " Settings are overrides, without dashes: training.epochs=10." if takes_overrides else ""
 
 
 def _plugin_failure(error: Exception) -> JepaLabError | None:

@@ -345,6 +345,12 @@ def test_a_mistake_of_ours_outside_a_run_is_one_sentence_and_its_traceback(
     assert "secret" not in result.output
 
 
+@pytest.mark.parametrize("command", ["run", "check", "sweep", "probe", "masks"])
+def test_a_setting_given_as_an_option_is_told_how_settings_are_written(command: str) -> None:
+    assert "Settings are overrides, without dashes: training.epochs=10." in invoke(command, "digits", "--epochs").output
+    assert "overrides" not in invoke("ls", "--epochs").output
+
+
 @pytest.mark.parametrize(
     "arguments", [("--nonsense",), ("nonsense",), ("run", "--nonsense"), ("check",), ("masks", "x")]
 )

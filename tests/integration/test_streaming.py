@@ -334,7 +334,7 @@ def test_skipping_bad_files_is_a_run_without_them(
     assert outcome.result["skipped_images"] == {"count": 3, "files": names}
     assert expected.result["skipped_images"] == {"count": 0, "files": []}
     print_summary(outcome.result, outcome.folder.path, "")
-    assert "3 image(s) that cannot be decoded were left out" in " ".join(capsys.readouterr().out.split())
+    assert "3 images that cannot be decoded" in " ".join(capsys.readouterr().out.split())
     log = outcome.folder.log.read_text()
     assert all(f"{broken / name} cannot be decoded" in log for name in names)
 

@@ -26,4 +26,4 @@ class NoTracker(Tracker):
         return MirrorState()
 
     def describe(self) -> str:
-        return "no tracker (tracking: none); everything is in the run folder"
+        return "no tracker (tracking: none); run folders hold everything"

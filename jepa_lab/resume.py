@@ -72,7 +72,7 @@ def is_finished(folder: RunFolder) -> bool:
     try:
         result = folder.read_result()
     except RunFolderError:
-        return False  # its result is damaged; going on makes it again
+        return False  # its result is damaged; resuming makes it again
     return result is not None and result["status"] == "FINISHED"
 
 

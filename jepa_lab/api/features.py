@@ -27,6 +27,7 @@ from jepa_lab.feature_files.formats.base import FeatureTable, format_of
 from jepa_lab.feature_files.parts import FeatureParts, ImageFile, PartRecord, Skipped
 from jepa_lab.interruption import StopSignals
 from jepa_lab.tracking.atomic import explained_writes, sync_folder
+from jepa_lab.training.devices import inference_device
 from jepa_lab.training.progress import clock
 from jepa_lab.weights.plain import describe
 
@@ -96,7 +97,7 @@ def features(
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         if not isinstance(encoder, Encoder):
             encoder = load_encoder(encoder)
-        encoder.to(_device(device))
+        encoder.to(inference_device(device, "device"))
         files, notes = _listed(Path(images))
         work = _Extraction(encoder, Path(images), files, patches, batch_size, on_bad_image, say)
         parts = FeatureParts(target)
@@ -264,22 +265,6 @@ def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         os.replace(scratch, path)
         sync_folder(path.parent)
-
-
-def _device(name: str | None) -> torch.device:
-    """The device that is asked for, by default a GPU where there is one.
-
-    Raises:
-        ConfigError: it is not here.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # an unknown name, or PyTorch without that device
-        raise ConfigError(
-            f"device={name}: no such device here ({str(error).splitlines()[0]}); use cpu or cuda"
-        ) from error
 
 
 def _batches(files: Sequence[_Listed], size: int) -> Iterator[Sequence[_Listed]]:

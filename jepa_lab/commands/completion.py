@@ -103,7 +103,7 @@ def _chosen(given: Sequence[str]) -> dict[str, str]:
 
 
 def _next_level(incomplete: str, chosen: Mapping[str, str]) -> list[str]:
-    """What the key may go on with: `masker=`, and `masker.` for its parts."""
+    """How the key may continue: `masker=`, and `masker.` for its parts."""
     head = incomplete.rpartition(".")[0]
     found: dict[str, None] = {}
     for key, known in known_keys().items():

@@ -1,4 +1,4 @@
-"""What a command gives, printed in one of three ways: for people, as JSON, or as the one thing to go on with."""
+"""What a command gives, printed in one of three ways: for people, as JSON, or as what a script needs next."""
 
 from __future__ import annotations
 

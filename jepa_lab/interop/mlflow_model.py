@@ -20,9 +20,10 @@ from jepa_lab.config.loading import load_resolved
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.data.centre_squares import cut_out
 from jepa_lab.data.images import Pictures
-from jepa_lab.errors import ConfigError, DataError, RunFolderError
+from jepa_lab.errors import DataError, RunFolderError
 from jepa_lab.evaluation import encoder_record, extraction_size, probed_encoder
 from jepa_lab.probes.features import extract_features
+from jepa_lab.training.devices import inference_device
 from jepa_lab.training.tensor_file import parse_tensors
 
 if TYPE_CHECKING:
@@ -116,23 +117,8 @@ def _load_pyfunc(data_path: str) -> EncoderFeatures:
         model.load_state_dict(tensors)
     except RuntimeError as error:  # names or shapes that are not those of this configuration
         raise RunFolderError(f"{weights} does not fit {config} ({str(error).splitlines()[0]})") from error
-    device = _device()
+    device = inference_device(os.environ.get(DEVICE_VARIABLE) or None, DEVICE_VARIABLE)
     return EncoderFeatures(pipeline, probed_encoder(model, pipeline).to(device), mean, std, device)
-
-
-def _device() -> torch.device:
-    """That of MLflow's variable for predictions, else CUDA where there is one, as MLflow's own loader chooses.
-
-    Raises:
-        ConfigError: the variable names none that is here.
-    """
-    named = os.environ.get(DEVICE_VARIABLE)
-    if not named:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=named).device
-    except (RuntimeError, AssertionError) as error:  # an unknown name, or PyTorch without that device
-        raise ConfigError(f"{DEVICE_VARIABLE}={named}: no such device here ({error}); use cpu or cuda") from error
 
 
 def _as_array(frame: pd.DataFrame) -> np.ndarray:

@@ -92,7 +92,7 @@ def sweep_folder(plan: Plan, ablation: str, root: Path) -> SweepFolder:
 
 
 def refuse_other_plan(recorded: dict[str, Any], plan: Plan, where: str) -> None:
-    """A sweep goes on with the plan it began with.
+    """A sweep resumes the plan it began with.
 
     Raises:
         RunFolderError: naming what differs.
@@ -106,7 +106,7 @@ def refuse_other_plan(recorded: dict[str, Any], plan: Plan, where: str) -> None:
 
 
 def refuse_other_study(study: Study, plan: Plan) -> None:
-    """A storage goes on with the plan that its study of this name was made for.
+    """A storage resumes the plan that its study of this name was made for.
 
     Raises:
         RunFolderError: naming what differs, as far as it is known.
@@ -259,7 +259,7 @@ class SweepRecord:
 
 
 def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcome:
-    """Carry out a plan, or go on with it; the same command may be given again and again.
+    """Carry out a plan, or resume it; the same command may be given again and again.
 
     Args:
         ablation: text of the ablation file.

@@ -41,7 +41,7 @@ _OUTCOMES: tuple[tuple[type[JepaLabError], Outcome], ...] = (
 
 
 def perform(task: Task) -> Reply:
-    """Run a trial, or go on with it."""
+    """Run a trial, or resume it."""
     try:
         loaded = load_pipeline(task.config)
         if task.encoder is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from jepa_lab.errors import DeviceError, Key, RunOutOfMemory
+from jepa_lab.errors import ConfigError, DeviceError, Key, RunOutOfMemory
 from jepa_lab.training.compiling import compiles, missing_for_compiling, require_compiler
 from jepa_lab.training.settings import TrainingSettings
 
@@ -175,6 +175,24 @@ def device_type(name: str) -> str:
             f"training.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}; use training.device=auto",
             keys=[_DEVICE],
         ) from None
+
+
+def inference_device(name: str | None, setting: str) -> torch.device:
+    """The device that features are computed on: the one that is named, else CUDA where there is one, else the CPU.
+
+    Args:
+        setting: where the name was given, for the message.
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or PyTorch without that device
+        raise ConfigError(
+            f"{setting}={name}: no such device here ({str(error).splitlines()[0]}); use cpu or cuda"
+        ) from error
 
 
 def _resolve_device(name: str) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,9 @@ from jepa_lab.tracking.mlflow_reading import read_runs
 from jepa_lab.tracking.mlflow_store import connect
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
+from tests.integration.with_mlflow import MLFLOW_WARNINGS, kept_environment
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MLFLOW_WARNINGS
 
 VALUES = {("block", 0): 0.50, ("block", 1): 0.60, ("random", 0): 0.70, ("random", 1): 0.90}
 
@@ -47,12 +43,8 @@ class Filled:
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
-    """MLflow's variables are set for the whole process; put them back afterwards."""
-    before = dict(os.environ)
-    os.environ.update(NO_PROXY="127.0.0.1", OMP_NUM_THREADS="1", COLUMNS="250")
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    with kept_environment(NO_PROXY="127.0.0.1", OMP_NUM_THREADS="1", COLUMNS="250"):
+        yield
 
 
 def make_run(root: Path, store: TrackerSettings, masker: str, seed: int, value: float | None, **tags: str) -> RunFolder:

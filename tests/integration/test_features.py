@@ -154,17 +154,23 @@ def test_ctrl_c_says_how_to_resume(run: Path, photos: Path, tmp_path: Path, monk
         jepa_lab.features(run, photos, tmp_path / "out.npz")
 
 
-@pytest.mark.usefixtures("small_parts")
-def test_images_that_have_changed_are_encoded_again(
-    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def all_but_the_end(run: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An extraction that ends when its parts are there and before the file is."""
+
     def stop(path: Path, write: Any) -> None:
         raise KeyError("stopped")
 
     with monkeypatch.context() as patch:
         patch.setattr(features_module, "_write_whole", stop)
         with pytest.raises(KeyError):
-            jepa_lab.features(run, photos, tmp_path / "out.npz")
+            jepa_lab.features(run, photos, out)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_images_that_have_changed_are_encoded_again(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_but_the_end(run, photos, tmp_path / "out.npz", monkeypatch)
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(photos / NAMES[2])
     said: list[str] = []
     jepa_lab.features(run, photos, tmp_path / "out.npz", say=said.append)
@@ -224,13 +230,7 @@ def test_settings_may_change_as_long_as_no_part_is_done(run: Path, photos: Path,
 def test_the_beginning_of_another_extraction_is_not_taken_up(
     run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(path: Path, write: Any) -> None:
-        raise KeyError("stopped")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(features_module, "_write_whole", stop)
-        with pytest.raises(KeyError):
-            jepa_lab.features(run, photos, tmp_path / "out.npz")
+    all_but_the_end(run, photos, tmp_path / "out.npz", monkeypatch)
     with pytest.raises(ConfigError, match=r"another extraction: patches \(False -> True\); delete the folder"):
         jepa_lab.features(run, photos, tmp_path / "out.npz", patches=True)
     encoder = jepa_lab.load_encoder(run)

@@ -31,21 +31,15 @@ from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.weights.plain import plain_encoder_of
 from jepa_lab.weights.sources.base import SourceContext, load_source
 from tests.integration.pipelines import load_tiny
+from tests.integration.with_mlflow import MLFLOW_WARNINGS, kept_environment
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # SQLite connections in SQLAlchemy's pools
-]
+pytestmark = MLFLOW_WARNINGS
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`quiet_mlflow` sets MLflow's variables for the whole process; put them back afterwards."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+def _environment() -> Iterator[None]:
+    with kept_environment():
+        yield
 
 
 Probed = tuple[RunFolder, np.ndarray, np.ndarray]

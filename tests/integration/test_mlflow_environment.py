@@ -26,11 +26,10 @@ from jepa_lab.tracking.mlflow_store import DEFAULTS, FIXED, quiet_mlflow
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import write_tiny
+from tests.integration.with_mlflow import MLFLOW_WARNINGS, kept_environment
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # SQLite connections in SQLAlchemy's pools
+    *MLFLOW_WARNINGS,
     pytest.mark.filterwarnings("ignore:Unverified HTTPS request"),
 ]
 PAGE = Path(__file__).parents[2] / "docs" / "mlflow.md"
@@ -38,12 +37,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "mlflow.md"
 
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
-    """`quiet_mlflow` sets MLflow's variables for the whole process; put them back afterwards."""
-    before = dict(os.environ)
-    os.environ["NO_PROXY"] = "127.0.0.1"
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    with kept_environment(NO_PROXY="127.0.0.1"):
+        yield
 
 
 class _Server(ThreadingHTTPServer):

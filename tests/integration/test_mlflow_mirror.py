@@ -34,16 +34,13 @@ from jepa_lab.tracking.mlflow_store import connect
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.uris import sqlite_path
+from tests.integration.with_mlflow import MLFLOW_WARNINGS, kept_environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 # MLflow and the libraries it imports warn about their own use of each other; ours is not meant.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # SQLite connections in SQLAlchemy's pools
-]
+pytestmark = MLFLOW_WARNINGS
 
 
 class Crash(Exception):
@@ -52,11 +49,8 @@ class Crash(Exception):
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
-    """`quiet_mlflow` sets MLflow's variables for the whole process; put them back afterwards."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    with kept_environment():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -28,22 +28,15 @@ from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.fault_proxy import wait_until
 from tests.integration.pipelines import load_tiny, write_tiny
+from tests.integration.with_mlflow import MLFLOW_WARNINGS, kept_environment
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # SQLite connections in SQLAlchemy's pools
-]
+pytestmark = MLFLOW_WARNINGS
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
-    """MLflow's variables are set for the whole process; put them back afterwards."""
-    before = dict(os.environ)
-    os.environ.update(NO_PROXY="127.0.0.1", OMP_NUM_THREADS="1")
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    with kept_environment(NO_PROXY="127.0.0.1", OMP_NUM_THREADS="1"):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -37,16 +37,13 @@ from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.fault_proxy import wait_until
 from tests.integration.test_sweep import ABLATION, ENVIRONMENT, settings, write_ablation
 from tests.integration.test_tracker_faults import MlflowServer
+from tests.integration.with_mlflow import MLFLOW_WARNINGS, kept_environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MLFLOW_WARNINGS
 
 PARENT = "mlflow.parentRunId"
 
@@ -65,12 +62,8 @@ class Gone(ParentWatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
-    """MLflow's variables are set for the whole process; put them back afterwards."""
-    before = dict(os.environ)
-    os.environ.update(NO_PROXY="127.0.0.1", OMP_NUM_THREADS="1")
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    with kept_environment(NO_PROXY="127.0.0.1", OMP_NUM_THREADS="1"):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -19,21 +19,18 @@ import pytest
 from jepa_lab.tracking.mlflow_store import connect, find_or_create_experiment
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from tests.integration.fault_proxy import wait_until
+from tests.integration.with_mlflow import MLFLOW_WARNINGS, kept_environment
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    with kept_environment():
+        yield
 
 
 def _search(port: int, experiment: str, host: str, origin: str) -> int:

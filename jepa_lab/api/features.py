@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import jepa_lab.feature_files.formats  # noqa: F401  (registers them)
 from jepa_lab.api.encoder import Encoder, load_encoder
 from jepa_lab.api.errors import explained_errors
 from jepa_lab.api.inputs import check_choice
 from jepa_lab.composition.stopping import interruption
 from jepa_lab.data.folders.scan import as_text, contents_below, counted, endings
 from jepa_lab.errors import ConfigError, DataError, RunStopped
-from jepa_lab.feature_files.formats import FEATURE_FORMATS
 from jepa_lab.feature_files.formats.base import FeatureTable, format_of
 from jepa_lab.feature_files.parts import FeatureParts, ImageFile, PartRecord, Skipped
 from jepa_lab.interruption import StopSignals
@@ -89,7 +89,6 @@ def features(
     check_choice("on_bad_image", on_bad_image, get_args(OnBadImage))
     with explained_errors():
         target = Path(out)
-        assert FEATURE_FORMATS.names(), "formats register on import"
         form = format_of(target)
         if os.path.lexists(target):
             raise ConfigError(f"{target} exists already; remove it, or write to another file")

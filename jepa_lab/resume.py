@@ -52,18 +52,24 @@ def find_unfinished(run_root: Path, pipeline: Pipeline) -> RunFolder | None:
     return unfinished[-1] if unfinished else None
 
 
+def find_finished(run_root: Path, pipeline: Pipeline) -> RunFolder | None:
+    """A run of this configuration and seed that has finished, or None."""
+    return next((folder for folder in find_runs(run_root, pipeline) if is_finished(folder)), None)
+
+
 def find_runs(run_root: Path, pipeline: Pipeline) -> list[RunFolder]:
     """All runs of this configuration and seed, the newest last."""
-    folders = [RunFolder(path) for path in run_root.glob(f"{_stem(pipeline)}*")]
+    folders = [RunFolder(path) for path in run_root.glob(f"{run_stem(pipeline)}*")]
     return sorted((each for each in folders if is_named_after(each, pipeline) and each.config.is_file()), key=_began)
 
 
 def is_named_after(folder: RunFolder, pipeline: Pipeline) -> bool:
     """Whether the folder has the name that a run of this configuration and seed gets."""
-    return re.fullmatch(rf"{re.escape(_stem(pipeline))}(-\d+)?", folder.name) is not None
+    return re.fullmatch(rf"{re.escape(run_stem(pipeline))}(-\d+)?", folder.name) is not None
 
 
-def _stem(pipeline: Pipeline) -> str:
+def run_stem(pipeline: Pipeline) -> str:
+    """What the folders of all runs of this configuration and seed are named after."""
     return f"{pipeline.name}-{config_digest(pipeline)[:8]}-s{pipeline.seed}"
 
 

@@ -18,12 +18,11 @@ from jepa_lab.api.inputs import Overrides, found_file, grid_texts, override_text
 from jepa_lab.composition.stopping import interruption
 from jepa_lab.errors import ConfigError
 from jepa_lab.interruption import StopRequested
-from jepa_lab.registry import ComponentParams
 from jepa_lab.reports.content import ReportInput, cleaned
 from jepa_lab.reports.table import build_table
 from jepa_lab.reports.table_csv import table_frame
 from jepa_lab.sweeps.choices import Choices
-from jepa_lab.sweeps.executors import EXECUTORS
+from jepa_lab.sweeps.engine import Engine, EngineChoice, choose_engine
 from jepa_lab.sweeps.planned import Planned, plan_file
 from jepa_lab.sweeps.sweep import SweepOutcome, SweepSettings, refuse_references, run_sweep
 from jepa_lab.training.team import refuse_torchrun
@@ -38,6 +37,7 @@ class SweepRequest:
         overrides: `key=value` each, of a pipeline `key=value,value` too.
         choices: what is chosen of the ablation.
         sweeps: folder of the sweep folders.
+        engine: what is chosen of who trains the trials.
     """
 
     file: Path
@@ -45,8 +45,7 @@ class SweepRequest:
     preset: str | None
     choices: Choices
     sweeps: Path
-    slots: int | None
-    slots_per_gpu: int | None
+    engine: EngineChoice
     storage: str | None
 
 
@@ -55,12 +54,12 @@ class PreparedSweep:
     """A sweep that has been planned; nothing has been written yet.
 
     Attributes:
-        executor: parameters of what trains the trials.
+        engine: what trains the trials.
     """
 
     request: SweepRequest
     planned: Planned
-    executor: ComponentParams
+    engine: Engine
 
     def check_references(self) -> None:
         """Raises:
@@ -71,7 +70,7 @@ class PreparedSweep:
     def perform(self) -> SweepOutcome:
         """Train what is left, and write the report."""
         root = self.request.sweeps
-        settings = SweepSettings(root, self.request.storage, self.executor, sys.argv)
+        settings = SweepSettings(root, self.request.storage, self.engine, sys.argv)
         return run_sweep(self.planned.plan, self.planned.text(root), settings)
 
 
@@ -82,10 +81,8 @@ def prepare_sweep(request: SweepRequest) -> PreparedSweep:
         ConfigError: all that is wrong.
     """
     planned = plan_file(request.file, request.overrides, request.preset, request.choices)
-    local = EXECUTORS.get("local")
-    executor = local.config_type.model_validate({"slots": request.slots, "slots_per_gpu": request.slots_per_gpu})
-    local.component.planned_slots(executor, planned.plan.on_gpu)  # refuses what cannot be meant
-    return PreparedSweep(request, planned, executor)
+    plan = planned.plan
+    return PreparedSweep(request, planned, choose_engine(plan.engine, request.engine, plan.on_gpu))
 
 
 @dataclass(frozen=True)
@@ -131,6 +128,12 @@ def sweep(
     sweeps: str | os.PathLike[str] = "sweeps",
     slots: int | None = None,
     slots_per_gpu: int | None = None,
+    executor: str | None = None,
+    executor_options: Overrides | None = None,
+    cpus: int | None = None,
+    gpus: float | None = None,
+    memory: str | None = None,
+    time: str | None = None,
     storage: str | None = None,
 ) -> SweepResult:
     """Train every arm with every seed, and compare them, as `jepa-lab sweep` does. Call it again to resume.
@@ -148,6 +151,8 @@ def sweep(
         sweeps: folder of the sweep folders.
         slots: trials in parallel; by default one per GPU, or one per CPU core.
         slots_per_gpu: trials that share each GPU, instead of `slots`.
+        executor: `local`, `slurm` or `ray`, in place of the ablation's. executor_options: its parameters.
+        cpus, gpus, memory, time: what each trial gets, such as `cpus=4, gpus=1, memory="16G", time="2h"`.
         storage: Optuna storage URL; by default a journal in the sweep's folder.
     Raises:
         JepaLabError: see `jepa_lab.run`; after Ctrl-C a `RunInterrupted`: finished trials are kept.
@@ -165,9 +170,9 @@ def sweep(
             arms=None if arms is None else (arms,) if isinstance(arms, str) else tuple(arms),
         )
         texts = [*override_texts(overrides), *grid_texts(grid)]
-        prepared = prepare_sweep(
-            SweepRequest(file, texts, preset, choices, Path(sweeps), slots, slots_per_gpu, storage)
-        )
+        options = override_texts(executor_options)
+        engine = EngineChoice(executor, options, slots, slots_per_gpu, cpus, gpus, memory, time)
+        prepared = prepare_sweep(SweepRequest(file, texts, preset, choices, Path(sweeps), engine, storage))
         if grid is not None and prepared.planned.grid is None:
             raise ConfigError(f"grid goes with a pipeline, and {file} is an ablation, which has arms of its own")
         outcome = prepared.perform()

@@ -61,6 +61,24 @@ _OVERRIDES = (
     type=click.IntRange(min=1),
     help="Trials that share each GPU and its memory, instead of --slots (default: 1).",
 )
+@click.option(
+    "--executor",
+    metavar="NAME",
+    help="What trains the trials: local (default), slurm or ray; see docs/executors.md.",
+)
+@click.option(
+    "--executor-option",
+    "executor_options",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Parameter of the executor, such as partition=gpu; may be given several times.",
+)
+@click.option("--cpus", type=click.IntRange(min=1), help="CPU cores (and threads) per trial.")
+@click.option(
+    "--gpus", type=click.FloatRange(min=0), help="GPUs per trial; 0.5 lets two trials share one (local, ray)."
+)
+@click.option("--memory", metavar="SIZE", help="Main memory per trial, such as 16G (slurm, ray).")
+@click.option("--time", metavar="TIME", help="Longest time of an attempt at a trial, such as 2h or 1-12:00:00 (slurm).")
 @click.option("--storage", help="Optuna storage URL (default: a journal in the sweep's folder).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its time, and stop.")
 @prints_result(quiet="Print the path of the sweep folder alone.")
@@ -75,6 +93,12 @@ def sweep(
     sweeps: Path,
     slots: int | None,
     slots_per_gpu: int | None,
+    executor: str | None,
+    executor_options: tuple[str, ...],
+    cpus: int | None,
+    gpus: float | None,
+    memory: str | None,
+    time: str | None,
     storage: str | None,
     dry_run: bool,
 ) -> CommandResult:
@@ -87,6 +111,7 @@ def sweep(
     from jepa_lab.api.sweeping import SweepRequest, prepare_sweep
     from jepa_lab.config.shipped import find_either
     from jepa_lab.sweeps.choices import Choices, parse_seeds
+    from jepa_lab.sweeps.engine import EngineChoice
     from jepa_lab.training.team import refuse_torchrun
 
     refuse_torchrun("sweep")
@@ -99,7 +124,8 @@ def sweep(
         metric=metric,
         arms=arms or None,
     )
-    request = SweepRequest(file, overrides, preset, choices, sweeps, slots, slots_per_gpu, storage)
+    engine = EngineChoice(executor, executor_options, slots, slots_per_gpu, cpus, gpus, memory, time)
+    request = SweepRequest(file, overrides, preset, choices, sweeps, engine, storage)
     prepared = prepare_sweep(request)
     return _plan(prepared) if dry_run else _result(prepared.perform(), prepared.planned)
 
@@ -107,16 +133,16 @@ def sweep(
 def _plan(prepared: PreparedSweep) -> CommandResult:
     from jepa_lab.sweeps.estimate import plan_as_json, print_plan
 
-    planned, executor = prepared.planned, prepared.executor
+    planned, engine = prepared.planned, prepared.engine
     prepared.check_references()
 
     def show() -> None:
-        print_plan(planned.plan, executor)
+        print_plan(planned.plan, engine)
         if planned.grid is not None:
             click.echo(f"\n{planned.text(prepared.request.sweeps)}", nl=False)
         refuse_lost_output()
 
-    return CommandResult(lambda: plan_as_json(planned.plan, executor), None, show)
+    return CommandResult(lambda: plan_as_json(planned.plan, engine), None, show)
 
 
 def _result(outcome: SweepOutcome, planned: Planned) -> CommandResult:

@@ -13,6 +13,8 @@ from jepa_lab.config.documents import Document, load_document
 from jepa_lab.config.explanations import explain_all
 from jepa_lab.errors import ConfigError, ConfigProblems
 from jepa_lab.registry import ComponentParams, broken_rule
+from jepa_lab.sweeps.engine import LOCAL, EngineSettings, ExecutorField
+from jepa_lab.sweeps.resources import Resources
 
 Kind = Literal["arms", "grid", "one_at_a_time", "search"]
 KINDS: tuple[Kind, ...] = ("arms", "grid", "one_at_a_time", "search")
@@ -179,6 +181,12 @@ class Ablation(ComponentParams):
         None, description="Whether more of the metric is better; null takes the metric's own direction."
     )
     retries: int = Field(1, ge=0, le=100, strict=True, description="How often a trial that crashed is retried.")
+    executor: ExecutorField = Field(
+        LOCAL,
+        description="What trains the trials: local (processes on this machine), slurm or ray, with its parameters. It "
+        "changes no result; `jepa-lab sweep --executor` takes another.",
+    )
+    resources: Resources = Field(Resources(), description="What each trial gets of a machine; it changes no result.")
 
 
 SEARCH_KEYS = ("sampler", "sampler_seed", "budget", "pruner")
@@ -196,6 +204,11 @@ class AblationFile:
     def place(self, *keys: str | int) -> str:
         """`file:line` of a value."""
         return self.document.place(keys)
+
+    @property
+    def engine(self) -> EngineSettings:
+        """What trains the trials."""
+        return EngineSettings(executor=self.ablation.executor, resources=self.ablation.resources)
 
     @property
     def name(self) -> str:

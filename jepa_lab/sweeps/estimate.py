@@ -16,8 +16,7 @@ from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.inspection import inspect_pipeline
 from jepa_lab.randomness import build_generator
-from jepa_lab.registry import ComponentParams
-from jepa_lab.sweeps.executors.base import EXECUTORS
+from jepa_lab.sweeps.engine import Engine
 from jepa_lab.sweeps.plan import Plan
 from jepa_lab.sweeps.plan_table import print_plan_table
 from jepa_lab.sweeps.search import Search
@@ -57,32 +56,31 @@ class PlannedTime:
         )
 
 
-def time_plan(plan: Plan, executor: ComponentParams) -> PlannedTime:
+def time_plan(plan: Plan, engine: Engine) -> PlannedTime:
     """Time a few steps of every arm; nothing is written.
 
     Raises:
         DataError: the data set's files are missing. RunStopped: out of memory.
     """
-    local = EXECUTORS.entry_of(executor).component
-    slots = local.planned_slots(executor, plan.on_gpu)
+    slots = engine.planned_slots()
     seconds = _seconds_by_arm(plan, Console(highlight=False))
     if plan.search is None:
         trials, total = plan.num_trials, len(plan.seeds) * sum(seconds.values())
     else:
         trials = most_trials(plan, plan.search, slots, seconds[plan.baseline])
         total = trials * seconds[plan.baseline]
-    return PlannedTime(trials, total, slots, local.shares_gpus(executor, plan.on_gpu))
+    return PlannedTime(trials, total, slots, engine.shares_gpus())
 
 
-def print_plan(plan: Plan, executor: ComponentParams) -> None:
+def print_plan(plan: Plan, engine: Engine) -> None:
     """Print the plan, time a few steps of every arm, and print the estimate; see `time_plan`."""
     console = Console(highlight=False)
     print_plan_table(plan, console)
     console.print()
-    print_wrapped(time_plan(plan, executor).sentence(), console)
+    print_wrapped(time_plan(plan, engine).sentence(), console)
 
 
-def plan_as_json(plan: Plan, executor: ComponentParams) -> dict[str, Any]:
+def plan_as_json(plan: Plan, engine: Engine) -> dict[str, Any]:
     """The same as JSON values."""
     return {
         "name": plan.name,
@@ -90,7 +88,7 @@ def plan_as_json(plan: Plan, executor: ComponentParams) -> dict[str, Any]:
         "baseline": plan.baseline,
         "seeds": list(plan.seeds),
         "metric": plan.metric,
-        "estimate": asdict(time_plan(plan, executor)),
+        "estimate": asdict(time_plan(plan, engine)),
     }
 
 

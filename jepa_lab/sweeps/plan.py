@@ -17,6 +17,7 @@ from jepa_lab.errors import ConfigProblems, JepaLabError
 from jepa_lab.sweeps.ablation import Ablation, AblationFile, Direction, Kind, load_ablation
 from jepa_lab.sweeps.base import ended_on_collapse, load_base, with_seed, with_split
 from jepa_lab.sweeps.choices import NO_CHOICES, Choices, chosen_drafts, with_choices
+from jepa_lab.sweeps.engine import NO_ENGINE_SETTINGS, EngineSettings
 from jepa_lab.sweeps.expansion import Draft, baseline_name, draft_arms, swept_sources
 from jepa_lab.sweeps.labels import Scalar, label, resolved_value
 from jepa_lab.sweeps.objectives import direction_of, missing_metric
@@ -71,6 +72,7 @@ class Plan:
     notes: tuple[str, ...]
     pipelines: Mapping[str, LoadedPipeline]
     references: tuple[PlannedReference, ...] = ()
+    engine: EngineSettings = NO_ENGINE_SETTINGS
 
     def pipeline(self, arm: Arm, seed: int) -> LoadedPipeline:
         """The pipeline of a trial; it has been checked."""
@@ -241,7 +243,7 @@ def plan_ablation(
     problems += search_problems(search) if search is not None else []
     if problems:
         raise ConfigProblems(*first_lines(problems))
-    plan = replace(_plan(file, kind, drafts, pipelines, search), references=references)
+    plan = replace(_plan(file, kind, drafts, pipelines, search), references=references, engine=file.engine)
     return plan if choices.base is None else replace(plan, notes=(*plan.notes, *_notes_on_base(given)))
 
 

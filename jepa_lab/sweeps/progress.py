@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ from jepa_lab.sweeps.watch import duration
 from jepa_lab.tables.wrapping import shown, wrap
 
 _PLAIN_SECONDS = 30.0
+_PLAIN_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,12 @@ class SweepState:
     """How far a sweep is.
 
     Attributes:
-        slots: what is going on in each: "arm seed 3: epoch 1.0/20 ...".
+        places: what is going on in each, such as a slot or a job: "arm seed 3: epoch 1.0/20 ...".
         total: None where a budget of hours decides it.
         seconds_left: of the whole sweep, estimated from the trials that finished; None before the first.
     """
 
-    slots: Mapping[int, str]
+    places: Mapping[str, str]
     finished: int
     failed: int
     total: int | None
@@ -75,11 +77,15 @@ class LiveDisplay(SweepDisplay):
 
     def update(self, state: SweepState) -> None:
         lines = []
-        for slot, text in sorted(state.slots.items()):
-            head = f"slot {slot}  "
+        for place, text in _first_places(state, self._most_lines()):
+            head = f"{place}  "
             wrapped = wrap(shown(text), self._live.console.width - len(head))
             lines += [(" " * len(head) if number else head) + line for number, line in enumerate(wrapped)]
         self._live.update(Group(*map(Text, lines), Text(state.sentence(), "bold")))
+
+    def _most_lines(self) -> int:
+        """That leave room for the line of the sweep."""
+        return max(1, self._live.console.height - 4)
 
     def message(self, text: str) -> None:
         self._live.console.print(text, markup=False, highlight=False)
@@ -104,12 +110,24 @@ class PlainDisplay(SweepDisplay):
         if time.monotonic() - self._printed < _PLAIN_SECONDS:
             return
         self._printed = time.monotonic()
-        for slot, text in sorted(state.slots.items()):
-            self.message(f"slot {slot}  {text}")
+        for place, text in _first_places(state, _PLAIN_LINES):
+            self.message(f"{place}  {text}")
         self.message(state.sentence())
 
     def message(self, text: str) -> None:
         print(text, flush=True)
+
+
+def _first_places(state: SweepState, most: int) -> list[tuple[str, str]]:
+    """The places by name, numbers in their order; where there are too many for a screen, how many more there are."""
+    places = sorted(state.places.items(), key=lambda item: _natural(item[0]))
+    if len(places) <= most:
+        return places
+    return [*places[: most - 1], ("...", f"and {len(places) - most + 1} more at work")]
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def build_sweep_display() -> SweepDisplay:

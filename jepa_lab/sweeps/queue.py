@@ -8,15 +8,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
-from jepa_lab.errors import RunFolderError
+from jepa_lab.errors import ConfigError, RunFolderError
 from jepa_lab.interruption import StopSignals
-from jepa_lab.resume import find_runs, is_finished
-from jepa_lab.sweeps.executors.base import Executor, Reply, Task
+from jepa_lab.resume import find_finished, find_runs
+from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.progress import SweepDisplay, SweepState
 from jepa_lab.sweeps.study import PlannedTrial, Study
+from jepa_lab.sweeps.tasks import Reply, Task
 from jepa_lab.sweeps.time_left import TimeLeft
 from jepa_lab.sweeps.watch import TrialWatch
 from jepa_lab.tracking.atomic import write_text_atomically
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _MAX_DEATHS = 5
 """Workers that one trial may lose: whatever kills it each time would do so for ever."""
+_BUSY_SECONDS = 5.0
+"""After which a trial that another process was at work on is looked at again."""
 
 
 @dataclass
@@ -37,8 +41,8 @@ class Trial:
     Attributes:
         pipeline: its resolved pipeline.
         tags, params: what the tracker is told beside the run's own.
-        failures: attempts that failed. deaths: workers that it lost. slot: where it runs now.
-        slots: how many there were when it was given to its worker.
+        failures: attempts that failed. deaths: workers that it lost. place: where it runs now.
+        busy_until: time.monotonic() before which it is left to the process that was at work on it; 0 for none.
         began: time.monotonic() when it was given to its worker. is_first: of a new worker, which has yet to start.
         is_resumed: whether an earlier attempt left a run folder.
         reported: epochs of which the study knows the online probe.
@@ -52,8 +56,8 @@ class Trial:
     params: dict[str, str]
     failures: int = 0
     deaths: int = 0
-    slot: int | None = None
-    slots: int = 1
+    place: str = ""
+    busy_until: float = 0.0
     watch: TrialWatch | None = None
     began: float = field(default_factory=time.monotonic)
     is_first: bool = False
@@ -104,10 +108,11 @@ class TrialQueue:
         self.folder, self.study, self.executor = folder, study, executor
         self.metric, self.retries, self.stop, self.display, self.observe = metric, retries, stop, display, observe
         self._again: deque[Trial] = deque()
+        self._busy: list[Trial] = []  # that other processes are at work on
         self._total: int | None = 0
         self._running: dict[int, Trial] = {}
         self._time_left = TimeLeft()
-        self._started_slots: set[int] = set()  # whose workers have ended a trial
+        self._begun_places: set[str] = set()  # whose workers have ended a trial
         self._over = {"finished": 0, "failed": 0}
         self._stopping = False
 
@@ -124,7 +129,7 @@ class TrialQueue:
         self._over["finished"] += already
         self._total = total
         while self._start_next(trials) or self._running:
-            for reply in self.executor.wait(_POLL_SECONDS):
+            for reply in self._replies():
                 trial = self._running.pop(reply.number)
                 self._see(trial)  # what it wrote since the last look
                 self._handle(trial, reply)
@@ -134,22 +139,29 @@ class TrialQueue:
             if self.stop.received is not None and not self._stopping:
                 self.display.message("stopping: running trials save their state; press Ctrl-C again to leave at once")
                 self._stopping = True
-                self.executor.stop()
+                self.executor.cancel(list(self._running))
         return not self._stopping
+
+    def _replies(self) -> list[Reply]:
+        if not self._running:
+            time.sleep(_POLL_SECONDS)  # all that is left is at work in other processes
+            return []
+        return self.executor.poll(_POLL_SECONDS)
 
     def _start_next(self, trials: Iterator[Trial]) -> bool:
         """Fill the free slots; whether trials are left to start, as far as is known."""
-        # A trial that waits for its twin keeps its slot: a search should not ask for more points meanwhile.
-        while not self._stopping and self.executor.num_idle() > self._num_waiting():
+        self._look_at_busy()
+        # A trial that waits, for its twin or another process, keeps its slot: a search should not ask for more points.
+        while not self._stopping and self.executor.capacity() > len(self._running) + self._num_waiting():
             trial = self._again.popleft() if self._again else next(trials, None)
             if trial is None:
-                return False
+                return bool(self._busy)
             trial.failures = self.study.failures(trial.number)  # also of earlier commands
             twin = self._running_twin(trial)
             if twin is not None:
                 twin.twins.append(trial)
                 continue
-            finished = self._finished_run(trial)
+            finished = find_finished(self.folder.trials, trial.pipeline.pipeline)
             if finished is not None:  # the parent died before it told the study
                 self._see(trial)
                 self._finish(trial, finished)
@@ -157,8 +169,15 @@ class TrialQueue:
                 self._start(trial)
         return not self._stopping
 
+    def _look_at_busy(self) -> None:
+        """Trials that other processes were at work on are due again after a while."""
+        now = time.monotonic()
+        due = [trial for trial in self._busy if trial.busy_until <= now]
+        self._busy = [trial for trial in self._busy if trial.busy_until > now]
+        self._again.extendleft(reversed(due))
+
     def _num_waiting(self) -> int:
-        return sum(len(trial.twins) for trial in self._running.values())
+        return len(self._busy) + sum(len(trial.twins) for trial in self._running.values())
 
     def _running_twin(self, trial: Trial) -> Trial | None:
         """The trial of the same pipeline that is running: both would be the same run folder."""
@@ -169,16 +188,24 @@ class TrialQueue:
         write_text_atomically(config, dump_pipeline(trial.pipeline.pipeline))
         trial.began, trial.watch = time.monotonic(), None
         trial.is_resumed = bool(find_runs(self.folder.trials, trial.pipeline.pipeline))
-        probed = self.metric.startswith("probe/")
-        task = Task(trial.number, config, self.folder.trials, trial.tags, trial.params, needs_probe=probed)
-        trial.slots = self.executor.num_slots
-        trial.slot = self.executor.start(task)
-        trial.is_first = trial.slot not in self._started_slots
+        task = self._task(trial, config)
+        if not self.executor.adopt(task):
+            self.executor.submit(task)
+        trial.place = self.executor.place(trial.number)
+        trial.is_first = not self.executor.keeps_workers or trial.place not in self._begun_places
         self._running[trial.number] = trial
 
-    def _finished_run(self, trial: Trial) -> RunFolder | None:
-        runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
-        return next((run for run in runs if is_finished(run)), None)
+    def _task(self, trial: Trial, config: Path) -> Task:
+        return Task(
+            trial.number,
+            config.stem,
+            config.resolve(),
+            self.folder.trials.resolve(),
+            trial.tags,
+            trial.params,
+            needs_probe=self.metric.startswith("probe/"),
+            folder=Path.cwd(),
+        )
 
     def _handle(self, trial: Trial, reply: Reply) -> None:
         handlers: dict[str, Callable[[Trial, str], None]] = {
@@ -189,18 +216,19 @@ class TrialQueue:
             "out_of_memory": self._on_out_of_memory,
             "interrupted": self._on_interrupted,
             "died": self._on_died,
+            "busy": self._on_busy,
+            "refused": self._on_refused,
         }
-        assert trial.slot is not None
         if reply.outcome == "died":
-            self._started_slots.discard(trial.slot)
+            self._begun_places.discard(trial.place)
         else:
-            self._started_slots.add(trial.slot)
+            self._begun_places.add(trial.place)
         if reply.message:
             logger.info("trial %d (%s) %s: %s", trial.number, trial.label, reply.outcome, reply.message)
         handlers[reply.outcome](trial, reply.message)
 
     def _on_finished(self, trial: Trial, message: str) -> None:
-        finished = self._finished_run(trial)
+        finished = find_finished(self.folder.trials, trial.pipeline.pipeline)
         if finished is None:
             self._on_failed(trial, "the worker said that it had finished, but no finished run folder is there")
             return
@@ -231,15 +259,12 @@ class TrialQueue:
         self._on_pruned(trial, message)
 
     def _on_out_of_memory(self, trial: Trial, message: str) -> None:
-        if self.executor.num_slots < trial.slots:  # another took a slot away meanwhile: it has more memory now
-            self._again.appendleft(trial)
-            return
-        if not self.executor.reduce_slots():
+        change = self.executor.give_more_memory(trial.number)
+        if change is None:
             self._on_failed(trial, message)
             return
-        self.display.message(
-            f"{trial.label}: {message}. That was with {trial.slots} slots; continuing with one slot fewer"
-        )
+        if change:
+            self.display.message(f"{trial.label}: {message}. {change[0].upper()}{change[1:]}")
         self._again.appendleft(trial)
 
     def _on_interrupted(self, trial: Trial, message: str) -> None:
@@ -255,6 +280,18 @@ class TrialQueue:
             return
         self.display.message(f"{trial.label}: {message}; another worker resumes it")
         self._again.appendleft(trial)
+
+    def _on_busy(self, trial: Trial, message: str) -> None:
+        if trial.busy_until == 0.0:
+            self.display.message(f"{trial.label}: {message.partition(';')[0]}; waiting for it to end")
+        trial.busy_until = time.monotonic() + _BUSY_SECONDS
+        self._busy.append(trial)
+
+    def _on_refused(self, trial: Trial, message: str) -> None:
+        """Raises:
+        ConfigError: no worker on such a machine may take part.
+        """
+        raise ConfigError(f"a worker cannot take part in this sweep: {message}")
 
     def _finish(self, trial: Trial, run: RunFolder) -> None:
         """Tell the study the value of a run that has finished."""
@@ -291,8 +328,8 @@ class TrialQueue:
             if watch is not None:
                 self.observe(trial)
                 text = f"{trial.label}: {watch.sentence()}"
-            assert trial.slot is not None
-            slots[trial.slot] = text
+            trial.place = self.executor.place(trial.number)
+            slots[trial.place] = text
         left = self._seconds_left()
         self.display.update(SweepState(slots, self._over["finished"], self._over["failed"], self._total, left))
 
@@ -322,4 +359,4 @@ class TrialQueue:
             return None
         elapsed = [trial.seconds for trial in self._running.values()]
         waiting = self._total - sum(self._over.values()) - len(elapsed)
-        return self._time_left.seconds(elapsed, waiting, self.executor.num_slots)
+        return self._time_left.seconds(elapsed, waiting, self.executor.capacity())

@@ -26,9 +26,10 @@ from jepa_lab.interruption import StopSignals
 from jepa_lab.reports.content import Reference
 from jepa_lab.runs.predictions import RunPredictions, read_predictions
 from jepa_lab.sweeps.ablation import AblationFile
-from jepa_lab.sweeps.executors.base import Executor, Reply, Task
+from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.progress import SweepDisplay
+from jepa_lab.sweeps.tasks import Reply, Task
 from jepa_lab.tracking.atomic import explained_writes, write_text_atomically
 from jepa_lab.tracking.mlflow_download import SCHEMES
 from jepa_lab.tracking.records import read_record, write_record
@@ -124,19 +125,20 @@ class ReferenceProbing:
         waiting, is_stopping = deque(self._tasks(references, pipelines)), False
         running: dict[int, tuple[Task, str]] = {}
         while running or (waiting and not is_stopping):
-            while waiting and not is_stopping and self.executor.num_idle():
+            while waiting and not is_stopping and self.executor.capacity() > len(running):
                 task, name = waiting.popleft()
                 self.display.message(f"probing the reference {name}")
-                self.executor.start(task)
+                if not self.executor.adopt(task):
+                    self.executor.submit(task)
                 running[task.number] = (task, name)
-            for reply in self.executor.wait(_POLL_SECONDS):
+            for reply in self.executor.poll(_POLL_SECONDS):
                 task, name = running.pop(reply.number)
                 if reply.outcome != "finished" and not is_stopping:
                     self._handle(reply, name)
                     waiting.append((task, name))
             if self.stop.received is not None and not is_stopping:
                 is_stopping = True
-                self.executor.stop()
+                self.executor.cancel(list(running))
         return not is_stopping
 
     def _tasks(
@@ -152,7 +154,17 @@ class ReferenceProbing:
                     folder.mkdir(parents=True, exist_ok=True)
                 config = folder / f"{split}.yaml"
                 write_text_atomically(config, dump_pipeline(loaded.pipeline))
-                yield Task(number, config, folder, {}, {}, encoder=reference.source), reference.name
+                task = Task(
+                    number,
+                    f"reference-{reference.digest}-{split}",
+                    config.resolve(),
+                    folder.resolve(),
+                    {},
+                    {},
+                    encoder=reference.source,
+                    folder=Path.cwd(),
+                )
+                yield task, reference.name
                 number += 1
 
     def _handle(self, reply: Reply, name: str) -> None:
@@ -161,11 +173,13 @@ class ReferenceProbing:
         Raises:
             ConfigError, RunStopped: it is not tried again.
         """
+        if reply.outcome == "busy":  # another worker probes it, and will have finished
+            return
         self._deaths[reply.number] = self._deaths.get(reply.number, 0) + 1
         if reply.outcome in ("died", "interrupted") and self._deaths[reply.number] <= _MAX_DEATHS:
             return
         message = f"the reference {name} could not be probed: {reply.message}"
-        raise ConfigError(message) if reply.outcome == "failed" else RunStopped(message)
+        raise ConfigError(message) if reply.outcome in ("failed", "refused") else RunStopped(message)
 
 
 def perform_reference(loaded: LoadedPipeline, source: str, folder: Path) -> None:
@@ -173,6 +187,11 @@ def perform_reference(loaded: LoadedPipeline, source: str, folder: Path) -> None
     split = loaded.pipeline.data.split_seed
     found = probe_reference(loaded, source, SourceContext(), folder / f"{split}.safetensors")
     write_record(_result(folder, split), _RESULT, _VERSION, {**found.content, "notes": list(found.notes)})
+
+
+def reference_is_probed(loaded: LoadedPipeline, folder: Path) -> bool:
+    """Whether what was found about a reference, on the split of a pipeline, is kept already."""
+    return _result(folder, loaded.pipeline.data.split_seed).exists()
 
 
 def read_references(sweep: SweepFolder, plan: Mapping[str, Any], seeds: Sequence[int]) -> tuple[Reference, ...]:

@@ -106,7 +106,7 @@ class _Points:
             trial = self._trial(number, point)
             if trial is not None:
                 yield trial
-        before = self.study.seconds_spent() / self.workshop.executor.num_slots
+        before = self.study.seconds_spent() / self.workshop.executor.capacity()
         while self._has_budget(before):
             trial = self._trial(*self.study.ask(self.search.parameters))
             if trial is not None:

@@ -16,11 +16,11 @@ from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.errors import JepaLabError, RunFolderError
 from jepa_lab.interruption import StopSignals
 from jepa_lab.output import unfailing_output
-from jepa_lab.registry import ComponentParams
 from jepa_lab.reports.content import ReportInput
 from jepa_lab.reports.report import write_report
 from jepa_lab.reports.winner import winner_of
-from jepa_lab.sweeps.executors.base import EXECUTORS, Executor
+from jepa_lab.sweeps.engine import Engine
+from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, differences
 from jepa_lab.sweeps.progress import build_sweep_display
@@ -48,13 +48,13 @@ class SweepSettings:
     Attributes:
         root: folder of the sweep folders.
         storage: Optuna URL; None for a journal in the sweep's folder.
-        executor: parameters of the executor.
+        engine: what trains the trials.
         command: the command line.
     """
 
     root: Path
     storage: str | None
-    executor: ComponentParams
+    engine: Engine
     command: Sequence[str]
 
 
@@ -203,8 +203,7 @@ class Sweep:
 
     @contextmanager
     def _executor(self) -> Iterator[Executor]:
-        params = self.settings.executor
-        executor = EXECUTORS.entry_of(params).component(params, self.folder.path, self.plan.on_gpu)
+        executor = self.settings.engine.build(self.folder)
         try:
             yield executor
         finally:
@@ -269,7 +268,7 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         RunInterrupted, RunTerminated: a second Ctrl-C; what the trials had saved stays.
     """
     build_tracker(baseline_pipeline(plan), RunFolder(settings.root / plan.folder_name))  # refuses a wrong store
-    EXECUTORS.entry_of(settings.executor).component.check_machine(settings.executor, plan.on_gpu)
+    settings.engine.check_machine()
     refuse_references(plan, settings.root)
     folder = sweep_folder(plan, ablation, settings.root)
     with unfailing_output(), stoppable(StopSignals()) as stop, folder.lock() as lock:

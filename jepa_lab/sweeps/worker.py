@@ -1,35 +1,43 @@
-"""A worker of the local executor: `python -m jepa_lab.sweeps.worker REPLIES THREADS`.
+"""Performs a task: `python -m jepa_lab.sweeps.worker --task TASK.json --reply REPLY.json`.
 
-It reads a task a line (JSON) from its standard input, trains and probes it, and writes a reply a line to the file
-descriptor REPLIES. What runs print goes to its standard output, the worker's log. When the standard input ends, the
-parent is gone or done: a run that is going on saves its state and stops.
+The command may be given again and again, by whatever engine starts it: a trial that has finished is answered
+"finished", one that was begun is resumed, and one that another process is at work on is answered "busy". The reply is
+written whole, beside what the worker saw when it began (`REPLY.json.hello`). What the run prints goes to the standard
+output. Exit codes: 0 with a reply, whatever it says; 66 where the task cannot be read, as on a machine that does not
+see the folder of the sweep.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import queue
-import signal
 import sys
-import threading
 import traceback
-from types import FrameType
-
-import torch
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from jepa_lab.composition.outcome import Membership
 from jepa_lab.composition.start import start_run
+from jepa_lab.composition.stopping import stoppable
 from jepa_lab.config.loading import LoadedPipeline, load_pipeline
 from jepa_lab.contracts import plugin_failure
 from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunOutOfMemory, RunPruned
+from jepa_lab.interruption import StopSignals
 from jepa_lab.output import unfailing_output
-from jepa_lab.resume import find_unfinished, resume_run
-from jepa_lab.sweeps.executors.base import Outcome, Reply, Task
-from jepa_lab.sweeps.references import perform_reference
+from jepa_lab.resume import find_finished, find_unfinished, resume_run, run_stem
+from jepa_lab.sweeps.agreement import refusal, say_hello
+from jepa_lab.sweeps.references import perform_reference, reference_is_probed
 from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
+from jepa_lab.sweeps.stop_between_runs import StopBetweenRuns
+from jepa_lab.sweeps.tasks import Outcome, Reply, Task
+from jepa_lab.tracking.atomic import write_text_atomically
 from jepa_lab.tracking.credentials import scrub
+from jepa_lab.tracking.locks import FileLock, LockHeld
 from jepa_lab.training.pretrain import RunCollapsed
+
+NO_TASK = 66
+"""Exit code of a worker that cannot read its task: EX_NOINPUT of sysexits.h."""
 
 _OUTCOMES: tuple[tuple[type[JepaLabError], Outcome], ...] = (
     (RunInterrupted, "interrupted"),
@@ -37,23 +45,27 @@ _OUTCOMES: tuple[tuple[type[JepaLabError], Outcome], ...] = (
     (RunCollapsed, "collapsed"),
     (RunOutOfMemory, "out_of_memory"),
     (RunCrashed, "failed"),
+    (LockHeld, "busy"),
 )
+_CLAIM_SECONDS = 10.0
+"""How long a worker waits for another one that is leaving the same trial; the parent waits for longer."""
 
 
 def perform(task: Task) -> Reply:
-    """Run a trial, or resume it."""
+    """Run a trial, resume it, or say that it has finished already."""
     try:
+        if task.expected is not None:
+            difference = refusal(task.expected)
+            if difference is not None:
+                return Reply(task.number, "refused", difference)
+        if task.folder is not None:
+            os.chdir(task.folder)
         loaded = load_pipeline(task.config)
-        if task.encoder is not None:
-            return _probed_reference(loaded, task)
-        member = Membership(task.tags, task.params, needs_probe=task.needs_probe)
-        if loaded.pipeline.training.device != "cpu":  # it would make a CUDA context
-            bound_gpu_memory(task.gpu_memory_bytes)
-        found = find_unfinished(task.runs, loaded.pipeline)
-        if found is None:
-            start_run(loaded, task.runs, sys.argv, member)
-        else:
-            resume_run(found, None, sys.argv, member)
+        with _claimed(task, loaded):
+            if task.encoder is None:
+                _trained(loaded, task)
+            else:
+                _probed_reference(loaded, task.encoder, task)
     except JepaLabError as error:
         outcome: Outcome = next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), "failed")
         return Reply(task.number, outcome, scrub(str(error)))
@@ -65,66 +77,67 @@ def perform(task: Task) -> Reply:
     return Reply(task.number, "finished", "")
 
 
-def _probed_reference(loaded: LoadedPipeline, task: Task) -> Reply:
+def _trained(loaded: LoadedPipeline, task: Task) -> None:
+    if find_finished(task.runs, loaded.pipeline) is not None:
+        return
+    member = Membership(task.tags, task.params, lock_seconds=_CLAIM_SECONDS, needs_probe=task.needs_probe)
+    if loaded.pipeline.training.device != "cpu":  # it would make a CUDA context
+        bound_gpu_memory(task.gpu_memory_bytes)
+    found = find_unfinished(task.runs, loaded.pipeline)
+    if found is None:
+        start_run(loaded, task.runs, sys.argv, member)
+    else:
+        resume_run(found, None, sys.argv, member)
+
+
+def _probed_reference(loaded: LoadedPipeline, encoder: str, task: Task) -> None:
+    if reference_is_probed(loaded, task.runs):
+        return
     if loaded.pipeline.training.device != "cpu":
         bound_gpu_memory(task.gpu_memory_bytes)
-    assert task.encoder is not None, "asked before"
-    perform_reference(loaded, task.encoder, task.runs)
-    return Reply(task.number, "finished", "")
+    perform_reference(loaded, encoder, task.runs)
 
 
-class StopBetweenRuns:
-    """Keeps a SIGTERM that comes while no run is there to stop: one task is then not begun."""
+@contextmanager
+def _claimed(task: Task, loaded: LoadedPipeline) -> Iterator[None]:
+    """Be the only process that looks for the trial's run folder and makes one if there is none.
 
-    def __init__(self) -> None:
-        self._received = False
-
-    def listen(self) -> None:
-        """Between two runs."""
-        signal.signal(signal.SIGTERM, self._handle)
-
-    def release(self) -> bool:
-        """Leave signals to a run, if it may begin."""
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        received, self._received = self._received, False
-        return not received
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
+    Raises:
+        LockHeld: another one is at work on the trial. RunInterrupted: a signal came first.
+    """
+    name = run_stem(loaded.pipeline) if task.encoder is None else task.config.stem
+    with FileLock(task.runs / f".{name}.claim", f"the trial {task.name}") as claim:
+        with stoppable(StopSignals()):
+            claim.acquire(_CLAIM_SECONDS)
+        yield
 
 
-def _read_tasks(tasks: queue.SimpleQueue[Task | None]) -> None:
-    """Pass on tasks until the parent closes the pipe or is gone; then end the run that is going on."""
-    for line in sys.stdin:
-        tasks.put(Task.from_json(line))
-    tasks.put(None)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def main() -> None:
-    """Perform tasks until there are no more."""
-    replies, threads = os.fdopen(int(sys.argv[1]), "w"), int(sys.argv[2])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Perform one task; the exit code."""
+    parser = ArgumentParser(prog="python -m jepa_lab.sweeps.worker", description="Perform one trial of a sweep.")
+    parser.add_argument("--task", type=Path, required=True, help="file with the task")
+    parser.add_argument("--reply", type=Path, required=True, help="file for the reply")
+    options = parser.parse_args(arguments)
     stop = StopBetweenRuns()
     stop.listen()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to pass on
-    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-    threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
-    while (task := tasks.get()) is not None:
-        reply = Reply(task.number, "interrupted", "")
-        if stop.release():
-            torch.set_num_threads(threads)  # the trial before may have asked for another number
-            reply = perform(task)
+    try:
+        task = Task.from_json(options.task.read_text(encoding="utf-8"))
+    except OSError as error:
+        print(f"the task {options.task} cannot be read: {error.strerror}", file=sys.stderr, flush=True)
+        return NO_TASK
+    try:
+        if task.expected is not None:
+            say_hello(task.expected).write(options.reply)
+        reply = perform(task) if stop.release() else Reply(task.number, "interrupted", "")
         stop.listen()
-        gc.collect()
-        gc.freeze()  # what outlives a trial is imported code: to look through it after every trial takes 0.25 s
-        torch.cuda.empty_cache()
-        try:
-            replies.write(reply.to_json() + "\n")
-            replies.flush()
-        except BrokenPipeError:  # the parent is gone; the end of the standard input says so, too
-            return
+        write_text_atomically(options.reply, reply.to_json() + "\n")
+    except JepaLabError as error:  # a full disk: the parent learns of it by the missing reply
+        print(error, file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
     with unfailing_output():
-        main()
+        code = main()
+    sys.exit(code)

@@ -17,6 +17,10 @@ _HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
 """Locks that this process holds."""
 
 
+class LockHeld(RunFolderError):
+    """Another process holds a lock."""
+
+
 class FileLock:
     """An exclusive `flock` on a file, which the kernel releases when its owner dies.
 
@@ -57,12 +61,12 @@ class FileLock:
         """Take the lock, waiting for its owner at most `timeout_seconds`.
 
         Raises:
-            RunFolderError: if another process still holds it then.
+            LockHeld: if another process still holds it then.
         """
         deadline = time.monotonic() + timeout_seconds
         while not self.try_acquire():
             if time.monotonic() >= deadline:
-                raise RunFolderError(
+                raise LockHeld(
                     f"another process is at work on {self.what} (it holds {self.path}); "
                     "wait for it to end, or end it, and try again"
                 )

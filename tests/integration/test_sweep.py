@@ -30,7 +30,7 @@ from jepa_lab.config.shipped import shipped_files
 from jepa_lab.errors import RunFolderError, RunInterrupted
 from jepa_lab.interruption import StopRequested
 from jepa_lab.sweeps.choices import Choices
-from jepa_lab.sweeps.executors import EXECUTORS
+from jepa_lab.sweeps.engine import NO_ENGINE_SETTINGS, EngineChoice, choose_engine
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan, load_plan
 from jepa_lab.sweeps.results import report_input
@@ -68,7 +68,9 @@ def write_ablation(folder: Path, text: str = ABLATION) -> Path:
 
 
 def settings(root: Path, slots: int = 2, storage: str | None = None) -> SweepSettings:
-    return SweepSettings(root, storage, EXECUTORS.get("local").config_type.model_validate({"slots": slots}), ["test"])
+    return SweepSettings(
+        root, storage, choose_engine(NO_ENGINE_SETTINGS, EngineChoice(slots=slots), on_gpu=False), ["test"]
+    )
 
 
 def sweep(file: Path, root: Path, slots: int = 2) -> tuple[Plan, SweepOutcome]:

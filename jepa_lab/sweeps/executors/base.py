@@ -2,140 +2,114 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from jepa_lab.registry import Component, ComponentParams, Registry
-
-Outcome = Literal["finished", "failed", "pruned", "collapsed", "interrupted", "out_of_memory", "died"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A trial for a worker.
-
-    Attributes:
-        number: of the trial in the study.
-        config: YAML of the resolved pipeline.
-        runs: run root; an unfinished run of this pipeline there is gone on with.
-        tags, params: what the tracker is told beside the run's own.
-        needs_probe: whether the sweep is decided by a probe, which images without labels do not have.
-        encoder: source of an encoder that is probed in place of a run; `runs` is then the folder of the result.
-        gpu_memory_bytes: that its tensors may take on the GPU, which it shares; None is all there is.
-    """
-
-    number: int
-    config: Path
-    runs: Path
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    needs_probe: bool = False
-    encoder: str | None = None
-    gpu_memory_bytes: int | None = None
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps({**asdict(self), "config": str(self.config), "runs": str(self.runs)})
-
-    @classmethod
-    def from_json(cls, line: str) -> Task:
-        """The task that `to_json` wrote."""
-        content = json.loads(line)
-        return cls(**{**content, "config": Path(content["config"]), "runs": Path(content["runs"])})
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.resources import Needs
+from jepa_lab.sweeps.tasks import Reply, Task
 
 
 @dataclass(frozen=True)
-class Reply:
-    """How a task ended.
+class Surroundings:
+    """Where an executor does its work.
 
     Attributes:
-        outcome: "collapsed" where the run was to end with its features' collapse, and did; "died" where the worker
-            itself was killed or crashed.
-        message: why, in words; empty for a trial that finished.
+        folder: of the sweep, which every worker sees.
+        logs: folder for what workers of this machine print.
+        needs: what each trial is to get.
     """
 
-    number: int
-    outcome: Outcome
-    message: str
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str) -> Reply:
-        """The reply that `to_json` wrote."""
-        return cls(**json.loads(line))
+    folder: SweepFolder
+    logs: Path
+    needs: Needs
 
 
 class Executor(Component[None], ABC):
-    """Performs tasks.
+    """Performs tasks. All of its methods are called by one thread, the parent of the sweep.
+
+    Whatever an engine promises about its jobs, a task is over when its reply has come: the parent alone counts
+    attempts and submits a task again.
 
     Args:
         params: the executor's own `Params`.
-        logs: folder for the workers' logs.
-        on_gpu: whether the tasks may use a GPU.
+        around: where it does its work.
 
     Attributes:
-        sentences: how tasks share what they run on, in words.
+        sentences: how trials share what they run on, in words.
+        keeps_workers: whether a worker performs many tasks in the same place, so that only its first one waits for
+            the start of a process.
+        is_remote: whether workers may run on other machines than the parent.
     """
 
     sentences: Sequence[str] = ()
+    keeps_workers = False
+    is_remote = True
 
-    def __init__(self, params: ComponentParams, logs: Path, on_gpu: bool) -> None:
-        self.params, self.logs, self.on_gpu = params, logs, on_gpu
+    def __init__(self, params: ComponentParams, around: Surroundings) -> None:
+        self.params, self.around = params, around
 
     @staticmethod
     @abstractmethod
-    def planned_slots(params: ComponentParams, on_gpu: bool) -> int:
-        """How many tasks would run at once, without starting anything.
+    def planned_slots(params: ComponentParams, needs: Needs) -> int:
+        """How many tasks would run at once at most, without starting anything.
 
         Raises:
-            ConfigError: the parameters contradict each other or the machine.
+            ConfigError: the parameters or the resources contradict each other or the engine.
         """
 
     @staticmethod
     @abstractmethod
-    def shares_gpus(params: ComponentParams, on_gpu: bool) -> bool:
+    def shares_gpus(params: ComponentParams, needs: Needs) -> bool:
         """Whether tasks that run at once would slow each other down on a GPU."""
 
     @classmethod
     @abstractmethod
-    def check_machine(cls, params: ComponentParams, on_gpu: bool) -> None:
+    def check_machine(cls, params: ComponentParams, needs: Needs) -> None:
         """Refuse what cannot run here, before anything is written.
 
         Raises:
             ConfigError: naming the option and what would.
         """
 
-    @property
     @abstractmethod
-    def num_slots(self) -> int:
-        """How many tasks run at once."""
+    def capacity(self) -> int:
+        """How many tasks may be with it at once now; it may change, and be less than there are."""
 
     @abstractmethod
-    def num_idle(self) -> int:
-        """How many more tasks can be started now."""
+    def submit(self, task: Task) -> None:
+        """Begin a task.
+
+        Raises:
+            RunStopped: the engine cannot be reached, and was not for a while.
+        """
 
     @abstractmethod
-    def start(self, task: Task) -> int:
-        """Begin a task; the number of its slot."""
+    def adopt(self, task: Task) -> bool:
+        """Take over a task that an earlier parent of the sweep submitted, if a worker still has it or has replied."""
 
     @abstractmethod
-    def wait(self, seconds: float) -> list[Reply]:
-        """The replies that have come; at most `seconds` are waited for the first."""
+    def place(self, number: int) -> str:
+        """Where a task runs or waits, for the display: a slot, a machine, the number of a job."""
 
     @abstractmethod
-    def reduce_slots(self) -> bool:
-        """Run one task less at once from now on; False if there is one slot only."""
+    def poll(self, seconds: float) -> list[Reply]:
+        """The replies that have come; at most about `seconds` are waited for the first."""
 
     @abstractmethod
-    def stop(self) -> None:
-        """Ask all runs to save their state and to stop; their replies say "interrupted"."""
+    def cancel(self, numbers: Collection[int]) -> None:
+        """Ask tasks to save their state and to stop; their replies say "interrupted". One that waits is not begun."""
+
+    @abstractmethod
+    def give_more_memory(self, number: int) -> str | None:
+        """A task ran out of memory: let it have more when it is submitted again.
+
+        Returns:
+            What was changed, in words, perhaps nothing (it has more already); None where there is no more.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -8,7 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -17,9 +17,11 @@ from pydantic import Field
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import ComponentParams
-from jepa_lab.sweeps.executors.base import EXECUTORS, Executor, Reply, Task
+from jepa_lab.sweeps.executors.base import EXECUTORS, Executor, Surroundings
+from jepa_lab.sweeps.resources import Needs
 from jepa_lab.sweeps.sharing.memory import GIB
 from jepa_lab.sweeps.sharing.slots import Slots, num_cores, refuse_too_many, visible_gpus
+from jepa_lab.sweeps.tasks import Reply, Task
 from jepa_lab.tracking.atomic import explained_writes
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
@@ -61,63 +63,71 @@ class LocalExecutor(Executor):
         )
 
     params: Params
+    keeps_workers = True
+    is_remote = False
 
-    def __init__(self, params: ComponentParams, logs: Path, on_gpu: bool) -> None:
-        super().__init__(params, logs, on_gpu)
-        self._allowed = self.planned_slots(params, on_gpu)
-        self._machine = Slots(self._allowed, visible_gpus() if on_gpu else [], logs)
+    def __init__(self, params: ComponentParams, around: Surroundings) -> None:
+        super().__init__(params, around)
+        self._allowed = self.planned_slots(params, around.needs)
+        gpus = visible_gpus() if around.needs.on_gpu else []
+        self._machine = Slots(self._allowed, gpus, around.logs, cpus=around.needs.resources.cpus)
         self._slots: dict[int, _Slot] = {}
+        self._slots_given: dict[int, int] = {}  # how many there were when a task began
 
     @staticmethod
-    def planned_slots(params: ComponentParams, on_gpu: bool) -> int:
+    def planned_slots(params: ComponentParams, needs: Needs) -> int:
         assert isinstance(params, LocalExecutor.Params)
-        gpus = len(visible_gpus()) if on_gpu else 0
+        _refuse_limits(needs)
+        gpus = _gpus(needs)
         if params.slots is not None and params.slots_per_gpu is not None:
             raise ConfigError("--slots and --slots-per-gpu both say how many trials run at once; give one of them")
-        if params.slots_per_gpu is not None and not gpus:
-            missing = "this machine shows none" if on_gpu else "training.device=cpu uses none"
+        sharing = params.slots_per_gpu if needs.resources.gpus is None else _sharing_of(params, needs.resources.gpus)
+        if sharing is not None and not gpus:
+            missing = "this machine shows none" if needs.on_gpu else "training.device=cpu uses none"
             raise ConfigError(
-                f"--slots-per-gpu {params.slots_per_gpu} needs a GPU, and {missing}; use --slots, whose default is one "
+                f"{_asked_by(params, needs)} needs a GPU, and {missing}; use --slots, whose default is one "
                 f"per CPU core ({num_cores()})"
             )
-        return params.slots or (gpus * (params.slots_per_gpu or 1) if gpus else num_cores())
+        return params.slots or (gpus * (sharing or 1) if gpus else num_cores() // (needs.resources.cpus or 1)) or 1
 
     @staticmethod
-    def shares_gpus(params: ComponentParams, on_gpu: bool) -> bool:
-        return on_gpu and 0 < len(visible_gpus()) < LocalExecutor.planned_slots(params, on_gpu)
+    def shares_gpus(params: ComponentParams, needs: Needs) -> bool:
+        return 0 < _gpus(needs) < LocalExecutor.planned_slots(params, needs)
 
     @classmethod
-    def check_machine(cls, params: ComponentParams, on_gpu: bool) -> None:
-        slots = cls.planned_slots(params, on_gpu)
-        if on_gpu:
-            refuse_too_many(slots, visible_gpus(), _asked_by(params))
+    def check_machine(cls, params: ComponentParams, needs: Needs) -> None:
+        slots = cls.planned_slots(params, needs)
+        if needs.on_gpu:
+            refuse_too_many(slots, visible_gpus(), _asked_by(params, needs))
 
     @property
     def sentences(self) -> Sequence[str]:  # type: ignore[override]
         return self._machine.sentences
 
-    @property
-    def num_slots(self) -> int:
+    def capacity(self) -> int:
         return self._allowed
 
-    def num_idle(self) -> int:
-        return self._allowed - sum(slot.task is not None for slot in self._slots.values())
-
-    def start(self, task: Task) -> int:
+    def submit(self, task: Task) -> None:
         number = next(n for n in range(self._allowed) if n not in self._slots or self._slots[n].task is None)
         if number not in self._slots:
             self._slots[number] = self._spawn(number)
         slot = self._slots[number]
         slot.task = task = replace(task, gpu_memory_bytes=self._machine.memory_bytes(number, self._allowed))
+        self._slots_given[task.number] = self._allowed
         assert slot.process.stdin is not None
         try:
             slot.process.stdin.write(task.to_json().encode() + b"\n")
             slot.process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has died; `wait` sees the end of its replies
-        return number
+            pass  # it has died; `poll` sees the end of its replies
 
-    def wait(self, seconds: float) -> list[Reply]:
+    def adopt(self, task: Task) -> bool:
+        return False  # workers end with their parent
+
+    def place(self, number: int) -> str:
+        return f"slot {next(slot.number for slot in self._slots.values() if _has(slot, number))}"
+
+    def poll(self, seconds: float) -> list[Reply]:
         with selectors.DefaultSelector() as selector:
             for slot in self._slots.values():
                 if slot.task is not None:
@@ -127,16 +137,20 @@ class LocalExecutor(Executor):
         self._end_surplus()
         return replies
 
-    def reduce_slots(self) -> bool:
+    def cancel(self, numbers: Collection[int]) -> None:
+        for slot in self._slots.values():
+            if slot.task is not None and slot.task.number in numbers:
+                slot.process.send_signal(signal.SIGTERM)
+
+    def give_more_memory(self, number: int) -> str | None:
+        had = self._slots_given[number]
+        if self._allowed < had:  # another trial took a slot away meanwhile: this one has more memory now
+            return ""
         if self._allowed == 1:
-            return False
+            return None
         self._allowed -= 1
         self._end_surplus()
-        return True
-
-    def stop(self) -> None:
-        for slot in self._slots.values():
-            slot.process.send_signal(signal.SIGTERM)
+        return f"that was with {had} slots; continuing with one slot fewer"
 
     def close(self) -> None:
         for slot in self._slots.values():
@@ -176,19 +190,22 @@ class LocalExecutor(Executor):
         slot.replies.close()
         del self._slots[slot.number]
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return Reply(task.number, "died", f"its worker {how}; see {self.logs / f'worker-{slot.number}.log'}")
+        return Reply(task.number, "died", f"its worker {how}; see {self._log(slot.number)}")
 
     def _explained(self, reply: Reply, task: Task) -> Reply:
         """The reply, which says of a full GPU that it was shared."""
         if reply.outcome != "out_of_memory" or task.gpu_memory_bytes is None:
             return reply
         had = f"it may use {task.gpu_memory_bytes / GIB:.1f} GiB of a GPU that it shares"
-        return replace(reply, message=f"{reply.message}; {had}: lower {_asked_by(self.params)} to give each trial more")
+        needs = self.around.needs
+        change = "lower" if needs.resources.gpus is None else "raise"
+        asked = _asked_by(self.params, needs)
+        return replace(reply, message=f"{reply.message}; {had}: {change} {asked} to give each trial more")
 
     def _spawn(self, number: int) -> _Slot:
         reader, writer = os.pipe()
-        log = self.logs / f"worker-{number}.log"
-        command = [sys.executable, "-P", "-m", "jepa_lab.sweeps.worker", str(writer), str(self._machine.threads)]
+        log = self._log(number)
+        command = [sys.executable, "-P", "-m", "jepa_lab.sweeps.worker_loop", str(writer), str(self._machine.threads)]
         with explained_writes(log), open(log, "ab") as output:
             process = subprocess.Popen(
                 command,
@@ -202,12 +219,60 @@ class LocalExecutor(Executor):
         os.close(writer)
         return _Slot(number, process, os.fdopen(reader))
 
+    def _log(self, number: int) -> Path:
+        return self.around.logs / f"worker-{number}.log"
+
     def _environment(self, number: int) -> dict[str, str]:
-        paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
-        return self._machine.environment(number) | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+        return self._machine.environment(number) | {"PYTHONPATH": importable_here()}
 
 
-def _asked_by(params: ComponentParams) -> str:
+def importable_here() -> str:
+    """PYTHONPATH of a worker: the package that the parent runs comes first."""
+    paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(path for path in paths if path)
+
+
+def _has(slot: _Slot, number: int) -> bool:
+    return slot.task is not None and slot.task.number == number
+
+
+def _gpus(needs: Needs) -> int:
+    return len(visible_gpus()) if needs.on_gpu else 0
+
+
+def _refuse_limits(needs: Needs) -> None:
+    """Raises:
+    ConfigError: a resource that nothing on this machine would keep to.
+    """
+    for option, value in (("--memory", needs.resources.memory), ("--time", needs.resources.time)):
+        if value is not None:
+            raise ConfigError(
+                f"{option} {value}: the local executor sets no limits of its own; leave it out, or use an engine that "
+                "does (--executor slurm)"
+            )
+
+
+def _sharing_of(params: LocalExecutor.Params, gpus: float) -> int:
+    """How many trials share a GPU where each gets so much of one.
+
+    Raises:
+        ConfigError: it is no whole part of a GPU, or the slots are given as well.
+    """
+    if params.slots is not None or params.slots_per_gpu is not None:
+        raise ConfigError(
+            "--gpus says how many trials share a GPU, as --slots and --slots-per-gpu do; give one of them"
+        )
+    if gpus <= 0 or gpus > 1 or abs(1 / gpus - round(1 / gpus)) > 0.01:
+        raise ConfigError(
+            f"--gpus {gpus:g}: on this machine a trial gets one GPU or a whole part of it, as in --gpus 0.5 or 0.25; "
+            "training.device=cpu leaves the GPUs alone"
+        )
+    return round(1 / gpus)
+
+
+def _asked_by(params: ComponentParams, needs: Needs) -> str:
     """The option that says how many slots there are."""
     assert isinstance(params, LocalExecutor.Params)
+    if needs.resources.gpus is not None:
+        return f"--gpus {needs.resources.gpus:g}"
     return f"--slots {params.slots}" if params.slots is not None else f"--slots-per-gpu {params.slots_per_gpu}"

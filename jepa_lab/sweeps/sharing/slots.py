@@ -22,6 +22,7 @@ class Slots:
         gpus: names for CUDA_VISIBLE_DEVICES; none where nothing trains on a GPU.
         folder: for the logs of MPS daemons.
         mps: whether slots that share a GPU use MPS where they can; a benchmark measures what it brings.
+        cpus: CPU cores of each slot; None divides the machine.
 
     Attributes:
         threads: CPU threads of each slot.
@@ -29,9 +30,9 @@ class Slots:
         uses_mps: whether they do so by MPS.
     """
 
-    def __init__(self, number: int, gpus: list[str], folder: Path, mps: bool = True) -> None:
+    def __init__(self, number: int, gpus: list[str], folder: Path, mps: bool = True, cpus: int | None = None) -> None:
         self.number, self.gpus = number, gpus
-        self.threads = max(1, num_cores() // number)
+        self.threads = cpus or max(1, num_cores() // number)
         self.sentences: list[str] = []
         self.uses_mps = False
         self._nowhere = None if mps else folder / "no-mps"

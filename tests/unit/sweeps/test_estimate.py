@@ -12,18 +12,24 @@ from rich.status import Status
 
 from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.sweeps import estimate
+from jepa_lab.sweeps.engine import NO_ENGINE_SETTINGS, Engine, EngineChoice, choose_engine
 from jepa_lab.sweeps.estimate import print_plan
-from jepa_lab.sweeps.executors import EXECUTORS, local
+from jepa_lab.sweeps.executors import local
 from tests.unit.sweeps.ablations import plan_of
 
 ARMS = "arms: {a: {}, b: {masker: random}}\nbaseline: a\n"
 SEARCH = "search: {optimizer.learning_rate: {type: float, low: 1e-4, high: 1e-2}}\n"
 
 
+def local_engine(slots: int) -> Engine:
+    """The local executor for trials that may use a GPU."""
+    return choose_engine(NO_ENGINE_SETTINGS, EngineChoice(slots=slots), on_gpu=True)
+
+
 def printed(folder: Path, text: str, capsys: pytest.CaptureFixture[str], slots: int = 2) -> str:
     plan = plan_of(folder, text)
     before = sorted(folder.rglob("*"))
-    print_plan(plan, EXECUTORS.get("local").config_type.model_validate({"slots": slots}))
+    print_plan(plan, local_engine(slots))
     assert sorted(folder.rglob("*")) == before
     return " ".join(capsys.readouterr().out.split())
 
@@ -62,7 +68,7 @@ def test_the_plan_is_there_before_anything_is_timed_and_each_arm_is_named_when_i
         return 1.0
 
     monkeypatch.setattr(estimate, "training_seconds", timed)
-    print_plan(plan_of(tmp_path, ARMS), EXECUTORS.get("local").config_type.model_validate({"slots": 2}))
+    print_plan(plan_of(tmp_path, ARMS), local_engine(2))
     first, second = seen
     assert "masker=random" in first
     assert first.endswith("timing arm 1 of 2: a\n")
@@ -75,7 +81,7 @@ def test_a_terminal_shows_in_place_which_arm_is_timed(tmp_path: Path, monkeypatc
     seen: list[str] = []
     monkeypatch.setattr(estimate, "training_seconds", lambda loaded: float(len(console.file.getvalue())))  # type: ignore[attr-defined]
     monkeypatch.setattr(Status, "update", lambda self, line: seen.append(line.plain))
-    print_plan(plan_of(tmp_path, ARMS), EXECUTORS.get("local").config_type.model_validate({"slots": 2}))
+    print_plan(plan_of(tmp_path, ARMS), local_engine(2))
     assert seen == ["timing arm 1 of 2: a", "timing arm 2 of 2: b"]
     assert "timing arm" not in console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -16,7 +16,7 @@ ROWS = """\
 {"format_version": 1, "step": 2, "epoch": 1.0, "time": 1.0, "metrics": {"train/loss": 0.5}}
 {"format_version": 1, "step": 4, "epoch": 2.0, "time": 2.0, "metrics": {"probe/online_validation_accuracy": 0.25}}
 """
-STATE = SweepState({1: "b seed 0: starting", 0: "a seed 0: epoch 1.0/4"}, 3, 1, 8, 100.0)
+STATE = SweepState({"slot 1": "b seed 0: starting", "slot 0": "a seed 0: epoch 1.0/4"}, 3, 1, 8, 100.0)
 
 
 def test_a_trial_shows_epoch_loss_online_probe_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +83,6 @@ def test_a_narrow_terminal_shows_the_time_that_a_trial_has_left() -> None:
     output = io.StringIO()
     text = "reference masks, prefix seed 0: epoch 12.0/100  loss 0.1234  online probe 25.0%  1 min 12 s left"
     with LiveDisplay(Console(file=output, force_terminal=True, width=60)) as display:
-        display.update(SweepState({0: text}, 0, 0, 8, None))
+        display.update(SweepState({"slot 0": text}, 0, 0, 8, None))
     assert "1 min 12 s left" in " ".join(output.getvalue().split())
     assert "…" not in output.getvalue()

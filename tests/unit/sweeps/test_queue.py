@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
+from jepa_lab.errors import ConfigError
 from jepa_lab.interruption import StopSignals
 from jepa_lab.registry import ComponentParams
 from jepa_lab.resume import find_runs
-from jepa_lab.sweeps.executors.base import Executor, Outcome, Reply, Task
+from jepa_lab.sweeps import queue
+from jepa_lab.sweeps.executors.base import Executor, Surroundings
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.progress import PlainDisplay, SweepDisplay, SweepState
 from jepa_lab.sweeps.queue import Trial, TrialQueue
+from jepa_lab.sweeps.resources import Needs, Resources
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
+from jepa_lab.sweeps.tasks import Outcome, Reply, Task
 from jepa_lab.sweeps.watch import ONLINE_PROBE
 from jepa_lab.tracking.metrics import MetricsWriter
 from jepa_lab.tracking.run_folder import RunFolder
@@ -32,40 +36,43 @@ class ScriptedExecutor(Executor):
     """Ends its tasks as scripted, trial by trial; a trial without a script finishes with its number as value."""
 
     def __init__(self, folder: SweepFolder, script: dict[int, list[Outcome]], slots: int = 2) -> None:
-        super().__init__(ComponentParams(), folder.path, on_gpu=False)
+        super().__init__(ComponentParams(), Surroundings(folder, folder.path, Needs(Resources(), on_gpu=False)))
         self.script, self.slots = script, slots
         self.started: list[int] = []
         self.ready: deque[tuple[Task, Outcome]] = deque()
+        self.slots_given: dict[int, int] = {}
         self.most_at_once = 0
 
     @staticmethod
-    def planned_slots(params: ComponentParams, on_gpu: bool) -> int:
+    def planned_slots(params: ComponentParams, needs: Needs) -> int:
         return 2
 
     @staticmethod
-    def shares_gpus(params: ComponentParams, on_gpu: bool) -> bool:
+    def shares_gpus(params: ComponentParams, needs: Needs) -> bool:
         return False
 
     @classmethod
-    def check_machine(cls, params: ComponentParams, on_gpu: bool) -> None:
+    def check_machine(cls, params: ComponentParams, needs: Needs) -> None:
         """Anything may be meant."""
 
-    @property
-    def num_slots(self) -> int:
+    def capacity(self) -> int:
         return self.slots
 
-    def num_idle(self) -> int:
-        return self.slots - len(self.ready)
+    def adopt(self, task: Task) -> bool:
+        return False
 
-    def start(self, task: Task) -> int:
+    def place(self, number: int) -> str:
+        return f"slot {[task.number for task, _ in self.ready].index(number)}"
+
+    def submit(self, task: Task) -> None:
+        self.slots_given[task.number] = self.slots
         self.started.append(task.number)
         outcomes = self.script.get(task.number, [])
         outcome: Outcome = outcomes.pop(0) if outcomes else "finished"
         self.ready.append((task, outcome))
         self.most_at_once = max(self.most_at_once, len(self.ready))
-        return len(self.ready) - 1
 
-    def wait(self, seconds: float) -> list[Reply]:
+    def poll(self, seconds: float) -> list[Reply]:
         if not self.ready:
             return []
         task, outcome = self.ready.popleft()
@@ -73,13 +80,16 @@ class ScriptedExecutor(Executor):
             finish(task.runs, task.config, float(task.number))
         return [Reply(task.number, outcome, "" if outcome == "finished" else f"scripted: {outcome}")]
 
-    def reduce_slots(self) -> bool:
+    def give_more_memory(self, number: int) -> str | None:
+        if self.slots < self.slots_given[number]:
+            return ""
         if self.slots == 1:
-            return False
+            return None
         self.slots -= 1
-        return True
+        return "continuing with one slot fewer"
 
-    def stop(self) -> None:
+    def cancel(self, numbers: Collection[int]) -> None:
+        assert set(numbers) == {task.number for task, _ in self.ready}
         self.ready = deque((task, "interrupted") for task, _ in self.ready)
 
     def close(self) -> None:
@@ -128,10 +138,10 @@ def perform(
             loaded: LoadedPipeline = load_tiny(tmp_path, f"seed={planned.seed if seed is None else seed}")
             yield Trial(number, planned, loaded, {}, {})
 
-    queue = TrialQueue(
+    trial_queue = TrialQueue(
         folder, study, executor, "probe/validation_accuracy", retries, stop or StopSignals(), display or PlainDisplay()
     )
-    return queue.perform(trials(), 0, 4)
+    return trial_queue.perform(trials(), 0, 4)
 
 
 def states(study: TableStudy) -> list[TrialState]:
@@ -184,8 +194,6 @@ def test_out_of_memory_takes_a_slot_away_and_fails_only_the_last_one(
     perform(tmp_path, folder, study, executor, retries=0)
     assert executor.slots == 2
     assert states(study) == [TrialState.COMPLETE] * 4
-    alone = ScriptedExecutor(folder, {0: ["out_of_memory"]}, slots=1)
-    assert not alone.reduce_slots()
 
 
 def test_trials_that_ran_out_of_memory_together_take_one_slot_away(
@@ -299,12 +307,14 @@ def test_a_result_without_the_metric_is_a_failure_that_says_so(
 class SlowStart(ScriptedExecutor):
     """One worker, whose start takes 34 seconds by its clock; then each trial takes 6."""
 
+    keeps_workers = True
+
     def __init__(self, folder: SweepFolder, clock: list[float]) -> None:
         super().__init__(folder, {}, slots=1)
         self.clock = clock
         self.is_ready = False
 
-    def wait(self, seconds: float) -> list[Reply]:
+    def poll(self, seconds: float) -> list[Reply]:
         task, outcome = self.ready[0]
         if not self.is_ready:
             self.clock[0] += 34.0
@@ -362,3 +372,59 @@ def test_trials_that_an_earlier_command_began_say_nothing_about_the_time_of_a_tr
     display = Recorder()
     perform(tmp_path, folder, study, SlowStart(folder, clock), display=display)
     assert display.left == [None, None, 12.0, 6.0, 0.0]
+
+
+def test_a_trial_that_another_process_works_on_is_waited_for_without_counting(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_BUSY_SECONDS", 0.0)
+    executor = ScriptedExecutor(folder, {1: ["busy"] * 7})
+    assert perform(tmp_path, folder, study, executor, retries=0)
+    assert executor.started.count(1) == 8
+    assert states(study) == [TrialState.COMPLETE] * 4
+    assert "failures" not in study.trials()[1].user_attrs
+
+
+def test_a_trial_that_another_process_finished_meanwhile_is_not_started_again(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_BUSY_SECONDS", 0.0)
+    executor = ScriptedExecutor(folder, {1: ["busy"]}, slots=1)
+    answer = executor.poll
+
+    def poll(seconds: float) -> list[Reply]:
+        task, outcome = executor.ready[0]
+        if outcome == "busy":
+            finish(task.runs, task.config, 7.0)
+        return answer(seconds)
+
+    monkeypatch.setattr(executor, "poll", poll)
+    assert perform(tmp_path, folder, study, executor)
+    assert executor.started == [0, 1, 2, 3]
+    assert study.trials()[1].value == 7.0
+
+
+def test_a_worker_that_must_not_take_part_ends_the_sweep_and_fails_no_trial(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    executor = ScriptedExecutor(folder, {1: ["refused"]})
+    with pytest.raises(ConfigError, match="a worker cannot take part in this sweep: scripted: refused"):
+        perform(tmp_path, folder, study, executor)
+    assert TrialState.FAIL not in states(study)
+
+
+def test_tasks_name_absolute_paths_and_the_folder_that_others_are_seen_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = SweepFolder.open_or_create(Path("sweeps"), "s", "a: 1\n", {"name": "s"})
+    study = TableStudy(open_storage(folder.journal, None), "s", "maximize", ["a"], range(4))
+    study.enqueue([PlannedTrial("a", 0)])
+    executor, tasks = ScriptedExecutor(folder, {}), list[Task]()
+    submit = executor.submit
+    monkeypatch.setattr(executor, "submit", lambda task: (tasks.append(task), submit(task)))
+    perform(tmp_path, folder, study, executor)
+    (task,) = tasks
+    assert (task.config.is_absolute(), task.runs.is_absolute(), task.folder) == (True, True, tmp_path)
+    assert task.name == "arm-0000"
+    assert Task.from_json(task.to_json()) == task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import pytest
 
 from jepa_lab.errors import ConfigError, JepaLabError, RunStopped
-from jepa_lab.sweeps.executors.base import Outcome, Reply, Task
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.references import PlannedReference, ReferenceProbing, kept_references, read_references
+from jepa_lab.sweeps.tasks import Outcome, Reply, Task
 from jepa_lab.tracking.records import write_record
 from tests.integration.pipelines import load_tiny
 from tests.unit.sweeps.ablations import plan_of, refusal
@@ -51,22 +52,24 @@ class FakeExecutor:
     def __init__(self, *outcomes: Outcome) -> None:
         self.outcomes, self.started, self.running, self.stopped = list(outcomes), [], [], False
 
-    def num_idle(self) -> int:
-        return 2 - len(self.running)
+    def capacity(self) -> int:
+        return 2
 
-    def start(self, task: Task) -> int:
+    def adopt(self, task: Task) -> bool:
+        return False
+
+    def submit(self, task: Task) -> None:
         self.started.append((task.encoder, task.config.stem))
         self.running.append(task)
-        return 0
 
-    def wait(self, seconds: float) -> list[Reply]:
+    def poll(self, seconds: float) -> list[Reply]:
         task, outcome = self.running.pop(0), self.outcomes.pop(0)
         if outcome == "finished":
             content = {"metrics": {"probe/validation_accuracy": 0.5}, "notes": []}
             write_record(task.runs / f"{task.config.stem}.json", "reference", 1, content)
         return [Reply(task.number, outcome, "because")]
 
-    def stop(self) -> None:
+    def cancel(self, numbers: Collection[int]) -> None:
         self.stopped = True
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jepa_lab.sweeps.worker import StopBetweenRuns
+from jepa_lab.sweeps.stop_between_runs import StopBetweenRuns
 
 
 @pytest.fixture(autouse=True)

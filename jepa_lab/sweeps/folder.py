@@ -9,6 +9,7 @@ sweeps/<name>-<plan digest>/
   configs/          the resolved pipeline of every trial, which its worker reads
   report/           tables, figures, page
   references/       what was found about encoders from elsewhere; references.json says which
+  tasks/            tasks and replies of workers on other machines (sweeps/attempts.py)
   best.yaml         the pipeline at the point that a search chose
   run.json  metrics.jsonl  result.json  mirror.json    the record of the sweep itself, mirrored like that of a run
   sweep.lock  log.txt  worker-<slot>.log

@@ -18,13 +18,13 @@ from pydantic import Field
 from jepa_lab.errors import ConfigError
 from jepa_lab.registry import ComponentParams
 from jepa_lab.sweeps.executors.base import EXECUTORS, Executor, Surroundings
+from jepa_lab.sweeps.executors.remote import importable_here
 from jepa_lab.sweeps.resources import Needs
 from jepa_lab.sweeps.sharing.memory import GIB
 from jepa_lab.sweeps.sharing.slots import Slots, num_cores, refuse_too_many, visible_gpus
 from jepa_lab.sweeps.tasks import Reply, Task
 from jepa_lab.tracking.atomic import explained_writes
 
-_PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 _PATIENCE_SECONDS = 10.0
 
 
@@ -224,12 +224,6 @@ class LocalExecutor(Executor):
 
     def _environment(self, number: int) -> dict[str, str]:
         return self._machine.environment(number) | {"PYTHONPATH": importable_here()}
-
-
-def importable_here() -> str:
-    """PYTHONPATH of a worker: the package that the parent runs comes first."""
-    paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
-    return os.pathsep.join(path for path in paths if path)
 
 
 def _has(slot: _Slot, number: int) -> bool:

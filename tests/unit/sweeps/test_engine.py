@@ -43,7 +43,10 @@ def test_the_choice_changes_no_result(tmp_path: Path) -> None:
         ),
         (EngineChoice(options=["slots"]), r"^--executor-option: .* must have the form key=value"),
         (EngineChoice(options=["slots=0"]), r"^--executor-option slots: executor\.slots must be greater"),
-        (EngineChoice(memory="16"), r"^--memory: resources\.memory: a size is a number with M, G or T, as in 16G, got '16'"),
+        (
+            EngineChoice(memory="16"),
+            r"^--memory: resources\.memory: a size is a number with M, G or T, as in 16G, got '16'",
+        ),
         (EngineChoice(memory="0G"), r"^--memory: .*got '0G'"),
         (EngineChoice(time="2 weeks"), r"^--time: .*as in 90m, 2h, 1d, 12:30:00 or 1-12:00:00, got '2 weeks'"),
         (EngineChoice(time="0m"), r"^--time: .*at least a minute"),

@@ -1,0 +1,198 @@
+"""What executors with workers on other machines share: tasks and replies are files in the sweep's folder.
+
+An engine starts `python -m jepa_lab.sweeps.worker` for each task, says which of its jobs are alive, and ends them. That
+a job is over is told by its reply; one that the engine no longer has, and that left no reply within a while, has died.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import Field
+
+from jepa_lab.registry import ComponentParams
+from jepa_lab.sweeps.agreement import broken_locks, expected_here
+from jepa_lab.sweeps.attempts import Attempt, begin_attempt, last_attempt
+from jepa_lab.sweeps.executors.base import Executor, Surroundings
+from jepa_lab.sweeps.tasks import Reply, Task
+
+_PACKAGE_ROOT = Path(__file__).resolve().parents[3]
+_LOOK_SECONDS = 0.25
+
+
+@dataclass
+class Flight:
+    """An attempt that is not over.
+
+    Attributes:
+        number: of its task. job: what the engine calls it.
+        is_own: whether this parent submitted it, which has held the sweep's lock ever since.
+        was_greeted: whether its worker's hello has been read. was_cancelled: whether it was asked to stop.
+        gone_since: time.monotonic() since when the engine does not have it; None while it does.
+    """
+
+    number: int
+    attempt: Attempt
+    job: str
+    is_own: bool
+    was_greeted: bool = False
+    was_cancelled: bool = False
+    gone_since: float | None = None
+
+
+class RemoteParams(ComponentParams):
+    """Parameters of every executor whose workers may be on other machines."""
+
+    grace_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=3600,
+        description="How long to wait for the reply of a job that the engine no longer has: network file systems show "
+        "new files late.",
+    )
+    poll_seconds: float = Field(
+        5.0, gt=0, le=600, description="How often the engine is asked which jobs are alive; replies are seen at once."
+    )
+
+
+class RemoteExecutor(Executor):
+    """Tasks as files, jobs by an engine."""
+
+    params: RemoteParams
+
+    def __init__(self, params: ComponentParams, around: Surroundings) -> None:
+        super().__init__(params, around)
+        self._folder = around.folder.path.resolve() / "tasks"
+        self._expected = expected_here(around.folder)
+        self._flights: dict[int, Flight] = {}
+        self._places: Mapping[str, str] = {}
+        self._asked = -float("inf")
+
+    @abstractmethod
+    def launch(self, attempt: Attempt, task: Task) -> str:
+        """Let the engine perform an attempt; what it calls the job."""
+
+    @abstractmethod
+    def alive(self) -> Mapping[str, str] | None:
+        """The jobs of this sweep that wait or run, each with its place for the display; None if it does not answer.
+
+        Raises:
+            RunStopped: it has not answered for so long that the sweep ends.
+        """
+
+    @abstractmethod
+    def find(self, attempt: Attempt) -> str | None:
+        """The job of an attempt that an earlier parent submitted, if the engine still has it."""
+
+    @abstractmethod
+    def end(self, jobs: Collection[str]) -> None:
+        """Ask jobs to save their state and to stop; those that wait are not begun."""
+
+    @abstractmethod
+    def autopsy(self, flight: Flight) -> Reply:
+        """How a job ended that left no reply: usually "died", with what the engine knows of it."""
+
+    def submit(self, task: Task) -> None:
+        task = replace(task, expected=self._expected)
+        attempt = begin_attempt(self._folder, task)
+        job = self.launch(attempt, task)
+        attempt.write_job(job)
+        self._flights[task.number] = Flight(task.number, attempt, job, is_own=True)
+        self._asked = -float("inf")  # the answer at hand is older than the job
+
+    def adopt(self, task: Task) -> bool:
+        attempt = last_attempt(self._folder, task.name)
+        if attempt is None or attempt.read_reply() is not None:  # a reply may have been counted already
+            return False
+        job = self.find(attempt)
+        if job is None:
+            return False
+        self._flights[task.number] = Flight(task.number, attempt, job, is_own=False)
+        return True
+
+    def place(self, number: int) -> str:
+        job = self._flights[number].job
+        return self._places.get(job, f"job {job}")
+
+    def poll(self, seconds: float) -> list[Reply]:
+        deadline = time.monotonic() + seconds
+        while True:
+            self._ask()
+            replies = [reply for flight in list(self._flights.values()) if (reply := self._look(flight)) is not None]
+            if replies or time.monotonic() >= deadline:
+                return replies
+            time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+
+    def cancel(self, numbers: Collection[int]) -> None:
+        flights = [self._flights[number] for number in numbers if number in self._flights]
+        for flight in flights:
+            flight.was_cancelled = True
+        if flights:
+            self.end([flight.job for flight in flights])
+
+    def close(self) -> None:
+        self.cancel([number for number, flight in self._flights.items() if not flight.was_cancelled])
+        self._flights.clear()
+
+    def _ask(self) -> None:
+        """Which jobs the engine has, now and then."""
+        now = time.monotonic()
+        if not self._flights or now - self._asked < self.params.poll_seconds:
+            return
+        self._asked = now
+        places = self.alive()
+        if places is None:  # whatever runs runs on
+            return
+        self._places = places
+        for flight in self._flights.values():
+            if flight.job in places:
+                flight.gone_since = None
+            elif flight.gone_since is None:
+                flight.gone_since = now
+
+    def _look(self, flight: Flight) -> Reply | None:
+        """The reply of a task, if it is over."""
+        reply = flight.attempt.read_reply() or self._refused(flight) or self._gone(flight)
+        if reply is None:
+            return None
+        del self._flights[flight.number]
+        return replace(reply, number=flight.number)
+
+    def _refused(self, flight: Flight) -> Reply | None:
+        """The end of a task whose worker cannot see that the sweep is locked."""
+        if flight.was_greeted:
+            return None
+        hello = flight.attempt.read_hello()
+        if hello is None:
+            return None
+        flight.was_greeted = True
+        if hello.sees_lock or not flight.is_own:  # while there was no parent, nobody held it
+            return None
+        self.end([flight.job])
+        return Reply(flight.number, "refused", broken_locks(hello, self.around.folder))
+
+    def _gone(self, flight: Flight) -> Reply | None:
+        """The end of a task that the engine no longer has, once its reply would have been seen."""
+        if flight.gone_since is None:
+            return None
+        waited = time.monotonic() - flight.gone_since
+        if flight.was_cancelled:  # before it began, or killed for being slow to stop
+            return Reply(flight.number, "interrupted", "")
+        return self.autopsy(flight) if waited >= self.params.grace_seconds else None
+
+
+def importable_here() -> str:
+    """PYTHONPATH of a worker: the package that the parent runs comes first."""
+    paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(path for path in paths if path)
+
+
+def worker_command(attempt: Attempt) -> list[str]:
+    """What an engine starts for an attempt."""
+    return [sys.executable, "-P", "-m", "jepa_lab.sweeps.worker", *attempt.arguments()]

@@ -32,16 +32,19 @@ from torch.nn.parallel import DistributedDataParallel
 from jepa_lab.contracts import plugin_failure
 from jepa_lab.errors import DeviceError, JepaLabError, RunCrashed, RunStopped
 from jepa_lab.interruption import StopRequested
+from jepa_lab.training.connections import noticing_lost_machines, set_timeout
 from jepa_lab.training.devices import Compute
+from jepa_lab.training.meeting import CONNECTED, Address, connect_processes
 from jepa_lab.training.team import Alone, Place, Team, Value
 
 logger = logging.getLogger(__name__)
 
 _WAIT_FOR_LEADER = timedelta(days=7)
-"""An evaluation may take hours; a process that died is noticed at once, by its closed connection."""
+"""An evaluation may take hours. A process that died is noticed at once, by its closed connection, and a machine that
+vanished in minutes; see `connections`."""
 
-_WAIT_FOR_GRADIENTS = timedelta(hours=1)
-"""Compiling takes minutes, and not as many on every machine."""
+_WAIT_FOR_GRADIENTS = timedelta(minutes=30)
+"""Compiling takes minutes, and not as many on every machine. NCCL notices nothing earlier where a machine vanishes."""
 
 _BUFFERS_STAY: dict[str, Any] = {
     # The model's buffers are constants. The first name is that of PyTorch 2.15 and later, which warns of the second.
@@ -109,8 +112,10 @@ class Processes(Team):
     def replicate(self, model: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
         if self._gradients is None:
             backend = "nccl" if device.type == "cuda" else "gloo"
-            group = dist.new_group(backend=backend, timeout=_WAIT_FOR_GRADIENTS)
+            with noticing_lost_machines():
+                group = dist.new_group(backend=backend, timeout=CONNECTED)
             assert isinstance(group, dist.ProcessGroup), "this process is in it"
+            set_timeout(_WAIT_FOR_GRADIENTS, group)
             self._gradients = group
         assert isinstance(model, nn.Module), "a compiled model is one, too"
         # Not `static_graph`: it does not go together with `no_sync`.
@@ -219,9 +224,9 @@ class Processes(Team):
         self._ended = True
         logger.warning("a collective failed: %s", error)
         return RunStopped(
-            f"another of the {self.size} processes of this run has died; what it said stands above, or on its machine. "
-            "Checkpoints that were written are kept: resume with the same torchrun command and "
-            "--resume RUN_FOLDER"
+            f"another of the {self.size} processes of this run has died, which its own output explains, or its machine "
+            "no longer answers. Checkpoints that were written are kept: start the same torchrun command again on every "
+            "machine, with --resume auto"
         )
 
     def leave(self) -> None:
@@ -247,12 +252,15 @@ def joined_team() -> Iterator[Team]:
     """The processes that torchrun has started, connected; without torchrun, this one alone.
 
     Followers print nothing within: their standard output is closed.
+
+    Raises:
+        ConfigError: the environment is not torchrun's. RunStopped: the others did not come.
     """
     place = Place.of(os.environ)
     if place.world_size == 1:
         yield Alone()
         return
-    dist.init_process_group("gloo", timeout=_WAIT_FOR_LEADER)
+    connect_processes(place, Address.of(os.environ, place), _WAIT_FOR_LEADER)
     atexit.register(dist.destroy_process_group)  # not earlier: followers watch the leader's connection
     team = Processes(place)
     with ExitStack() as stack:
@@ -279,4 +287,4 @@ def _exit_code(error: JepaLabError | StopRequested) -> int:
 
 def _tells_of_a_lost_process(error: RuntimeError) -> bool:
     """Whether an error of a collective means that another process is gone."""
-    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+    return isinstance(error, dist.DistError) or any(words in str(error) for words in ("gloo/transport", "Gloo connect"))

@@ -19,13 +19,46 @@ from jepa_lab.config.loading import load_pipeline
 from jepa_lab.training.distributed import joined_team
 from tests.integration.pipelines import write_tiny
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+
 
 def torchrun(folder: Path, runs: Mapping[str, Sequence[str]], size: int = 2) -> None:
     """Train the tiny pipeline in `size` processes, once with each of the overrides; `FOLDER/NAME` holds the run."""
+    work = _write_runs(folder, runs)
+    subprocess.run([*TORCHRUN, "--standalone", "--nproc-per-node", str(size), *work], check=True, timeout=600)
+
+
+def torchrun_on_two_machines(folder: Path, runs: Mapping[str, Sequence[str]]) -> None:
+    """The same by two agents of one process each, as if each were on a machine of its own."""
+    two_agents(_write_runs(folder, runs), "--master-addr", "127.0.0.1", "--master-port", str(free_port()))
+
+
+def two_agents(work: Sequence[str], *options: str) -> None:
+    """`torchrun --nnodes 2 OPTIONS WORK` twice at the same time, over the loopback interface; both must succeed."""
+    command = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *options]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    agents = [subprocess.Popen([*command, "--node-rank", str(rank), *work], env=environment) for rank in range(2)]
+    try:
+        assert [agent.wait(timeout=300) for agent in agents] == [0, 0]
+    finally:
+        for agent in agents:
+            agent.terminate()  # nothing happens to one that has ended
+            agent.wait()
+
+
+def _write_runs(folder: Path, runs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What torchrun starts, to train these."""
     write_tiny(folder)
     (folder / "runs.json").write_text(json.dumps(runs))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
-    subprocess.run([*command, "-m", "tests.integration.team", str(folder)], check=True, timeout=600)
+    return "-m", "tests.integration.team", str(folder)
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def forked_team(folder: Path, work: Callable[[int], object], size: int = 2) -> list[int]:
@@ -35,10 +68,7 @@ def forked_team(folder: Path, work: Callable[[int], object], size: int = 2) -> l
         Their exit codes, by rank; minus the number of a signal that ended one. What each printed is in
         `FOLDER/rank-0.out` and so on.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
+    port, children = free_port(), []
     for rank in range(size):
         child = os.fork()
         if child == 0:

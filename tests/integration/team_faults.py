@@ -1,6 +1,7 @@
-"""What goes wrong in a team of two, for test_distributed.py: `python -m tests.integration.team_faults FOLDER CASE...`.
+"""What goes wrong in a team of two: `python -m tests.integration.team_faults FOLDER CASE...`.
 
-Each case is a forked pair of processes that run the command line with a fault in one of them.
+For test_distributed.py and test_lost_members.py. Each case is a forked pair of processes that run the command line with
+a fault in one of them.
 """
 
 from __future__ import annotations
@@ -8,17 +9,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import torch.distributed as dist
 
 import jepa_lab.composition.data
 from jepa_lab.cli import main as command_line
 from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.errors import DataError, RunStopped
 from jepa_lab.evaluation import OnlineEvaluation
+from jepa_lab.training import connections, distributed, meeting
 from jepa_lab.training.checkpoint import CheckpointStore
+from jepa_lab.training.distributed import Processes
 from jepa_lab.training.pretrain import Pretraining
 from jepa_lab.training.step import TrainingStep
 from tests.integration.pipelines import write_tiny
@@ -107,6 +116,78 @@ def follower_has_images_that_are_not_finite() -> None:
     TrainingStep.__call__ = poisoned  # type: ignore[method-assign]
 
 
+def follower_dies_before_the_meeting() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leader_dies_while_all_meet() -> None:
+    declare = meeting._declare_start
+
+    def declared(store: dist.Store, size: int) -> str | None:
+        start = declare(store, size)
+        if start is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return start
+
+    meeting._declare_start = declared
+
+
+def follower_dies_while_they_connect() -> None:
+    dist.init_process_group = lambda *arguments, **named: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def follower_dies_while_they_connect_for_gradients() -> None:
+    dist.new_group = lambda *arguments, **named: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leader_gets_sigterm_while_all_meet() -> None:
+    meeting._declare_start = lambda store, size: None  # as if somebody were still missing
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+
+def follower_dies_while_the_leader_evaluates() -> None:
+    from_leader = Processes.from_leader
+
+    def dying(self: Processes, work: Callable[[], Any]) -> Any:
+        if work.__qualname__.startswith("Pretraining._evaluate"):
+            self.meet()  # after which the leader evaluates
+            os.kill(os.getpid(), signal.SIGKILL)
+        return from_leader(self, work)
+
+    Processes.from_leader = dying  # type: ignore[method-assign]
+
+
+def leader_dies_at_a_checkpoint() -> None:
+    save = CheckpointStore.save
+
+    def killed(self: CheckpointStore, checkpoint: Any) -> Path:
+        if checkpoint.run.step > 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return save(self, checkpoint)
+
+    CheckpointStore.save = killed  # type: ignore[method-assign]
+
+
+def network_fails_in_a_step() -> None:
+    _in_step(AT, cut_network)
+
+
+def network_fails_while_the_leader_evaluates() -> None:
+    evaluate = OnlineEvaluation.evaluate
+
+    def cut_off(self: OnlineEvaluation) -> Any:
+        cut_network()
+        time.sleep(3 * connections.MACHINE_IS_LOST.total_seconds())
+        return evaluate(self)
+
+    OnlineEvaluation.evaluate = cut_off  # type: ignore[method-assign]
+
+
+def cut_network() -> None:
+    """Nothing arrives any more, and no connection is closed. For a process in a network of its own."""
+    subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
+
+
 def nothing() -> None:
     """A refusal that all of them find out."""
 
@@ -133,6 +214,14 @@ def _in_step(at: int, act: Callable[[], object]) -> None:
     TrainingStep.__call__ = acted  # type: ignore[method-assign]
 
 
+def wait_for_seconds_only() -> None:
+    """The limits that are minutes in a run, in the cases that wait for them."""
+    meeting._ALL_HAVE_COME = meeting.CONNECTED = distributed.CONNECTED = timedelta(seconds=4)
+    connections.MACHINE_IS_LOST = timedelta(seconds=4)
+
+
+UNTIL_A_LIMIT = {"absent", "absent_leader", "meeting", "connecting", "gradients", "network", "network_in_evaluation"}
+
 CASES: dict[str, tuple[int, Callable[[], None], tuple[str, ...]]] = {
     # name: rank of the process with the fault, the fault, overrides
     "batch": (0, nothing, ("training.batch_size=25",)),
@@ -147,6 +236,16 @@ CASES: dict[str, tuple[int, Callable[[], None], tuple[str, ...]]] = {
     "evaluation": (0, leader_gets_ctrl_c_in_an_evaluation, ()),
     "skipped": (1, follower_has_images_that_are_not_finite, ("training.max_skipped_batches=1",)),
     "not_finite": (0, nothing, ("optimizer.learning_rate=1e30", "loss=l2")),
+    "absent": (1, follower_dies_before_the_meeting, ()),
+    "absent_leader": (0, follower_dies_before_the_meeting, ()),
+    "meeting": (0, leader_dies_while_all_meet, ()),
+    "connecting": (1, follower_dies_while_they_connect, ()),
+    "gradients": (1, follower_dies_while_they_connect_for_gradients, ()),
+    "waiting": (0, leader_gets_sigterm_while_all_meet, ()),
+    "in_evaluation": (1, follower_dies_while_the_leader_evaluates, ()),
+    "checkpoint": (0, leader_dies_at_a_checkpoint, ()),
+    "network": (1, network_fails_in_a_step, ()),
+    "network_in_evaluation": (0, network_fails_while_the_leader_evaluates, ()),
 }
 
 
@@ -163,6 +262,8 @@ def main() -> None:
         def work(
             rank: int, folder: Path = folder, at: int = at_rank, fault: Any = fault, more: Any = overrides
         ) -> None:
+            if folder.name in UNTIL_A_LIMIT:
+                wait_for_seconds_only()
             if rank == at:
                 fault()
             try:

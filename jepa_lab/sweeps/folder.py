@@ -10,6 +10,7 @@ sweeps/<name>-<plan digest>/
   report/           tables, figures, page
   references/       what was found about encoders from elsewhere; references.json says which
   tasks/            tasks and replies of workers on other machines (sweeps/attempts.py)
+  claims/           a lock file for each trial, held by the worker that is at work on it
   best.yaml         the pipeline at the point that a search chose
   run.json  metrics.jsonl  result.json  mirror.json    the record of the sweep itself, mirrored like that of a run
   sweep.lock  log.txt  worker-<slot>.log
@@ -50,7 +51,7 @@ class SweepFolder:
         """
         folder = cls(root / name)
         with explained_writes(folder.path):
-            for part in (folder.trials, folder.configs, folder.report):
+            for part in (folder.trials, folder.configs, folder.report, folder.claims):
                 part.mkdir(parents=True, exist_ok=True)
             if not folder.plan.exists():  # plan.json comes last: a folder without it is not yet a sweep
                 write_text_atomically(folder.record.config, ablation)
@@ -90,6 +91,15 @@ class SweepFolder:
     def configs(self) -> Path:
         """configs/"""
         return self.path / "configs"
+
+    @property
+    def claims(self) -> Path:
+        """claims/"""
+        return self.path / "claims"
+
+    def claim(self, name: str) -> Path:
+        """The lock file of a trial or reference, as an absolute path."""
+        return self.claims.resolve() / f"{name}.lock"
 
     @property
     def report(self) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
 from jepa_lab.errors import ConfigError, RunFolderError
 from jepa_lab.interruption import StopSignals
-from jepa_lab.resume import find_finished, find_runs
+from jepa_lab.resume import find_finished, find_runs, run_stem
 from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.progress import SweepDisplay, SweepState
@@ -201,6 +201,7 @@ class TrialQueue:
             config.stem,
             config.resolve(),
             self.folder.trials.resolve(),
+            self.folder.claim(run_stem(trial.pipeline.pipeline)),
             trial.tags,
             trial.params,
             needs_probe=self.metric.startswith("probe/"),

@@ -154,11 +154,13 @@ class ReferenceProbing:
                     folder.mkdir(parents=True, exist_ok=True)
                 config = folder / f"{split}.yaml"
                 write_text_atomically(config, dump_pipeline(loaded.pipeline))
+                name = f"reference-{reference.digest}-{split}"
                 task = Task(
                     number,
-                    f"reference-{reference.digest}-{split}",
+                    name,
                     config.resolve(),
                     folder.resolve(),
+                    self.sweep.claim(name),
                     {},
                     {},
                     encoder=reference.source,

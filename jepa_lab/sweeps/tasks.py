@@ -38,6 +38,7 @@ class Task:
         name: of the trial in the sweep, such as `arm-0003`; no other trial of it has this name.
         config: YAML of the resolved pipeline.
         runs: run root; an unfinished run of this pipeline there is resumed.
+        claim: lock file that a worker holds while it is at work on the trial, whoever submitted it.
         tags, params: what the tracker is told beside the run's own.
         needs_probe: whether the sweep is decided by a probe, which images without labels do not have.
         encoder: source of an encoder that is probed in place of a run; `runs` is then the folder of the result.
@@ -50,6 +51,7 @@ class Task:
     name: str
     config: Path
     runs: Path
+    claim: Path
     tags: Mapping[str, str]
     params: Mapping[str, str]
     needs_probe: bool = False
@@ -66,7 +68,7 @@ class Task:
     def from_json(cls, line: str) -> Task:
         """The task that `to_json` wrote."""
         content: dict[str, Any] = json.loads(line)
-        for key in ("config", "runs", "folder"):
+        for key in ("config", "runs", "claim", "folder"):
             content[key] = None if content[key] is None else Path(content[key])
         if content["expected"] is not None:
             content["expected"] = Expected(**content["expected"])

@@ -25,7 +25,7 @@ from jepa_lab.contracts import plugin_failure
 from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunOutOfMemory, RunPruned
 from jepa_lab.interruption import StopSignals
 from jepa_lab.output import unfailing_output
-from jepa_lab.resume import find_finished, find_unfinished, resume_run, run_stem
+from jepa_lab.resume import find_finished, find_unfinished, resume_run
 from jepa_lab.sweeps.agreement import refusal, say_hello
 from jepa_lab.sweeps.references import perform_reference, reference_is_probed
 from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
@@ -61,7 +61,7 @@ def perform(task: Task) -> Reply:
         if task.folder is not None:
             os.chdir(task.folder)
         loaded = load_pipeline(task.config)
-        with _claimed(task, loaded):
+        with _claimed(task):
             if task.encoder is None:
                 _trained(loaded, task)
             else:
@@ -99,14 +99,13 @@ def _probed_reference(loaded: LoadedPipeline, encoder: str, task: Task) -> None:
 
 
 @contextmanager
-def _claimed(task: Task, loaded: LoadedPipeline) -> Iterator[None]:
+def _claimed(task: Task) -> Iterator[None]:
     """Be the only process that looks for the trial's run folder and makes one if there is none.
 
     Raises:
         LockHeld: another one is at work on the trial. RunInterrupted: a signal came first.
     """
-    name = run_stem(loaded.pipeline) if task.encoder is None else task.config.stem
-    with FileLock(task.runs / f".{name}.claim", f"the trial {task.name}") as claim:
+    with FileLock(task.claim, f"the trial {task.name}") as claim:
         with stoppable(StopSignals()):
             claim.acquire(_CLAIM_SECONDS)
         yield

@@ -66,7 +66,7 @@ def executor(fake: FakeMps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def perform(executor: LocalExecutor, *numbers: int, outcome: str = "finished") -> dict[int, Reply]:
     for number in numbers:
-        executor.submit(Task(number, f"arm-{number}", Path("a"), Path("b"), {"outcome": outcome}, {}))
+        executor.submit(Task(number, f"arm-{number}", Path("a"), Path("b"), Path("c"), {"outcome": outcome}, {}))
     replies: list[Reply] = []
     while len(replies) < len(numbers):
         replies += executor.poll(10.0)

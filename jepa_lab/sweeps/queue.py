@@ -6,23 +6,20 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
-from jepa_lab.errors import ConfigError, RunFolderError
+from jepa_lab.config.loading import dump_pipeline
+from jepa_lab.errors import ConfigError
 from jepa_lab.interruption import StopSignals
 from jepa_lab.resume import find_finished, find_runs, run_stem
 from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.ledger import Ledger, Trial
 from jepa_lab.sweeps.progress import SweepDisplay, SweepState
-from jepa_lab.sweeps.study import PlannedTrial, Study
+from jepa_lab.sweeps.study import Study
 from jepa_lab.sweeps.tasks import Reply, Task
 from jepa_lab.sweeps.time_left import TimeLeft
-from jepa_lab.sweeps.watch import TrialWatch
 from jepa_lab.tracking.atomic import write_text_atomically
-from jepa_lab.tracking.mirror_cursor import mlflow_run_id
 from jepa_lab.tracking.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -32,56 +29,6 @@ _MAX_DEATHS = 5
 """Workers that one trial may lose: whatever kills it each time would do so for ever."""
 _BUSY_SECONDS = 5.0
 """After which a trial that another process was at work on is looked at again."""
-
-
-@dataclass
-class Trial:
-    """A trial that is not over.
-
-    Attributes:
-        pipeline: its resolved pipeline.
-        tags, params: what the tracker is told beside the run's own.
-        failures: attempts that failed. deaths: workers that it lost. place: where it runs now.
-        busy_until: time.monotonic() before which it is left to the process that was at work on it; 0 for none.
-        began: time.monotonic() when it was given to its worker. is_first: of a new worker, which has yet to start.
-        is_resumed: whether an earlier attempt left a run folder.
-        reported: epochs of which the study knows the online probe.
-        twins: trials of the same pipeline, which a search may propose, that wait for this one's result.
-    """
-
-    number: int
-    planned: PlannedTrial
-    pipeline: LoadedPipeline
-    tags: dict[str, str]
-    params: dict[str, str]
-    failures: int = 0
-    deaths: int = 0
-    place: str = ""
-    busy_until: float = 0.0
-    watch: TrialWatch | None = None
-    began: float = field(default_factory=time.monotonic)
-    is_first: bool = False
-    is_resumed: bool = False
-    reported: set[int] = field(default_factory=set)
-    twins: list[Trial] = field(default_factory=list)
-
-    @property
-    def label(self) -> str:
-        """Arm and seed."""
-        return f"{self.planned.arm} seed {self.planned.seed}"
-
-    @property
-    def seconds(self) -> float:
-        """That it has run; those of a new worker count from the first row of its metrics."""
-        began = self.began
-        if self.is_first:
-            began = time.monotonic() if self.watch is None or self.watch.began is None else self.watch.began
-        return time.monotonic() - began
-
-    @cached_property
-    def run_key(self) -> tuple[str, int]:
-        """What its run folder is named after."""
-        return config_digest(self.pipeline.pipeline), self.pipeline.pipeline.seed
 
 
 class TrialQueue:
@@ -107,6 +54,7 @@ class TrialQueue:
     ) -> None:
         self.folder, self.study, self.executor = folder, study, executor
         self.metric, self.retries, self.stop, self.display, self.observe = metric, retries, stop, display, observe
+        self.ledger = Ledger(folder, study, metric)
         self._again: deque[Trial] = deque()
         self._busy: list[Trial] = []  # that other processes are at work on
         self._total: int | None = 0
@@ -131,7 +79,7 @@ class TrialQueue:
         while self._start_next(trials) or self._running:
             for reply in self._replies():
                 trial = self._running.pop(reply.number)
-                self._see(trial)  # what it wrote since the last look
+                self.ledger.see(trial)  # what it wrote since the last look
                 self._handle(trial, reply)
                 self._again.extend(trial.twins)
                 trial.twins.clear()
@@ -163,7 +111,7 @@ class TrialQueue:
                 continue
             finished = find_finished(self.folder.trials, trial.pipeline.pipeline)
             if finished is not None:  # the parent died before it told the study
-                self._see(trial)
+                self.ledger.see(trial)
                 self._finish(trial, finished)
             else:
                 self._start(trial)
@@ -249,8 +197,7 @@ class TrialQueue:
             self._fail(trial, message)
 
     def _on_pruned(self, trial: Trial, message: str) -> None:
-        self._note_folder(trial)
-        self.study.prune(trial.number)
+        self.ledger.prune(trial)
         self._over["finished"] += 1
 
     def _on_collapsed(self, trial: Trial, message: str) -> None:
@@ -295,37 +242,17 @@ class TrialQueue:
         raise ConfigError(f"a worker cannot take part in this sweep: {message}")
 
     def _finish(self, trial: Trial, run: RunFolder) -> None:
-        """Tell the study the value of a run that has finished."""
-        result = run.read_result()
-        assert result is not None, "checked by is_finished"
-        value = result["metrics"].get(self.metric)
-        if value is None:
-            self._fail(trial, f"its result has no {self.metric}")
-            return
-        self._note_folder(trial)
-        self.study.note(trial.number, "collapsed", bool(result.get("collapsed")))
-        self.study.finish(trial.number, float(value))
-        self._over["finished"] += 1
+        self._over["finished" if self.ledger.finish(trial, run) else "failed"] += 1
 
     def _fail(self, trial: Trial, message: str) -> None:
-        self._note_folder(trial)
-        self.study.note(trial.number, "error", message)
-        self.study.finish(trial.number, None)
+        self.ledger.fail(trial, message)
         self._over["failed"] += 1
-
-    def _note_folder(self, trial: Trial) -> None:
-        runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
-        if runs:
-            self.study.note(trial.number, "run_folder", runs[-1].path.relative_to(self.folder.path).as_posix())
-            run_id = mlflow_run_id(runs[-1])
-            if run_id is not None:  # else it is found among the study's own attributes at the end
-                self.study.note(trial.number, "mlflow_run_id", run_id)
 
     def _look(self) -> None:
         slots = {}
         for trial in self._running.values():
             text = f"{trial.label}: starting"
-            watch = self._see(trial)
+            watch = self.ledger.see(trial)
             if watch is not None:
                 self.observe(trial)
                 text = f"{trial.label}: {watch.sentence()}"
@@ -333,27 +260,6 @@ class TrialQueue:
             slots[trial.place] = text
         left = self._seconds_left()
         self.display.update(SweepState(slots, self._over["finished"], self._over["failed"], self._total, left))
-
-    def _see(self, trial: Trial) -> TrialWatch | None:
-        """Read what a trial has written, and tell the study the online probe of each epoch; None before it wrote."""
-        watch = self._watch(trial)
-        if watch is None:
-            return None
-        try:
-            watch.update()
-        except RunFolderError as error:
-            logger.warning("%s", error)
-        for epoch in sorted(watch.intermediate.keys() - trial.reported):
-            self.study.report(trial.number, watch.intermediate[epoch], epoch)
-            trial.reported.add(epoch)
-        return watch
-
-    def _watch(self, trial: Trial) -> TrialWatch | None:
-        if trial.watch is None:
-            runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
-            if runs:
-                trial.watch = TrialWatch(runs[-1].metrics, trial.pipeline.pipeline.training.epochs)
-        return trial.watch
 
     def _seconds_left(self) -> float | None:
         if self._total is None:

@@ -16,8 +16,8 @@ from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.errors import JepaLabError
 from jepa_lab.sweeps.base import ended_on_collapse
 from jepa_lab.sweeps.best import write_best
+from jepa_lab.sweeps.ledger import Trial
 from jepa_lab.sweeps.plan import Arm, Plan
-from jepa_lab.sweeps.queue import Trial
 from jepa_lab.sweeps.search import Point, Search
 from jepa_lab.sweeps.search_study import SearchStudy
 from jepa_lab.sweeps.studies import Studies

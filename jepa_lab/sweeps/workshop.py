@@ -10,9 +10,10 @@ from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.interruption import StopSignals
 from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.ledger import Trial
 from jepa_lab.sweeps.plan import Arm, Plan
 from jepa_lab.sweeps.progress import SweepDisplay
-from jepa_lab.sweeps.queue import Trial, TrialQueue
+from jepa_lab.sweeps.queue import TrialQueue
 from jepa_lab.sweeps.study import PlannedTrial, Study, TableStudy
 from jepa_lab.tracking.description import flat_params
 

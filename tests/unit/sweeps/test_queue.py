@@ -18,8 +18,9 @@ from jepa_lab.resume import find_runs
 from jepa_lab.sweeps import queue
 from jepa_lab.sweeps.executors.base import Executor, Surroundings
 from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.ledger import Trial
 from jepa_lab.sweeps.progress import PlainDisplay, SweepDisplay, SweepState
-from jepa_lab.sweeps.queue import Trial, TrialQueue
+from jepa_lab.sweeps.queue import TrialQueue
 from jepa_lab.sweeps.resources import Needs, Resources
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
 from jepa_lab.sweeps.tasks import Outcome, Reply, Task

@@ -77,16 +77,16 @@ class SearchStudy(Study):
 
     def interrupted(self, parameters: tuple[SearchParameter, ...]) -> list[tuple[int, Point]]:
         """Trials that were going on when the parent ended; what it had not asked for yet is asked for now."""
-        running = [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]
-        return [(number, _suggest_all(self._live(number), parameters)) for number in running]
+        running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+        return [(trial.number, _suggest_all(Trial(self._study, trial._trial_id), parameters)) for trial in running]
 
     def seconds_spent(self) -> float:
         """By the trials that are over."""
         return sum(trial.user_attrs.get("seconds", 0.0) for trial in self.trials())
 
     def should_prune(self, number: int) -> bool:
-        """Whether the pruner would end the trial now."""
-        return self._live(number).should_prune()
+        """Whether the pruner would end the trial now; it looks at all trials."""
+        return self._study.pruner.prune(self._study, self._frozen(number))
 
     def completed(self) -> list[FrozenTrial]:
         """The trials that have a value."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from jepa_lab.errors import ConfigError
 from jepa_lab.tracking.credentials import scrub
@@ -103,18 +104,36 @@ def enqueued_params(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.system_attrs["fixed_params"])
 
 
+@dataclass
+class _Open:
+    """A trial that is not over, as far as it was told.
+
+    Attributes:
+        id: of the trial in its storage. notes: its user attributes. steps: those with an intermediate value.
+    """
+
+    id: int
+    notes: dict[str, Any]
+    steps: set[int]
+
+
 class Study:
-    """What the parent tells Optuna about trials, of tables and of searches alike."""
+    """What the parent tells Optuna about trials, of tables and of searches alike.
+
+    What is told about one trial costs the same however many there are: the trial alone is read, once, since nobody
+    else writes it. (Reading all of them, a database reads every trial that is not over.)
+    """
 
     def __init__(self, study: optuna.Study, storage: BaseStorage) -> None:
         self._study, self._storage = study, storage
+        self._open: dict[int, _Open] = {}
 
     @property
     def storage(self) -> BaseStorage:
         """Where the study is kept."""
         return self._storage
 
-    @property
+    @cached_property
     def id(self) -> int:
         """Number of the study in its storage."""
         return int(self._storage.get_study_id_from_name(self._study.study_name))
@@ -125,27 +144,32 @@ class Study:
 
     def note(self, number: int, key: str, value: Any) -> None:
         """Keep a user attribute (a JSON value)."""
-        trial = self._live(number)
-        if trial.user_attrs.get(key) != value:
-            trial.set_user_attr(key, value)
+        trial = self._open_trial(number)
+        if trial.notes.get(key) != value:
+            self._storage.set_trial_user_attr(trial.id, key, value)
+            trial.notes[key] = value
 
     def failures(self, number: int) -> int:
         """Attempts of a trial that have failed."""
-        return int(self._frozen(number).user_attrs.get("failures", 0))
+        return int(self._open_trial(number).notes.get("failures", 0))
 
     def report(self, number: int, value: float, step: int) -> None:
         """Keep an intermediate value; one that is there already stays."""
-        if step not in self._frozen(number).intermediate_values:
-            self._live(number).report(value, step)
+        trial = self._open_trial(number)
+        if step not in trial.steps:
+            self._storage.set_trial_intermediate_value(trial.id, step, value)
+            trial.steps.add(step)
 
     def finish(self, number: int, value: float | None) -> None:
         """The trial is over, with its value or (None) failed."""
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
         self._study.tell(number, value, state)
+        self._open.pop(number, None)
 
     def prune(self, number: int) -> None:
         """The trial was ended early."""
         self._study.tell(number, state=TrialState.PRUNED)
+        self._open.pop(number, None)
 
     def name_metric(self, metric: str) -> None:
         """Let Optuna's plots and its dashboard call the value by its name."""
@@ -174,10 +198,14 @@ class Study:
         return [trial.user_attrs["run_folder"] for trial in done]
 
     def _frozen(self, number: int) -> FrozenTrial:
-        return self.trials()[number]
+        """The trial as it is now."""
+        return self._storage.get_trial(self._storage.get_trial_id_from_study_id_trial_number(self.id, number))
 
-    def _live(self, number: int) -> Trial:
-        return Trial(self._study, self._frozen(number)._trial_id)
+    def _open_trial(self, number: int) -> _Open:
+        if number not in self._open:
+            trial = self._frozen(number)
+            self._open[number] = _Open(trial._trial_id, dict(trial.user_attrs), set(trial.intermediate_values))
+        return self._open[number]
 
 
 class TableStudy(Study):
@@ -229,12 +257,15 @@ class TableStudy(Study):
         return [(trial.number, self.planned(trial)) for trial in left]
 
     def begin(self, number: int) -> None:
-        """Mark a trial as running; one that is running already (it was interrupted) stays so."""
-        if self._frozen(number).state == TrialState.RUNNING:
-            interrupted = self._live(number)
-            for name, distribution in self._distributions.items():  # a kill may have come between two of them
-                interrupted.suggest_categorical(name, distribution.choices)
-            return
-        trial = self._study.ask(dict(self._distributions))  # enqueued trials come in the order of their numbers
-        if trial.number != number:
-            raise AssertionError(f"Optuna gave trial {trial.number} instead of {number}")
+        """Mark a trial as running; one that is running already (it was interrupted) stays so.
+
+        Optuna's own `ask` would look through all waiting trials for the first one.
+        """
+        trial = self._frozen(number)
+        if trial.state == TrialState.WAITING:
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        params = enqueued_params(trial)
+        for name, distribution in self._distributions.items():
+            if name not in trial.params:  # a kill may have come between two of them
+                value = distribution.to_internal_repr(params[name])
+                self._storage.set_trial_param(trial._trial_id, name, value, distribution)

@@ -159,3 +159,39 @@ def test_what_a_study_is_about_is_short_text(tmp_path: Path) -> None:
     again = open_study(tmp_path)
     again.describe({"plan": "0123", "baseline": "a"})
     assert (again.recorded_plan(), again.described("baseline")) == ("0123", "a")
+
+
+@pytest.mark.parametrize("url", [None, "sqlite"])
+def test_what_is_told_about_a_trial_reads_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str | None
+) -> None:
+    storage = open_storage(tmp_path / "journal.log", None if url is None else sqlite_uri(tmp_path / "optuna.db"))
+    study = TableStudy(storage, "s", "maximize", ["a", "b"], [0, 1])
+    study.enqueue(PLANNED)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage), "get_all_trials", lambda *given, **named: pytest.fail("all trials were read"))
+        for number in (2, 0):  # in any order
+            study.begin(number)
+            study.report(number, 0.5, step=1)
+            study.note(number, "failures", 1)
+            assert study.failures(number) == 1
+        study.finish(2, 0.25)
+        study.prune(0)
+    assert [trial.params for trial in study.trials()] == [{"arm": "a", "seed": 0}, {}, {"arm": "a", "seed": 1}, {}]
+    assert [trial.value for trial in study.trials()] == [0.5, None, 0.25, None]
+
+
+def test_a_trial_that_is_resumed_keeps_what_an_earlier_parent_told(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    study.enqueue(PLANNED)
+    study.begin(0)
+    study.report(0, 0.5, step=1)
+    study.note(0, "failures", 2)
+    size = (tmp_path / "journal.log").stat().st_size
+    again = open_study(tmp_path)
+    again.begin(0)
+    again.report(0, 0.7, step=1)
+    again.note(0, "failures", 2)
+    assert again.failures(0) == 2
+    assert again.trials()[0].intermediate_values == {1: 0.5}
+    assert (tmp_path / "journal.log").stat().st_size < 1.2 * size, "nothing is written again"

@@ -12,6 +12,9 @@ Outcome = Literal[
     "finished", "failed", "pruned", "collapsed", "interrupted", "out_of_memory", "died", "busy", "refused"
 ]
 
+NO_TASK = 66
+"""Exit code of a worker that cannot read its task: EX_NOINPUT of sysexits.h."""
+
 
 @dataclass(frozen=True)
 class Expected:

@@ -30,14 +30,11 @@ from jepa_lab.sweeps.agreement import refusal, say_hello
 from jepa_lab.sweeps.references import perform_reference, reference_is_probed
 from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
 from jepa_lab.sweeps.stop_between_runs import StopBetweenRuns
-from jepa_lab.sweeps.tasks import Outcome, Reply, Task
+from jepa_lab.sweeps.tasks import NO_TASK, Outcome, Reply, Task
 from jepa_lab.tracking.atomic import write_text_atomically
 from jepa_lab.tracking.credentials import scrub
 from jepa_lab.tracking.locks import FileLock, LockHeld
 from jepa_lab.training.pretrain import RunCollapsed
-
-NO_TASK = 66
-"""Exit code of a worker that cannot read its task: EX_NOINPUT of sysexits.h."""
 
 _OUTCOMES: tuple[tuple[type[JepaLabError], Outcome], ...] = (
     (RunInterrupted, "interrupted"),
@@ -125,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"the task {options.task} cannot be read: {error.strerror}", file=sys.stderr, flush=True)
         return NO_TASK
     try:
+        options.reply.unlink(missing_ok=True)  # of an earlier start, which the engine has repeated
         if task.expected is not None:
             say_hello(task.expected).write(options.reply)
         reply = perform(task) if stop.release() else Reply(task.number, "interrupted", "")

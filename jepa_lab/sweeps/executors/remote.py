@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from jepa_lab.errors import RunStopped
 from jepa_lab.registry import ComponentParams
 from jepa_lab.sweeps.agreement import broken_locks, expected_here
 from jepa_lab.sweeps.attempts import Attempt, begin_attempt, last_attempt
@@ -31,19 +32,24 @@ class Flight:
     """An attempt that is not over.
 
     Attributes:
-        number: of its task. job: what the engine calls it.
+        task: that is performed. job: what the engine calls it; None where the engine has not taken it yet.
         is_own: whether this parent submitted it, which has held the sweep's lock ever since.
         was_greeted: whether its worker's hello has been read. was_cancelled: whether it was asked to stop.
         gone_since: time.monotonic() since when the engine does not have it; None while it does.
     """
 
-    number: int
+    task: Task
     attempt: Attempt
-    job: str
-    is_own: bool
+    job: str | None = None
+    is_own: bool = False
     was_greeted: bool = False
     was_cancelled: bool = False
     gone_since: float | None = None
+
+    @property
+    def number(self) -> int:
+        """Of its task."""
+        return self.task.number
 
 
 class RemoteParams(ComponentParams):
@@ -62,9 +68,14 @@ class RemoteParams(ComponentParams):
 
 
 class RemoteExecutor(Executor):
-    """Tasks as files, jobs by an engine."""
+    """Tasks as files, jobs by an engine.
+
+    Attributes:
+        restarts_jobs: whether the engine itself may start a job again that was interrupted.
+    """
 
     params: RemoteParams
+    restarts_jobs = False
 
     def __init__(self, params: ComponentParams, around: Surroundings) -> None:
         super().__init__(params, around)
@@ -73,10 +84,16 @@ class RemoteExecutor(Executor):
         self._flights: dict[int, Flight] = {}
         self._places: Mapping[str, str] = {}
         self._asked = -float("inf")
+        self._has_answered = False
 
     @abstractmethod
-    def launch(self, attempt: Attempt, task: Task) -> str:
-        """Let the engine perform an attempt; what it calls the job."""
+    def launch(self, attempt: Attempt, task: Task) -> str | None:
+        """Let the engine perform an attempt.
+
+        Returns:
+            What it calls the job; None where it cannot take it now, or may have taken it without saying so: it is
+            looked for and asked again when the engine has answered.
+        """
 
     @abstractmethod
     def alive(self) -> Mapping[str, str] | None:
@@ -88,7 +105,7 @@ class RemoteExecutor(Executor):
 
     @abstractmethod
     def find(self, attempt: Attempt) -> str | None:
-        """The job of an attempt that an earlier parent submitted, if the engine still has it."""
+        """The job of an attempt whose number is not known, if the engine had it at its last answer."""
 
     @abstractmethod
     def end(self, jobs: Collection[str]) -> None:
@@ -100,30 +117,30 @@ class RemoteExecutor(Executor):
 
     def submit(self, task: Task) -> None:
         task = replace(task, expected=self._expected)
-        attempt = begin_attempt(self._folder, task)
-        job = self.launch(attempt, task)
-        attempt.write_job(job)
-        self._flights[task.number] = Flight(task.number, attempt, job, is_own=True)
-        self._asked = -float("inf")  # the answer at hand is older than the job
+        flight = self._flights[task.number] = Flight(task, begin_attempt(self._folder, task))
+        self._launch(flight)
 
     def adopt(self, task: Task) -> bool:
         attempt = last_attempt(self._folder, task.name)
-        if attempt is None or attempt.read_reply() is not None:  # a reply may have been counted already
+        if attempt is None or not self._may_go_on(attempt):
             return False
-        job = self.find(attempt)
-        if job is None:
+        if not self._has_answered:
+            self._ask()
+        job = self.find(attempt) if self._has_answered else None
+        if job is None and self._has_answered:
             return False
-        self._flights[task.number] = Flight(task.number, attempt, job, is_own=False)
+        self._flights[task.number] = Flight(replace(task, expected=self._expected), attempt, job)
         return True
 
     def place(self, number: int) -> str:
         job = self._flights[number].job
-        return self._places.get(job, f"job {job}")
+        return f"task {number} not submitted yet" if job is None else self._places.get(job, f"job {job}")
 
     def poll(self, seconds: float) -> list[Reply]:
         deadline = time.monotonic() + seconds
         while True:
-            self._ask()
+            if self._flights and time.monotonic() - self._asked >= self.params.poll_seconds:
+                self._ask()
             replies = [reply for flight in list(self._flights.values()) if (reply := self._look(flight)) is not None]
             if replies or time.monotonic() >= deadline:
                 return replies
@@ -133,36 +150,78 @@ class RemoteExecutor(Executor):
         flights = [self._flights[number] for number in numbers if number in self._flights]
         for flight in flights:
             flight.was_cancelled = True
-        if flights:
-            self.end([flight.job for flight in flights])
+        self._end(flights)
 
     def close(self) -> None:
         self.cancel([number for number, flight in self._flights.items() if not flight.was_cancelled])
         self._flights.clear()
 
+    def _launch(self, flight: Flight) -> None:
+        flight.job = self.launch(flight.attempt, flight.task)
+        if flight.job is not None:
+            flight.is_own = True
+            flight.attempt.write_job(flight.job)
+            self._asked = -float("inf")  # the answer at hand is older than the job
+
+    def _end(self, flights: Collection[Flight]) -> None:
+        jobs = [flight.job for flight in flights if flight.job is not None]
+        if jobs:
+            self.end(jobs)
+            self._asked = -float("inf")
+
     def _ask(self) -> None:
-        """Which jobs the engine has, now and then."""
-        now = time.monotonic()
-        if not self._flights or now - self._asked < self.params.poll_seconds:
-            return
-        self._asked = now
-        places = self.alive()
+        """Which jobs the engine has.
+
+        Raises:
+            RunStopped: it has not answered for long. Its jobs are left to the next parent, which adopts them.
+        """
+        self._asked = time.monotonic()
+        try:
+            places = self.alive()
+        except RunStopped:
+            self._flights.clear()
+            raise
         if places is None:  # whatever runs runs on
             return
-        self._places = places
+        self._places, self._has_answered = places, True
         for flight in self._flights.values():
-            if flight.job in places:
+            if flight.job is None:
+                self._find_or_launch(flight)
+            elif flight.job in places:
                 flight.gone_since = None
             elif flight.gone_since is None:
-                flight.gone_since = now
+                flight.gone_since = self._asked
+
+    def _find_or_launch(self, flight: Flight) -> None:
+        """Look after a job that the engine had not taken, as far as was known."""
+        flight.job = self.find(flight.attempt)
+        if flight.job is None and flight.was_cancelled:
+            flight.gone_since = self._asked
+        elif flight.job is None:
+            self._launch(flight)
+        elif flight.was_cancelled:
+            self._end([flight])
+
+    def _may_go_on(self, attempt: Attempt) -> bool:
+        """Whether a job of this attempt may still be at work; a reply that is the last may have been counted."""
+        reply = attempt.read_reply()
+        return reply is None or (self.restarts_jobs and reply.outcome == "interrupted")
 
     def _look(self, flight: Flight) -> Reply | None:
         """The reply of a task, if it is over."""
-        reply = flight.attempt.read_reply() or self._refused(flight) or self._gone(flight)
+        reply = self._replied(flight) or self._refused(flight) or self._gone(flight)
         if reply is None:
             return None
         del self._flights[flight.number]
         return replace(reply, number=flight.number)
+
+    def _replied(self, flight: Flight) -> Reply | None:
+        """What the worker said, unless the engine will start it again."""
+        reply = flight.attempt.read_reply()
+        if reply is None or reply.outcome != "interrupted" or not self.restarts_jobs:
+            return reply
+        is_over = flight.was_cancelled or flight.gone_since is not None
+        return reply if is_over else None
 
     def _refused(self, flight: Flight) -> Reply | None:
         """The end of a task whose worker cannot see that the sweep is locked."""
@@ -174,7 +233,7 @@ class RemoteExecutor(Executor):
         flight.was_greeted = True
         if hello.sees_lock or not flight.is_own:  # while there was no parent, nobody held it
             return None
-        self.end([flight.job])
+        self._end([flight])
         return Reply(flight.number, "refused", broken_locks(hello, self.around.folder))
 
     def _gone(self, flight: Flight) -> Reply | None:

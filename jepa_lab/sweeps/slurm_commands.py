@@ -1,0 +1,139 @@
+"""Slurm's own commands: what they are asked, and what their answers mean.
+
+No accounting is needed: `sbatch`, `squeue`, `scancel` and `scontrol` ask the controller alone.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+ENDED = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
+    *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
+}
+"""States of a job that will not start again."""
+
+_COMMAND_SECONDS = 120.0
+_PASSING = re.compile(
+    r"unable to contact|timed out|connection refused|connect failure|transport endpoint|zero bytes|"
+    r"temporarily unable|try again|authentication|credential|communication|munge",
+    re.IGNORECASE,
+)
+_FULL = re.compile(r"MaxSubmit|submit limit|too many (pending )?jobs", re.IGNORECASE)
+_PREFIX = re.compile(r"^(?:sbatch|squeue|scancel|scontrol): (?:error: )?|^allocation failure: |^slurm_\w+ error: ")
+
+
+class SlurmUnreachable(Exception):
+    """The controller did not answer, in Slurm's own words; it may later."""
+
+
+class SlurmRefused(Exception):
+    """The controller refused a job, in Slurm's own words.
+
+    Attributes:
+        is_full: whether it has as many jobs of the user as it accepts, so that it may take this one later.
+    """
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.is_full = _FULL.search(words) is not None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job in the queue.
+
+    Attributes:
+        number: as `sbatch` told it. name: that it was given.
+        state: such as RUNNING. node: where it runs; empty where it waits. reason: why it waits, or how it ended.
+    """
+
+    number: str
+    state: str
+    node: str
+    reason: str
+    name: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will not start again."""
+        return self.state in ENDED
+
+    def place(self) -> str:
+        """Where it runs, or why it waits."""
+        if self.state == "RUNNING":
+            return f"job {self.number} on {self.node}"
+        return f"job {self.number} {self.state}" + (f" ({self.reason})" if self.reason not in ("", "None") else "")
+
+
+def submit(options: Sequence[str], script: str) -> str:
+    """The number of a job that has been submitted.
+
+    Raises:
+        SlurmRefused, SlurmUnreachable: it was not, or perhaps it was.
+    """
+    return _ask(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
+
+
+def try_submit(options: Sequence[str], script: str) -> None:
+    """Let Slurm look at a job without taking it.
+
+    Raises:
+        SlurmRefused, SlurmUnreachable: it would not take it.
+    """
+    _ask(["sbatch", "--test-only", *options], script)
+
+
+def list_jobs() -> list[Job]:
+    """The jobs of this user, and those that ended a while ago.
+
+    Raises:
+        SlurmUnreachable: it does not answer.
+    """
+    lines = _ask(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%N|%r|%j"]).splitlines()
+    return [Job(*line.split("|", 4)) for line in lines]
+
+
+def end_jobs(jobs: Collection[str]) -> None:
+    """Cancel those that wait, and ask those that run to stop.
+
+    Raises:
+        SlurmUnreachable: it does not answer.
+    """
+    # In this order: a job that begins between the two is asked to stop.
+    for how in (["--state=PENDING"], ["--signal=TERM", "--full"]):
+        try:
+            _ask(["scancel", "--quiet", *how, *jobs])
+        except SlurmRefused:  # one has ended meanwhile
+            continue
+
+
+def describe_job(job: str) -> Mapping[str, str]:
+    """What Slurm knows of a job, such as JobState, ExitCode and NodeList; empty where it has forgotten it."""
+    try:
+        words = _ask(["scontrol", "--oneliner", "show", "job", job]).split()
+    except (SlurmRefused, SlurmUnreachable):
+        return {}
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+def _ask(command: Sequence[str], script: str | None = None) -> str:
+    """What a command prints.
+
+    Raises:
+        SlurmRefused, SlurmUnreachable: it failed.
+    """
+    try:
+        done = subprocess.run(
+            command, input=script, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise SlurmUnreachable(f"{command[0]} did not answer within {_COMMAND_SECONDS:.0f} s") from None
+    if done.returncode == 0:
+        return done.stdout
+    words = "; ".join(filter(None, (_PREFIX.sub("", line).strip() for line in done.stderr.splitlines())))
+    words = words or f"{command[0]} ended with code {done.returncode}"
+    raise SlurmUnreachable(words) if command[0] == "squeue" or _PASSING.search(words) else SlurmRefused(words)

@@ -194,7 +194,7 @@ class ConfigProblems(ConfigError):
         super().__init__(*problems)
 
     def __str__(self) -> str:
-        return "\n".join(self.lines)
+        return "\n".join(self.lines if self.place is None else (f"{printable(self.place)}:", *self.lines))
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from jepa_lab.composition.data import load_shared_data
 from jepa_lab.composition.outcome import Membership, RunOutcome
 from jepa_lab.composition.parts import RunParts
 from jepa_lab.composition.run import Run
+from jepa_lab.composition.shared_folder import check_shared_folder
 from jepa_lab.composition.stopping import locked, stoppable
 from jepa_lab.composition.tracker import build_tracker
 from jepa_lab.config.loading import (
@@ -112,6 +113,7 @@ def resume_run(
     with unfailing_output(), stoppable(team.stop), ExitStack() as stack:
         lock_seconds = 0 if member is None else member.lock_seconds
         team.from_leader(lambda: stack.enter_context(locked(folder, lock_seconds)))
+        check_shared_folder(folder.path, team)
         with team.reporting():
             folder = RunFolder.open(folder.path)  # one that was found by its name may be of a newer jepa-lab
             loaded = load_pipeline(folder.config)

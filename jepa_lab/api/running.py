@@ -16,8 +16,9 @@ from jepa_lab.api.errors import explained_errors
 from jepa_lab.api.inputs import Overrides, PipelineSource, load_given_pipeline, override_texts
 from jepa_lab.composition.outcome import RunOutcome
 from jepa_lab.composition.start import start_run
-from jepa_lab.config.loading import LoadedPipeline, load_resolved
+from jepa_lab.config.loading import LoadedPipeline, changes_no_result, flat_items, load_resolved
 from jepa_lab.config.pipeline import Pipeline
+from jepa_lab.config.provenance import component_origins
 from jepa_lab.errors import ConfigError
 from jepa_lab.parent import choose_parent
 from jepa_lab.resume import find_unfinished, resume_run
@@ -137,6 +138,14 @@ def run(
 
 def perform_run(request: RunRequest, team: Team) -> RunOutcome:
     """Start, resume or continue a run with the processes of a team, which all call this."""
+    team.agree(
+        {
+            "--resume": str(request.resume),
+            "--from": str(request.parent),
+            "--restart-schedules": str(request.restart_schedules),
+        },
+        "start the same command on every machine",
+    )
     if request.parent is not None:
         return _continue(request, request.parent, team)
     if request.resume is not None and str(request.resume) != AUTO:
@@ -153,12 +162,24 @@ def _resume(request: RunRequest, run: Path, team: Team) -> RunOutcome:
     return resume_run(folder, given, sys.argv, team=team)
 
 
+def _agree(loaded: LoadedPipeline, team: Team) -> None:
+    """End all unless the pipeline is the same on every machine."""
+    settings = {key: repr(value) for key, value in flat_items(loaded.pipeline).items() if not changes_no_result(key)}
+    components = {name: str(origin) for name, origin in component_origins(loaded.pipeline).items()}
+    team.agree({**settings, **components}, "start the same command with the same pipeline file on every machine")
+
+
 def _continue(request: RunRequest, run: Path, team: Team) -> RunOutcome:
     """Start a new run with the state of another one; without a pipeline with its configuration."""
     with team.reporting():
         folder = RunFolder.open(find_folder(run, [request.runs]))
         loaded = _load(request, folder.config)
+    _agree(loaded, team)
+    with team.reporting():
         parent = choose_parent(folder, loaded, restart_schedules=request.restart_schedules)
+    team.agree(
+        {"--from": f"run {parent.run_uid} at step {parent.step}"}, "name a run in a folder that all machines see"
+    )
     return start_run(loaded, request.runs, sys.argv, team=team, parent=parent)
 
 
@@ -167,6 +188,7 @@ def _start(request: RunRequest, team: Team) -> RunOutcome:
     assert request.pipeline is not None, "checked where the request was made"
     with team.reporting():
         loaded = load_given_pipeline(request.pipeline, request.overrides, request.preset)
+    _agree(loaded, team)
     if request.resume is not None:
         folder = team.from_leader(lambda: find_unfinished(request.runs, loaded.pipeline))
         if folder is not None:

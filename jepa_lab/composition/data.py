@@ -44,6 +44,10 @@ def load_shared_data(
         found = team.from_leader(lead)
         with team.reporting():
             data, probe_data = first[0] if team.leads else load_data(loaded, device, found, team.place.local_size)
+    team.agree(
+        {"images": f"digest {data.digest}", "images of the probe": f"digest {probe_data.digest}"},
+        "put the same images on every machine",
+    )
     return data if note is None else replace(data, notes=(note, *data.notes)), probe_data
 
 

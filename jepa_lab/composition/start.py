@@ -15,6 +15,7 @@ from jepa_lab.composition.first_weights import check_weights
 from jepa_lab.composition.outcome import Membership, RunOutcome
 from jepa_lab.composition.parts import RunParts
 from jepa_lab.composition.run import Run
+from jepa_lab.composition.shared_folder import check_shared_folder
 from jepa_lab.composition.stopping import locked, stoppable
 from jepa_lab.composition.tracker import build_tracker
 from jepa_lab.config.checks import check_pipeline
@@ -76,5 +77,6 @@ def start_run(
                 write_parent(folder, parent)
             return folder
 
+        check_shared_folder(run_root, team)
         folder = team.from_leader(create)
         return Run(RunParts(pipeline, folder, compute, data, probe_data, None, started, member, team)).execute()

@@ -11,13 +11,13 @@ import json
 import os
 import socket
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 from jepa_lab import __version__
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.tasks import Expected
 from jepa_lab.tracking.atomic import write_text_atomically
+from jepa_lab.tracking.environment import source_digest
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,6 @@ def broken_locks(hello: Hello, folder: SweepFolder) -> str:
         "do not work between these machines, so two workers could train one trial; mount the file system with locks "
         "(NFS: without nolock and local_lock; Lustre: with flock), or put the sweep on another one (--sweeps)"
     )
-
-
-@cache
-def source_digest() -> str:
-    """SHA-256 over the Python files of this package."""
-    package, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def _version(version: str, source: str) -> str:

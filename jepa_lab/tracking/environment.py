@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,20 @@ def describe_environment(command: Sequence[str], device: str) -> dict[str, Any]:
         "command": [scrub(word) for word in command],
         "git": _git_state(Path(__file__).resolve().parents[1]),
     }
+
+
+def code_versions() -> dict[str, str]:
+    """What the processes of one run must have in common, in words: they compute together and exchange tensors."""
+    return {"jepa-lab": f"{__version__}, source {source_digest()[:8]}", "PyTorch": str(_version("torch"))}
+
+
+@cache
+def source_digest() -> str:
+    """SHA-256 over the Python files of this package."""
+    package, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def environment_in_words(environment: Mapping[str, Any]) -> tuple[str, ...]:

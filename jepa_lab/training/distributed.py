@@ -18,7 +18,8 @@ import logging
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,11 +31,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jepa_lab.contracts import plugin_failure
-from jepa_lab.errors import DeviceError, JepaLabError, RunCrashed, RunStopped
+from jepa_lab.errors import ConfigError, DeviceError, JepaLabError, RunCrashed, RunStopped
 from jepa_lab.interruption import StopRequested
+from jepa_lab.tracking.environment import code_versions
 from jepa_lab.training.connections import noticing_lost_machines, set_timeout
 from jepa_lab.training.devices import Compute
-from jepa_lab.training.meeting import CONNECTED, Address, connect_processes
+from jepa_lab.training.meeting import CONNECTED, Address, Wait, connect_processes
 from jepa_lab.training.team import Alone, Place, Team, Value
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,8 @@ class _Report:
     """What a process has to say to the others.
 
     Attributes:
-        error: why it cannot go on. received: a signal that asks it to stop. value: pickled, of the leader's work.
+        error: why it cannot go on. received: a signal that asks it to stop. value: pickled, of the leader's work, or
+            of what all of them tell each other.
     """
 
     error: JepaLabError | StopRequested | None = None
@@ -163,6 +166,18 @@ class Processes(Team):
         self._end(reports)
         return next((report.received for report in reports if report.received is not None), None)
 
+    def agree(self, facts: Mapping[str, str], remedy: str) -> None:
+        own = _Report(value=pickle.dumps((self._who(), dict(facts))))
+        with self.stop.held():
+            reports = self._exchange(own)
+        self._end(reports)
+        difference = first_difference([pickle.loads(report.value or b"") for report in reports])
+        if difference is None:
+            return
+        self._ended = True
+        error = ConfigError(f"{difference}; {remedy}")
+        raise error if self.leads else AgreedEnd(error.exit_code)
+
     def from_leader(self, work: Callable[[], Value]) -> Value:
         self.meet()
         report = _NOTHING
@@ -210,15 +225,24 @@ class Processes(Team):
         raise AgreedEnd(_exit_code(errors[0])) from own
 
     def _shareable(self, error: BaseException) -> JepaLabError | StopRequested:
-        if isinstance(error, (JepaLabError, StopRequested)):
+        if isinstance(error, StopRequested):
             return error
         failure = plugin_failure(error) if isinstance(error, Exception) else None
-        if failure is not None:
-            return failure
-        return RunCrashed(
-            f"process {self.place.rank} of {self.size} crashed: {type(error).__name__}: {error}. This is a bug "
-            "in jepa-lab; please report it with its traceback"
-        )
+        told = error if isinstance(error, JepaLabError) else failure
+        if told is None:
+            return RunCrashed(
+                f"{self._who()} of {self.size} crashed: {type(error).__name__}: {error}. This is a bug in jepa-lab; "
+                "please report it with its traceback"
+            )
+        if not self.leads:  # the leader tells it, for which this was not so
+            told.place = self._who() if told.place is None else f"{self._who()}: {told.place}"
+        return told
+
+    def _who(self) -> str:
+        """This process, in words."""
+        place = self.place
+        on_several_machines = place.local_size < place.world_size
+        return f"process {place.rank}" + (f" (on {socket.gethostname()})" if on_several_machines else "")
 
     def _lost(self, error: RuntimeError) -> RunStopped:
         self._ended = True
@@ -254,13 +278,13 @@ def joined_team() -> Iterator[Team]:
     Followers print nothing within: their standard output is closed.
 
     Raises:
-        ConfigError: the environment is not torchrun's. RunStopped: the others did not come.
+        ConfigError: the environment is not torchrun's, or the others run other code. RunStopped: they did not come.
     """
     place = Place.of(os.environ)
     if place.world_size == 1:
         yield Alone()
         return
-    connect_processes(place, Address.of(os.environ, place), _WAIT_FOR_LEADER)
+    connect_processes(place, Address.of(os.environ, place), Wait.of(os.environ), _WAIT_FOR_LEADER)
     atexit.register(dist.destroy_process_group)  # not earlier: followers watch the leader's connection
     team = Processes(place)
     with ExitStack() as stack:
@@ -268,11 +292,28 @@ def joined_team() -> Iterator[Team]:
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(redirect_stdout(nowhere))
         try:
+            team.agree(code_versions(), "install the same versions on every machine")
             yield team
         except AgreedEnd:
             team.leave()
             raise
         team.leave()
+
+
+def first_difference(told: Sequence[tuple[str, Mapping[str, str]]]) -> str | None:
+    """The first process that does not know what the first one knows, in words, with up to three of the differences.
+
+    Args:
+        told: by rank, who it is, and what it knows.
+    """
+    leader, expected = told[0]
+    for who, facts in told[1:]:
+        differing = [name for name in {**expected, **facts} if expected.get(name) != facts.get(name)]
+        if differing:
+            named = [f"{name} {facts.get(name, 'none')} instead of {expected.get(name, 'none')}" for name in differing]
+            more = f", and {len(named) - 3} more" if len(named) > 3 else ""
+            return f"{who} differs from {leader}: {', '.join(named[:3])}{more}"
+    return None
 
 
 def _sum_of_bucket(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:

@@ -8,10 +8,12 @@ first agree on a start of their own, and no key of an earlier one is read.
 from __future__ import annotations
 
 import hashlib
+import math
 import socket
+import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,20 +23,76 @@ from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.training.connections import noticing_lost_machines, set_timeout
 from jepa_lab.training.team import Place
 
-_ALL_HAVE_COME = timedelta(minutes=10)
+VARIABLE = "JEPA_LAB_MEETING_MINUTES"
+"""Environment variable: how many minutes the processes of a run wait for each other."""
+
+_DEFAULT_MINUTES = 10.0
 """torchrun has brought the machines together already; what is left is to import Python modules, at worst from a cold
 network disk."""
+
+_MOST_MINUTES = 7 * 24 * 60
 
 CONNECTED = timedelta(minutes=2)
 """All have come, and only have to open connections."""
 
 _LOOK_EVERY_SECONDS = 0.1
+_SILENT_SECONDS = 15.0
+"""Who waits longer says for whom."""
 
 _LAST_PORT = 65535
 
 _TOKEN, _LIST = "token/{}", "list"
 _CONFIRMED, _BEGINS = "{}/confirmed/{}", "{}/begins"
 """Keys of the store, by rank, and by start and rank."""
+
+
+class Wait:
+    """A wait with a limit, which says once what it waits for.
+
+    Args:
+        minutes: the limit, from now on.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self._began, self._silent = time.monotonic(), True
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Wait:
+        """As long as the environment says.
+
+        Raises:
+            ConfigError: it says no number of minutes.
+        """
+        text = environment.get(VARIABLE, str(_DEFAULT_MINUTES))
+        try:
+            minutes = float(text)
+        except ValueError:
+            minutes = math.nan
+        if not 0 < minutes <= _MOST_MINUTES:
+            raise ConfigError(
+                f"the environment variable {VARIABLE} must be a number of minutes, above 0 and at most "
+                f"{_MOST_MINUTES} (a week), got {text!r}; change it, or unset it for {_DEFAULT_MINUTES:g} minutes"
+            )
+        return cls(minutes)
+
+    def look_again(self, waiting_for: Callable[[], str]) -> bool:
+        """Whether there is time left to look again, after a moment.
+
+        Args:
+            waiting_for: what is missing, in words.
+        """
+        passed = time.monotonic() - self._began
+        if passed >= 60 * self.minutes:
+            return False
+        if self._silent and passed >= _SILENT_SECONDS:
+            self._silent = False
+            print(f"waiting for {waiting_for()}, at most {self} in all ({VARIABLE})", file=sys.stderr, flush=True)
+        time.sleep(_LOOK_EVERY_SECONDS)
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.minutes:g} minute{'' if self.minutes == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -68,19 +126,19 @@ class Address:
         return f"{self.host}:{self.port}"
 
 
-def connect_processes(place: Place, address: Address, later: timedelta) -> None:
+def connect_processes(place: Place, address: Address, wait: Wait, later: timedelta) -> None:
     """Make the default process group, of gloo, as soon as all processes are there.
 
     Args:
-        later: how long its collectives may take.
+        wait: how long to wait for the others.
+        later: how long the collectives of the group may take.
     Raises:
         RunStopped: a process did not come, or they cannot reach each other.
     """
-    deadline = time.monotonic() + _ALL_HAVE_COME.total_seconds()
     with noticing_lost_machines():
         try:
-            store = open_store(address, deadline)
-            start = agree_on_start(store, place, deadline)
+            store = open_store(address, wait)
+            start = agree_on_start(store, place, wait)
         except dist.DistError as error:
             raise RunStopped(
                 f"the store of this run at {address}, over which its processes meet, failed ({_first_line(error)}); "
@@ -104,14 +162,14 @@ def connect_processes(place: Place, address: Address, later: timedelta) -> None:
     set_timeout(later)
 
 
-def open_store(address: Address, deadline: float) -> dist.Store:
+def open_store(address: Address, wait: Wait) -> dist.Store:
     """The store that all processes share.
 
     Raises:
         RunStopped: nothing answers there, or this process cannot open it. DistError: it has failed.
     """
     if not address.is_here:
-        wait_until_it_listens(address, deadline)
+        wait_until_it_listens(address, wait)
     try:
         return dist.TCPStore(
             address.host, address.port, None, is_master=address.is_here, timeout=CONNECTED, wait_for_workers=False
@@ -125,24 +183,22 @@ def open_store(address: Address, deadline: float) -> dist.Store:
         ) from error
 
 
-def wait_until_it_listens(address: Address, deadline: float) -> None:
+def wait_until_it_listens(address: Address, wait: Wait) -> None:
     """In Python, where signals are heard meanwhile: PyTorch's own wait hears none."""
     while True:
         try:
             socket.create_connection((address.host, address.port), timeout=5).close()
             return
         except OSError as error:
-            if time.monotonic() >= deadline:
+            if not wait.look_again(lambda: f"process 0 of this run, at {address}"):
                 raise RunStopped(
                     f"nothing answers at {address}, where the processes of this run meet ({error.strerror or error}), "
-                    f"after {_minutes(_ALL_HAVE_COME)}; check that torchrun runs on that machine, that its name and "
-                    "port are right and open to this machine, and start the same torchrun command again on every "
-                    "machine"
+                    f"after {wait} ({VARIABLE}); check that torchrun runs on that machine, that its name and port are "
+                    "right and open to this machine, and start the same torchrun command again on every machine"
                 ) from error
-        time.sleep(_LOOK_EVERY_SECONDS)
 
 
-def agree_on_start(store: dist.Store, place: Place, deadline: float) -> str:
+def agree_on_start(store: dist.Store, place: Place, wait: Wait) -> str:
     """Wait until all processes have come.
 
     Each leaves a new token. The leader publishes the list of them, each process confirms a list that has its token,
@@ -163,9 +219,8 @@ def agree_on_start(store: dist.Store, place: Place, deadline: float) -> str:
         start = _declare_start(store, place.world_size) if place.rank == 0 else _confirm_start(store, place.rank, token)
         if start is not None:
             return start
-        if time.monotonic() >= deadline:
-            raise RunStopped(_who_is_missing(store, place, token))
-        time.sleep(_LOOK_EVERY_SECONDS)
+        if not wait.look_again(lambda: f"process {_numbers(_missing(store, place, token))} of {place.world_size}"):
+            raise RunStopped(_who_is_missing(_missing(store, place, token), place.world_size, wait))
 
 
 def _declare_start(store: dist.Store, size: int) -> str | None:
@@ -200,22 +255,26 @@ def _name_of(listed: str) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
-def _who_is_missing(store: dist.Store, place: Place, token: str) -> str:
+def _missing(store: dist.Store, place: Place, token: str) -> list[int]:
+    """The ranks that have not come to this start."""
     listed, ranks = _listed(store), range(place.world_size)
     missing = [rank for rank in ranks if not store.check([_TOKEN.format(rank)])]
     if not missing and token in listed.split():
         start = _name_of(listed)
         missing = [rank for rank in ranks[1:] if not store.check([_CONFIRMED.format(start, rank)])]
-    who = ", ".join(map(str, missing or [0]))  # all are there, but nothing comes from the leader
+    return missing or [0]  # all are there, but nothing comes from the leader
+
+
+def _who_is_missing(missing: Sequence[int], size: int, wait: Wait) -> str:
     return (
-        f"after {_minutes(_ALL_HAVE_COME)} not all of the {place.world_size} processes of this run are there: number "
-        f"{who} (counted from 0) is missing; it has died, which its own output explains, or was never started. Start "
-        "the same torchrun command again on every machine, with --resume auto to resume what was trained"
+        f"after {wait} ({VARIABLE}) only {size - len(missing)} of the {size} processes of this run have come: number "
+        f"{_numbers(missing)} (counted from 0) is missing; it has died, which its own output explains, or was never "
+        "started. Start the same torchrun command again on every machine, with --resume auto to resume what was trained"
     )
 
 
-def _minutes(limit: timedelta) -> str:
-    return f"{limit.total_seconds() / 60:g} minutes"
+def _numbers(ranks: Sequence[int]) -> str:
+    return ", ".join(map(str, ranks))
 
 
 def _first_line(error: BaseException) -> str:

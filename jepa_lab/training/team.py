@@ -147,6 +147,17 @@ class Team(ABC):
         """
 
     @abstractmethod
+    def agree(self, facts: Mapping[str, str], remedy: str) -> None:
+        """End all unless every process knows the same of these facts; all of them call this.
+
+        Args:
+            facts: by what they are about, such as `jepa-lab`.
+            remedy: what to do where they differ.
+        Raises:
+            ConfigError: in the leader, naming the process, its machine and the difference; the others end silently.
+        """
+
+    @abstractmethod
     def from_leader(self, work: Callable[[], Value]) -> Value:
         """What `work` returns in the leader, which alone calls it, once all have come here; an error ends all."""
 
@@ -177,6 +188,9 @@ class Alone(Team):
 
     def meet(self) -> signal.Signals | None:
         return self.stop.received
+
+    def agree(self, facts: Mapping[str, str], remedy: str) -> None:
+        """There is nobody to differ from."""
 
     def from_leader(self, work: Callable[[], Value]) -> Value:
         return work()

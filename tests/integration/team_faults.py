@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,15 @@ from typing import Any
 import torch.distributed as dist
 
 import jepa_lab.composition.data
+import jepa_lab.composition.start
+from jepa_lab.api import running
+from jepa_lab.build import PreparedData
 from jepa_lab.cli import main as command_line
+from jepa_lab.composition import shared_folder
 from jepa_lab.data.resident import ResidentBatches
 from jepa_lab.errors import DataError, RunStopped
 from jepa_lab.evaluation import OnlineEvaluation
+from jepa_lab.tracking import environment
 from jepa_lab.training import connections, distributed, meeting
 from jepa_lab.training.checkpoint import CheckpointStore
 from jepa_lab.training.distributed import Processes
@@ -141,8 +147,50 @@ def follower_dies_while_they_connect_for_gradients() -> None:
 
 
 def leader_gets_sigterm_while_all_meet() -> None:
+    _signal_while_all_meet(signal.SIGTERM)
+
+
+def leader_gets_ctrl_c_while_all_meet() -> None:
+    _signal_while_all_meet(signal.SIGINT)
+
+
+def _signal_while_all_meet(number: signal.Signals) -> None:
     meeting._declare_start = lambda store, size: None  # as if somebody were still missing
-    threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    threading.Timer(1, os.kill, (os.getpid(), number)).start()
+
+
+def follower_has_another_pipeline() -> None:
+    load = running.load_given_pipeline
+
+    def loaded(source: Any, overrides: Any, preset: str | None) -> Any:
+        return load(source, (*overrides, "training.epochs=5"), preset)
+
+    running.load_given_pipeline = loaded
+
+
+def follower_alone_is_told_to_resume() -> None:
+    perform = running.perform_run
+    running.perform_run = lambda request, team: perform(replace(request, resume=Path("auto")), team)
+
+
+def follower_has_another_version() -> None:
+    environment.__version__ = "0.0.1"
+
+
+def follower_has_other_images() -> None:
+    load = jepa_lab.composition.data.load_data
+
+    def changed(*arguments: Any) -> tuple[PreparedData, PreparedData]:
+        data, probe_data = load(*arguments)
+        return replace(data, digest="of others"), probe_data
+
+    jepa_lab.composition.data.load_data = changed
+
+
+def follower_sees_another_folder() -> None:
+    check = shared_folder.check_shared_folder
+    shared_folder._SHOWN_AFTER_SECONDS = 0.5
+    jepa_lab.composition.start.check_shared_folder = lambda folder, team: check(folder / "elsewhere", team)
 
 
 def follower_dies_while_the_leader_evaluates() -> None:
@@ -216,7 +264,8 @@ def _in_step(at: int, act: Callable[[], object]) -> None:
 
 def wait_for_seconds_only() -> None:
     """The limits that are minutes in a run, in the cases that wait for them."""
-    meeting._ALL_HAVE_COME = meeting.CONNECTED = distributed.CONNECTED = timedelta(seconds=4)
+    os.environ[meeting.VARIABLE] = "0.1"
+    meeting.CONNECTED = distributed.CONNECTED = timedelta(seconds=4)
     connections.MACHINE_IS_LOST = timedelta(seconds=4)
 
 
@@ -242,6 +291,12 @@ CASES: dict[str, tuple[int, Callable[[], None], tuple[str, ...]]] = {
     "connecting": (1, follower_dies_while_they_connect, ()),
     "gradients": (1, follower_dies_while_they_connect_for_gradients, ()),
     "waiting": (0, leader_gets_sigterm_while_all_meet, ()),
+    "interrupted": (0, leader_gets_ctrl_c_while_all_meet, ()),
+    "pipeline": (1, follower_has_another_pipeline, ()),
+    "command": (1, follower_alone_is_told_to_resume, ()),
+    "version": (1, follower_has_another_version, ()),
+    "other_images": (1, follower_has_other_images, ()),
+    "folder": (1, follower_sees_another_folder, ()),
     "in_evaluation": (1, follower_dies_while_the_leader_evaluates, ()),
     "checkpoint": (0, leader_dies_at_a_checkpoint, ()),
     "network": (1, network_fails_in_a_step, ()),

@@ -150,7 +150,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
 def test_a_refusal_of_any_process_ends_all_and_is_told_once(faults: tuple[Path, dict[str, Any]]) -> None:
     folder, report = faults
     assert report["data"]["codes"] == [2, 2]
-    assert errors_in(report["data"]["said"][0]) == ["error: the follower's disk is empty; fill it"]
+    assert errors_in(report["data"]["said"][0]) == ["error: process 1: the follower's disk is empty; fill it"]
     assert report["data"]["said"][1] == ""
     assert not (folder / "data" / "runs").exists()
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from jepa_lab import __version__
 from jepa_lab.composition.start import start_run
+from jepa_lab.tracking.environment import source_digest
 from tests.integration.pipelines import load_tiny, write_tiny
 from tests.integration.team import free_port, torchrun_on_two_machines, two_agents
 from tests.integration.test_distributed import SHORT, assert_equal_to_rounding, errors_in, faulty_teams, only_run
 
+SOURCE = source_digest()[:8]
 OWN_NETWORK = ("unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 """Starts a command in a network of its own, which it may cut."""
 
@@ -30,7 +33,9 @@ def the_error(report: dict[str, Any], case: str, rank: int) -> str:
 
 @pytest.fixture(scope="module")
 def lost(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return faulty_teams(tmp_path_factory.mktemp("lost"), "absent", "connecting", "waiting", "in_evaluation")
+    return faulty_teams(
+        tmp_path_factory.mktemp("lost"), "absent", "connecting", "waiting", "interrupted", "in_evaluation"
+    )
 
 
 def test_a_process_that_never_comes_is_named(lost: dict[str, Any]) -> None:
@@ -49,9 +54,38 @@ def test_sigterm_ends_a_process_that_waits_for_others(lost: dict[str, Any]) -> N
     assert "over which its processes meet, failed" in the_error(lost, "waiting", 1)  # the leader kept the store
 
 
+def test_ctrl_c_ends_a_process_that_waits_for_others(lost: dict[str, Any]) -> None:
+    assert lost["interrupted"]["codes"] == [130, 3]
+    assert lost["interrupted"]["said"][0] == "interrupted\n"
+
+
 def test_a_process_that_dies_during_an_evaluation_ends_the_others(lost: dict[str, Any]) -> None:
     assert lost["in_evaluation"]["codes"] == [3, -9]
     assert "another of the 2 processes of this run has died" in the_error(lost, "in_evaluation", 0)
+
+
+@pytest.fixture(scope="module")
+def differing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("differing")
+    return folder, faulty_teams(folder, *DIFFERENCES)
+
+
+DIFFERENCES = {
+    "pipeline": "process 1 differs from process 0: training.epochs 5 instead of 3; start the same command",
+    "command": "process 1 differs from process 0: --resume auto instead of None; start the same command",
+    "version": f"process 1 differs from process 0: jepa-lab 0.0.1, source {SOURCE} instead of {__version__}, source",
+    "other_images": "process 1 differs from process 0: images digest of others instead of digest ",
+    "folder": "/folder/runs/elsewhere (not the same folder) instead of ",
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_a_process_that_differs_from_the_first_is_refused(differing: tuple[Path, dict[str, Any]], case: str) -> None:
+    folder, report = differing
+    assert report[case]["codes"] == [2, 2], report[case]["said"]
+    assert DIFFERENCES[case] in the_error(report, case, 0)
+    assert report[case]["said"][1] == ""
+    assert list(folder.glob(f"{case}/runs/*")) == list(folder.glob(f"{case}/runs/.*")) == []
 
 
 @pytest.mark.slow

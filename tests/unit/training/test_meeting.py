@@ -15,14 +15,14 @@ import torch.distributed as dist
 from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.training import meeting
 from jepa_lab.training.connections import noticing_lost_machines
-from jepa_lab.training.meeting import Address, agree_on_start, wait_until_it_listens
+from jepa_lab.training.meeting import Address, Wait, agree_on_start, wait_until_it_listens
 from jepa_lab.training.team import Place
 
 LONG, SHORT = 60.0, 0.3
 
 
 def agree(store: dist.Store, rank: int, size: int, seconds: float) -> str:
-    return agree_on_start(store, Place(rank, size, 0, 1), time.monotonic() + seconds)
+    return agree_on_start(store, Place(rank, size, 0, 1), Wait(seconds / 60))
 
 
 def agree_all(store: dist.Store, ranks: Sequence[int], size: int, seconds: float = LONG) -> list[str]:
@@ -58,7 +58,9 @@ def test_a_process_that_died_in_an_earlier_start_is_not_taken_for_one_of_this() 
 def test_all_that_are_missing_are_named_with_what_to_do() -> None:
     store = dist.HashStore()
     store.set("token/2", "of this start")
-    with pytest.raises(RunStopped, match=r"after 10 minutes not all of the 4.*number 1, 3 .*--resume auto") as stopped:
+    with pytest.raises(
+        RunStopped, match=r"after 0.005 minutes .*only 2 of the 4.*number 1, 3 .*--resume auto"
+    ) as stopped:
         agree(store, 0, 4, SHORT)
     assert stopped.value.exit_code == 3
 
@@ -74,13 +76,13 @@ def test_the_older_of_two_processes_with_one_number_ends() -> None:
             older.result()
 
 
-def test_an_address_where_nothing_listens_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_where_nothing_listens_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        rule = rf"nothing answers at 127.0.0.1:{port}.*\(Connection refused\).* after 10 minutes"
+        rule = rf"nothing answers at 127.0.0.1:{port}.*\(Connection refused\).* after 0.005 minutes"
         with pytest.raises(RunStopped, match=rule):
-            wait_until_it_listens(Address("127.0.0.1", port, is_here=False), time.monotonic())
+            wait_until_it_listens(Address("127.0.0.1", port, is_here=False), Wait(SHORT / 60))
 
 
 def test_a_port_that_another_program_uses_is_named() -> None:
@@ -89,7 +91,7 @@ def test_a_port_that_another_program_uses_is_named() -> None:
         taken.listen()
         address = Address("127.0.0.1", taken.getsockname()[1], is_here=True)
         with pytest.raises(RunStopped, match=rf"cannot listen at port {address.port}.*another port"):
-            meeting.open_store(address, time.monotonic())
+            meeting.open_store(address, Wait(SHORT / 60))
 
 
 ENVIRONMENT = {"MASTER_ADDR": "first", "MASTER_PORT": "29500"}
@@ -106,6 +108,24 @@ def test_the_leader_opens_the_store_unless_torchrun_has() -> None:
 def test_an_environment_without_an_address_is_refused(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"RANK=1 .*{name}={re.escape(repr(value))}.*start the run by torchrun"):
         Address.of({**ENVIRONMENT, name: value}, Place(1, 2, 0, 1))
+
+
+def test_the_limit_comes_from_the_environment_and_is_ten_minutes_otherwise() -> None:
+    assert (str(Wait.of({})), str(Wait.of({meeting.VARIABLE: "1"}))) == ("10 minutes", "1 minute")
+
+
+@pytest.mark.parametrize("text", ["", "ten", "0", "-1", "nan", "inf", "10081"])
+def test_a_limit_that_is_no_number_of_minutes_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{meeting.VARIABLE} must be a number of minutes, .*got {text!r}"):
+        Wait.of({meeting.VARIABLE: text})
+
+
+def test_a_long_wait_says_once_for_whom(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(meeting, "_SILENT_SECONDS", 0.1)
+    with pytest.raises(RunStopped):
+        agree(dist.HashStore(), 0, 3, SHORT)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"waiting for process 1, 2 of 3, at most 0.005 minutes in all ({meeting.VARIABLE})"]
 
 
 @pytest.fixture

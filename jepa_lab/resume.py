@@ -61,7 +61,12 @@ def find_finished(run_root: Path, pipeline: Pipeline) -> RunFolder | None:
 def find_runs(run_root: Path, pipeline: Pipeline) -> list[RunFolder]:
     """All runs of this configuration and seed, the newest last."""
     folders = [RunFolder(path) for path in run_root.glob(f"{run_stem(pipeline)}*")]
-    return sorted((each for each in folders if is_named_after(each, pipeline) and each.config.is_file()), key=_began)
+    return newest_last([each for each in folders if is_named_after(each, pipeline) and each.config.is_file()])
+
+
+def newest_last(folders: Sequence[RunFolder]) -> list[RunFolder]:
+    """Run folders in the order in which their runs began."""
+    return sorted(folders, key=_began) if len(folders) > 1 else list(folders)
 
 
 def is_named_after(folder: RunFolder, pipeline: Pipeline) -> bool:

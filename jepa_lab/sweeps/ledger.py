@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from jepa_lab.config.loading import LoadedPipeline, config_digest
+from jepa_lab.config.loading import LoadedPipeline
 from jepa_lab.errors import RunFolderError
-from jepa_lab.resume import find_runs
+from jepa_lab.resume import run_stem
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.study import PlannedTrial, Study
+from jepa_lab.sweeps.trial_runs import TrialRuns
 from jepa_lab.sweeps.watch import TrialWatch
 from jepa_lab.tracking.mirror_cursor import mlflow_run_id
 from jepa_lab.tracking.run_folder import RunFolder
@@ -64,9 +65,9 @@ class Trial:
         return time.monotonic() - began
 
     @cached_property
-    def run_key(self) -> tuple[str, int]:
-        """What its run folder is named after."""
-        return config_digest(self.pipeline.pipeline), self.pipeline.pipeline.seed
+    def run_stem(self) -> str:
+        """What its run folders are named after."""
+        return run_stem(self.pipeline.pipeline)
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ class Ledger:
     folder: SweepFolder
     study: Study
     metric: str
+
+    @cached_property
+    def runs(self) -> TrialRuns:
+        """The run folders of all trials."""
+        return TrialRuns(self.folder.trials)
 
     def see(self, trial: Trial) -> TrialWatch | None:
         """Read what a trial has written, and tell the study the online probe of each epoch; None before it wrote."""
@@ -97,7 +103,7 @@ class Ledger:
 
     def _watch(self, trial: Trial) -> TrialWatch | None:
         if trial.watch is None:
-            runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
+            runs = self.runs.all_of(trial.run_stem)
             if runs:
                 trial.watch = TrialWatch(runs[-1].metrics, trial.pipeline.pipeline.training.epochs)
         return trial.watch
@@ -127,7 +133,7 @@ class Ledger:
         self.study.prune(trial.number)
 
     def _note_folder(self, trial: Trial) -> None:
-        runs = find_runs(self.folder.trials, trial.pipeline.pipeline)
+        runs = self.runs.all_of(trial.run_stem)
         if runs:
             self.study.note(trial.number, "run_folder", runs[-1].path.relative_to(self.folder.path).as_posix())
             run_id = mlflow_run_id(runs[-1])

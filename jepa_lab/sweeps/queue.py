@@ -11,7 +11,6 @@ from pathlib import Path
 from jepa_lab.config.loading import dump_pipeline
 from jepa_lab.errors import ConfigError
 from jepa_lab.interruption import StopSignals
-from jepa_lab.resume import find_finished, find_runs, run_stem
 from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.ledger import Ledger, Trial
@@ -38,7 +37,7 @@ class TrialQueue:
         metric: name in result.json of the value that the study is told.
         retries: attempts after the first that a failing trial gets.
         stop: asked between two looks at the workers.
-        observe: called with each trial that runs, after its watch has been updated.
+        observe: called with a trial that runs whenever the study has been told of another epoch.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class TrialQueue:
             if twin is not None:
                 twin.twins.append(trial)
                 continue
-            finished = find_finished(self.folder.trials, trial.pipeline.pipeline)
+            finished = self.ledger.runs.finished(trial.run_stem)
             if finished is not None:  # the parent died before it told the study
                 self.ledger.see(trial)
                 self._finish(trial, finished)
@@ -129,13 +128,13 @@ class TrialQueue:
 
     def _running_twin(self, trial: Trial) -> Trial | None:
         """The trial of the same pipeline that is running: both would be the same run folder."""
-        return next((each for each in self._running.values() if each.run_key == trial.run_key), None)
+        return next((each for each in self._running.values() if each.run_stem == trial.run_stem), None)
 
     def _start(self, trial: Trial) -> None:
         config = self.folder.configs / f"{trial.planned.role}-{trial.number:04d}.yaml"
         write_text_atomically(config, dump_pipeline(trial.pipeline.pipeline))
         trial.began, trial.watch = time.monotonic(), None
-        trial.is_resumed = bool(find_runs(self.folder.trials, trial.pipeline.pipeline))
+        trial.is_resumed = bool(self.ledger.runs.all_of(trial.run_stem))
         task = self._task(trial, config)
         if not self.executor.adopt(task):
             self.executor.submit(task)
@@ -149,7 +148,7 @@ class TrialQueue:
             config.stem,
             config.resolve(),
             self.folder.trials.resolve(),
-            self.folder.claim(run_stem(trial.pipeline.pipeline)),
+            self.folder.claim(trial.run_stem),
             trial.tags,
             trial.params,
             needs_probe=self.metric.startswith("probe/"),
@@ -177,7 +176,7 @@ class TrialQueue:
         handlers[reply.outcome](trial, reply.message)
 
     def _on_finished(self, trial: Trial, message: str) -> None:
-        finished = find_finished(self.folder.trials, trial.pipeline.pipeline)
+        finished = self.ledger.runs.finished(trial.run_stem)
         if finished is None:
             self._on_failed(trial, "the worker said that it had finished, but no finished run folder is there")
             return
@@ -252,9 +251,11 @@ class TrialQueue:
         slots = {}
         for trial in self._running.values():
             text = f"{trial.label}: starting"
+            known = len(trial.reported)
             watch = self.ledger.see(trial)
             if watch is not None:
-                self.observe(trial)
+                if len(trial.reported) > known:
+                    self.observe(trial)
                 text = f"{trial.label}: {watch.sentence()}"
             trial.place = self.executor.place(trial.number)
             slots[trial.place] = text

@@ -34,7 +34,10 @@ class TimeLeft:
         mean = sum(known) / len(known)
         ends = [max(0.0, mean - each) for each in elapsed]
         ends += [0.0] * (slots - len(ends))
+        # Each begins on the slot that is free first. No slot is a trial behind another one, so that they take turns.
+        rounds, rest = divmod(waiting, len(ends))
+        ends = [each + rounds * mean for each in ends]
         heapq.heapify(ends)
-        for _ in range(waiting):  # each begins on the slot that is free first
+        for _ in range(rest):
             heapq.heapreplace(ends, ends[0] + mean)
         return max(ends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import torch
 import jepa_lab.figures.runs  # noqa: F401  (registers them)
 from jepa_lab.build import PreparedData
 from jepa_lab.config.pipeline import Pipeline
-from jepa_lab.contracts import plugin_failure
+from jepa_lab.contracts import plugin_failure, require
 from jepa_lab.data.base import ImageSplit
 from jepa_lab.data.images import to_tensor
 from jepa_lab.errors import JepaLabError, RunCrashed
@@ -165,7 +165,7 @@ def collect_drawings(seen: SeenRun, *, after_run: bool, use: Callable[[Drawing],
         if after_run and not entry.component.after_run:
             continue
         try:
-            drawings = entry.component(entry.params_type()).drawings(seen)
+            drawings = _checked_drawings(entry, seen, [drawing.name for drawing in found.drawings])
             if isinstance(drawings, str):
                 found.left_out[entry.name] = drawings
                 logger.info("figure %s is left out: %s", entry.name, drawings)
@@ -177,6 +177,26 @@ def collect_drawings(seen: SeenRun, *, after_run: bool, use: Callable[[Drawing],
             logger.exception("figure %s could not be drawn", entry.name)
             found.failed[entry.name] = plugin_failure(error) or error
     return found
+
+
+def _checked_drawings(entry: Entry[RunFigure], seen: SeenRun, taken: Sequence[str]) -> Sequence[Drawing] | str:
+    """What a figure draws, which must be what its base class promises.
+
+    Args:
+        taken: names of earlier drawings, whose files another one of the same name would replace.
+    Raises:
+        PluginError, AssertionError: see `require`.
+    """
+    figure = entry.component(entry.params_type())
+    found: Any = figure.drawings(seen)
+    if isinstance(found, str):
+        return found
+    fits = isinstance(found, Sequence) and bool(found) and all(isinstance(each, Drawing) for each in found)
+    require(figure, "drawings", fits, found, "a sequence of at least one Drawing, or a sentence")
+    names = [drawing.name for drawing in found]
+    fits = len({*taken, *names}) == len(taken) + len(names)
+    require(figure, "drawings (names)", fits, names, f"names that no other drawing has: not {', '.join(taken)}")
+    return found  # type: ignore[no-any-return]
 
 
 def _in_order() -> Iterator[Entry[RunFigure]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -50,7 +51,7 @@ def list_runs(run_root: Path) -> list[RunLine]:
     Raises:
         ConfigError: there is no such folder.
     """
-    if not run_root.is_dir():
+    if not os.path.isdir(run_root):
         raise ConfigError(f"there is no folder {run_root}; --runs names the folder of the run folders")
     folders = [path for path in run_root.iterdir() if (path / "config.yaml").is_file()]
     lines = [run_line(RunFolder(path)) for path in folders if (path / "checkpoints").is_dir()]

@@ -114,7 +114,8 @@ def print_probe(result: Mapping[str, Any], console: Console | None = None) -> No
         if number:
             console.print()
         print_text_table(table, (), console)
-    for sentence in probe_sentences(result):
+    missing = lesson_missing(result)
+    for sentence in [*([] if missing is None else [missing]), *probe_sentences(result)]:
         print_wrapped(sentence, console)
 
 
@@ -135,6 +136,11 @@ def probe_tables(result: Mapping[str, Any], width: int) -> list[TextTable]:
     return [_method_table(rows, titles, ()), *([_others_table(rows, others)] if others else [])]
 
 
+def lesson_missing(result: Mapping[str, Any]) -> str | None:
+    """The sentence that training has brought nothing, where the controls say so: it comes before all others."""
+    return None if result.get("probe") is None else no_better_than_random(result["probe"])
+
+
 def probe_sentences(result: Mapping[str, Any]) -> list[str]:
     """What is to be known beside the tables: what was chosen, notes of the probes, how the test split was looked at."""
     if result.get("probe") is None:
@@ -147,8 +153,8 @@ def probe_sentences(result: Mapping[str, Any]) -> list[str]:
             for note in outcome["notes"]:
                 notes.setdefault(note if name == method else f"{name}: {note}", []).append(_ROWS[key])
     told = [*_choices(rows, titles), *(f"note on {', '.join(where)}: {note}" for note, where in notes.items())]
-    sentence, looks = no_better_than_random(rows), result.get("test_split")
-    return [*told, *([] if sentence is None else [sentence]), *([] if looks is None else [looks["in_words"]])]
+    looks = result.get("test_split")
+    return [*told, *([] if looks is None else [looks["in_words"]])]
 
 
 def _choices(rows: Mapping[str, Any], names: Iterable[str]) -> list[str]:

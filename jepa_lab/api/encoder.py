@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jepa_lab.api.errors import explained_errors
 from jepa_lab.api.inputs import check_choice
+from jepa_lab.config.loading import load_plugins
 from jepa_lab.data.any_images import SquareForm
 from jepa_lab.data.resident import normalize, to_float
 from jepa_lab.errors import ConfigError, DataError
@@ -53,7 +54,8 @@ class Encoder(nn.Module):
         self._left_out, self._num_layers = found.left_out, LAYERS[layers]
         self.form = SquareForm(parts.image_size[0], parts.num_channels, parts.crop_fraction)
         self._description = describe(parts)
-        self.vit = plain_encoder_of(parts).requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):  # first weights are drawn from it, and then replaced
+            self.vit = plain_encoder_of(parts).requires_grad_(False)
         self.eval()
 
     def preprocess(self, images: AnyImages) -> Tensor:
@@ -150,6 +152,7 @@ def load_encoder(
     check_choice("encoder", encoder, get_args(Which))
     check_choice("layers", layers, tuple(LAYERS))
     with explained_errors():
+        load_plugins([])  # a package may bring a kind of source
         assert WEIGHT_SOURCES.names(), "sources register on import"
         found = load_source(os.fspath(source), SourceContext((Path(runs),), uri=uri, encoder=encoder, step=step))
         found = _with_statistics(found, channel_mean, channel_std)

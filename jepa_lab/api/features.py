@@ -21,6 +21,7 @@ from jepa_lab.api.encoder import Encoder, load_encoder
 from jepa_lab.api.errors import explained_errors
 from jepa_lab.api.inputs import check_choice
 from jepa_lab.composition.stopping import interruption
+from jepa_lab.config.loading import load_plugins
 from jepa_lab.data.folders.scan import as_text, contents_below, counted, endings
 from jepa_lab.errors import ConfigError, DataError, RunStopped
 from jepa_lab.feature_files.formats.base import FeatureTable, format_of
@@ -88,6 +89,7 @@ def features(
     """
     check_choice("on_bad_image", on_bad_image, get_args(OnBadImage))
     with explained_errors():
+        load_plugins([])  # a package may bring a format
         target = Path(out)
         form = format_of(target)
         if os.path.lexists(target):

@@ -87,12 +87,12 @@ def export_run(folder: RunFolder, request: ExportRequest, out: Path) -> ExportOu
         RunStopped: the disk is full, or memory is short.
         ValueError: the other library computes something else: our own fault, or that of its version.
     """
+    pipeline = load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config))  # with its plug-ins
     entry = EXPORT_FORMATS.get(request.format)
     writer = entry.component(entry.params_type())
     _require_packages(writer, request.format)
-    if out.exists():
-        raise ConfigError(f"--out {out} exists; name a new folder, or remove it first")
-    pipeline = load_resolved(folder.config.read_text(encoding="utf-8"), str(folder.config))
+    if os.path.lexists(out):
+        raise ConfigError(f"--out {out} already exists; name a new folder, or remove it first")
     pipeline = divided_as_trained(pipeline, folder)
     checkpoint = CheckpointStore(folder.checkpoints).load(request.step)
     with memory_errors(pipeline.training):

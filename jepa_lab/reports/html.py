@@ -46,6 +46,7 @@ class Section:
     Attributes:
         anchor: its id.
         notes: a list below the table.
+        footnotes: a list in small print below the pictures.
     """
 
     anchor: str
@@ -53,16 +54,19 @@ class Section:
     table: TextTable | None = None
     notes: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
+    footnotes: Sequence[str] = ()
 
 
-def render_html(title: str, summary: Sequence[str], sections: Sequence[Section]) -> str:
+def render_html(title: str, summary: Sequence[str], sections: Sequence[Section], verdict: str | None = None) -> str:
     """The page.
 
     Args:
         summary: sentences under the title.
+        verdict: what a reader must know before anything else; it stands above them.
     """
     links = "".join(f'<li><a href="#{each.anchor}">{text(each.heading)}</a></li>' for each in sections)
-    paragraphs = "".join(f"<p>{text(sentence)}</p>" for sentence in summary)
+    paragraphs = "" if verdict is None else f'<p class="verdict">{text(verdict)}</p>'
+    paragraphs += "".join(f"<p>{text(sentence)}</p>" for sentence in summary)
     body = "\n".join(_section(each) for each in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -108,10 +112,14 @@ def _section(section: Section) -> str:
     parts.append(f'<h2 id="{section.anchor}-heading">{text(section.heading)}</h2>')
     if section.table is not None:
         parts.append(_table(section.table))
-    if section.notes:
-        parts.append(f"<ul>{''.join(f'<li>{text(note)}</li>' for note in section.notes)}</ul>")
+    parts += [_list(section.notes)] if section.notes else []
     parts += [_picture(picture) for picture in section.pictures]
+    parts += [_list(section.footnotes, ' class="footnotes"')] if section.footnotes else []
     return "\n".join([*parts, "</section>"])
+
+
+def _list(notes: Sequence[str], attributes: str = "") -> str:
+    return f"<ul{attributes}>{''.join(f'<li>{text(note)}</li>' for note in notes)}</ul>"
 
 
 def _table(table: TextTable) -> str:

@@ -2,9 +2,9 @@
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --muted: #57606a; --line: #d0d7de;
-  --stripe: #f4f6f8; --accent: #0059a8; }
+  --stripe: #f4f6f8; --accent: #0059a8; --warn: #b35900; }
 @media (prefers-color-scheme: dark) { :root { --paper: #15191e; --ink: #e6eaee; --muted: #a3adb8; --line: #3a424c;
-  --stripe: #1d2329; --accent: #7cc0ff; } }
+  --stripe: #1d2329; --accent: #7cc0ff; --warn: #f0883e; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; padding: 1rem; max-width: 78rem; background: var(--paper); color: var(--ink);
@@ -60,6 +60,8 @@ img { display: block; width: 100%; max-width: 60rem; height: auto; border-radius
 details { margin-top: 0.3rem; color: var(--muted); font-size: 0.9rem; }
 summary { cursor: pointer; padding: 0.3rem 0; }
 li { margin: 0.25rem 0; }
+.footnotes { color: var(--muted); font-size: 0.85rem; }
+.verdict { border-left: 0.3rem solid var(--warn); padding: 0.4rem 0.8rem; background: var(--stripe); font-weight: bold; }
 @media print { .skip, nav { display: none; } .scroll { overflow: visible; } }
 """
 

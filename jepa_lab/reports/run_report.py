@@ -21,7 +21,7 @@ from jepa_lab.reports.html import Picture, Section, picture_of, render_html
 from jepa_lab.reprobe import divided_as_trained, refuse_changed_data
 from jepa_lab.run_figures import DrawnFigures, collect_drawings, look_at_run, write_figure
 from jepa_lab.run_list import RunLine, run_line
-from jepa_lab.summary import probe_sentences, probe_tables
+from jepa_lab.summary import lesson_missing, probe_sentences, probe_tables
 from jepa_lab.tables.cells import Cell, Column, TextTable
 from jepa_lab.tracking.atomic import explained_writes, write_text_atomically
 from jepa_lab.tracking.environment import environment_in_words
@@ -73,7 +73,8 @@ def write_run_report(folder: RunFolder) -> RunReport:
 
     with folder.open_log():
         figures = collect_drawings(_look(folder), after_run=False, use=use)
-    page = render_html(folder.name, _summary(folder, line), _sections(folder, pictures, figures))
+    summary, verdict = _summary(folder, line), lesson_missing(folder.read_result() or {})
+    page = render_html(folder.name, summary, _sections(folder, pictures, figures), verdict and f"{verdict}.")
     with explained_writes(folder.path / PAGE):
         (folder.path / PAGE).parent.mkdir(exist_ok=True)
     write_text_atomically(folder.path / PAGE, page)
@@ -120,7 +121,7 @@ def _sections(folder: RunFolder, pictures: list[Picture], figures: DrawnFigures)
     sections = _result_sections(result)
     left_out = [f"{name.replace('_', ' ')}: {why}." for name, why in figures.left_out.items()]
     left_out += [f"{name.replace('_', ' ')} could not be drawn; the log says why." for name in figures.failed]
-    sections.append(Section("figures", "Figures", notes=left_out, pictures=pictures))
+    sections.append(Section("figures", "Figures", pictures=pictures, footnotes=left_out))
     if result.get("metrics"):
         sections.append(Section("numbers", "Numbers", _numbers_table(result["metrics"])))
     sections.append(Section("recipe", "Recipe", _recipe_table(folder)))

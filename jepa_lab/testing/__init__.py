@@ -24,6 +24,9 @@ from jepa_lab.testing.augmentations import AugmentationContract  # noqa: E402
 from jepa_lab.testing.components import ComponentContract  # noqa: E402
 from jepa_lab.testing.datasets import DatasetContract  # noqa: E402
 from jepa_lab.testing.downsamplings import DownsamplingContract  # noqa: E402
+from jepa_lab.testing.export_formats import ExportFormatContract  # noqa: E402
+from jepa_lab.testing.feature_formats import FeatureFormatContract  # noqa: E402
+from jepa_lab.testing.figures import FigureContract  # noqa: E402
 from jepa_lab.testing.losses import LossContract  # noqa: E402
 from jepa_lab.testing.maskers import MaskerContract  # noqa: E402
 from jepa_lab.testing.monitors import MonitorContract  # noqa: E402
@@ -33,6 +36,8 @@ from jepa_lab.testing.regularizers import RegularizerContract  # noqa: E402
 from jepa_lab.testing.schedules import EmaScheduleContract  # noqa: E402
 from jepa_lab.testing.sizes import EncoderSizeContract, PredictorSizeContract  # noqa: E402
 from jepa_lab.testing.targets import TargetContract  # noqa: E402
+from jepa_lab.testing.trackers import TrackerContract  # noqa: E402
+from jepa_lab.testing.weight_sources import WeightSourceContract  # noqa: E402
 
 __all__ = [
     "AugmentationContract",
@@ -41,6 +46,9 @@ __all__ = [
     "DownsamplingContract",
     "EmaScheduleContract",
     "EncoderSizeContract",
+    "ExportFormatContract",
+    "FeatureFormatContract",
+    "FigureContract",
     "LossContract",
     "MaskerContract",
     "MonitorContract",
@@ -49,4 +57,6 @@ __all__ = [
     "ProbeContract",
     "RegularizerContract",
     "TargetContract",
+    "TrackerContract",
+    "WeightSourceContract",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,12 +21,12 @@ def find_folder(given: Path, roots: Sequence[Path], kind: str = "run") -> Path:
         RunFolderError: there is neither, naming the nearest names.
     """
     places = [given, *(root / given for root in roots)] if _is_name(given) else [given]
-    there = [place for place in places if place.is_dir()]
+    there = [place for place in places if os.path.isdir(place)]  # unlike `is_dir`, also of a name that is too long
     # A folder of another kind that happens to have the name does not hide the run.
     found = next((place for place in there if (place / "config.yaml").is_file()), None)
     if found is not None or there:
         return found or there[0]
-    if given.exists():
+    if os.path.exists(given):
         raise RunFolderError(
             f"{given} is a file, not a {kind} folder; give the {kind}'s name or the path that it printed"
         )
@@ -39,7 +40,7 @@ def find_folder(given: Path, roots: Sequence[Path], kind: str = "run") -> Path:
 def named_folder(name: str, roots: Sequence[Path]) -> Path | None:
     """The folder under a root that records a run or a sweep of this name; None where there is none."""
     places = [root / name for root in roots] if _is_name(Path(name)) else []
-    return next((place for place in places if (place / "run.json").is_file()), None)
+    return next((place for place in places if os.path.isfile(place / "run.json")), None)
 
 
 def _is_name(given: Path) -> bool:

@@ -11,9 +11,13 @@ from click.testing import CliRunner
 from jepa_lab.cli import main
 from jepa_lab.data.augmentations.base import AUGMENTATIONS
 from jepa_lab.data.augmentations.none import NoAugmentation
-from jepa_lab.errors import ConfigError
+from jepa_lab.config.loading import load_plugins
+from jepa_lab.errors import ConfigError, PluginError
+from jepa_lab.figures.style import LIGHT
 from jepa_lab.losses.base import LOSSES
 from jepa_lab.registry import FAMILIES
+from jepa_lab.run_figures import collect_drawings
+from jepa_lab.testing.seen_runs import make_seen
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import TINY, write_tiny
 
@@ -97,6 +101,7 @@ OF_A_TRACKER = [
 def fresh_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its components are forgotten after every test, so it must be imported anew."""
     monkeypatch.delitem(sys.modules, PLUGIN, raising=False)
+    monkeypatch.delitem(sys.modules, "tests.integration.bad_figures", raising=False)
 
 
 def refused(tmp_path: Path, command: str, *overrides: str, text: str = TINY) -> str:
@@ -140,6 +145,25 @@ def test_a_broken_contract_ends_a_run_with_the_name_of_its_component(
 def test_every_family_of_a_pipeline_has_a_component_that_breaks_its_contract() -> None:
     told = {component.split()[0] for _, component, _ in [*BEFORE_A_RUN, *IN_A_RUN, *OF_A_TRACKER]} - {"the"}
     assert told >= set(FAMILIES) - {"executor", "export_format", "feature_format", "figure", "weight_source"}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("single_figure", "returned an object of type jepa_lab.figures.style.Drawing from drawings; expected a seq"),
+        ("empty_figure", "returned a list of () from drawings; expected a sequence of at least one Drawing"),
+        ("taking_figure", "returned a list of ('masks') from drawings (names); expected names that no other drawing"),
+        ("raising_figure", "failed in fail ("),
+    ],
+)
+def test_a_figure_that_breaks_its_contract_is_named_and_keeps_no_other_from_being_drawn(name: str, told: str) -> None:
+    load_plugins(["tests.integration.bad_figures"])
+    found = collect_drawings(make_seen(), after_run=True, use=lambda drawing: drawing.draw(LIGHT))
+    assert isinstance(found.failed[name], PluginError)
+    assert f"figure {name!r}" in str(found.failed[name])
+    assert told in str(found.failed[name])
+    assert "tests.integration.bad_figures" in str(found.failed[name])
+    assert {"masks", "mine"} <= {drawing.name for drawing in found.drawings}
 
 
 def test_the_traceback_of_a_plug_ins_exception_is_in_the_log(tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ class RunFigure(Component[None], ABC):
     Nothing is measured again for it and no image is scored: it shows what the run has kept, and features of images.
     """
 
-    place: ClassVar[int]
-    """Figures are shown in this order."""
+    place: ClassVar[int] = 1000
+    """Figures are shown in this order; those of jepa-lab have places from 10 to 90."""
     after_run: ClassVar[bool] = True
     """Whether it is drawn at the end of a run, too; if not, because it takes long, by `jepa-lab report RUN` alone."""
 

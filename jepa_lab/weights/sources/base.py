@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import torch
+
 from jepa_lab.errors import ConfigError
 from jepa_lab.models.sizes import ENCODER_SIZES, ModelSize
 from jepa_lab.registry import Component, ComponentParams, Registry
@@ -76,7 +78,7 @@ WEIGHT_SOURCES: Registry[WeightSource] = Registry("weight_source", WeightSource)
 
 
 def load_source(text: str, context: SourceContext) -> ForeignEncoder:
-    """The encoder that a text means.
+    """The encoder that a text means; PyTorch's global generator is left as it was.
 
     Raises:
         ConfigError: no kind of source recognises it, or its encoder cannot be used.
@@ -85,7 +87,8 @@ def load_source(text: str, context: SourceContext) -> ForeignEncoder:
         source = entry.component(entry.params_type())
         if source.recognises(text, context):
             _check_choices(text, source, context)
-            return source.load(text, context)
+            with torch.random.fork_rng(devices=[]):  # modules draw first weights from it, which are then replaced
+                return source.load(text, context)
     raise ConfigError(
         f"{text} is no run, no folder of a model, no file of weights and no model in the hub cache of Hugging Face; "
         "to use a model of a hub fetch its config.json and model.safetensors into a folder and give the folder "

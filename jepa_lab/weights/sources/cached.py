@@ -23,7 +23,7 @@ class CachedSource(WeightSource):
     """Its folder is read like any other."""
 
     def recognises(self, text: str, context: SourceContext) -> bool:
-        return not Path(text).exists() and _folder(text) is not None
+        return not os.path.exists(text) and _folder(text) is not None
 
     def load(self, text: str, context: SourceContext) -> ForeignEncoder:
         folder = _folder(text)
@@ -51,4 +51,4 @@ def _folder(text: str) -> Path | None:
     if found is None:
         return None
     folder = cache_of_hub() / f"models--{found[1] or 'timm'}--{found[2]}"
-    return folder if folder.is_dir() else None
+    return folder if os.path.isdir(folder) else None

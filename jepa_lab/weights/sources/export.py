@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from jepa_lab.errors import ConfigError
@@ -19,7 +20,7 @@ class ExportSource(WeightSource):
     """Weights, positions and a description."""
 
     def recognises(self, text: str, context: SourceContext) -> bool:
-        return (Path(text) / DESCRIPTION).is_file()
+        return os.path.isfile(Path(text) / DESCRIPTION)  # False, too, for a text that no file can have as its name
 
     def load(self, text: str, context: SourceContext) -> ForeignEncoder:
         folder = Path(text)

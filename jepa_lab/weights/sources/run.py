@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ class RunSource(WeightSource):
 
 def _folder(text: str, context: SourceContext) -> Path | None:
     given = Path(text)
-    if (given / "run.json").is_file() and (given / "config.yaml").is_file():
+    if os.path.isfile(given / "run.json") and os.path.isfile(given / "config.yaml"):
         return given
     return named_folder(text, context.roots)
 

@@ -19,7 +19,7 @@ from jepa_lab.figures.runs.spectrum import Spectrum
 from jepa_lab.figures.runs.umap_map import UmapMap
 from jepa_lab.figures.style import LIGHT, for_phones
 from jepa_lab.registry import ComponentParams
-from tests.unit.figures.seen import NAMES, make_images, make_predictions, make_rows, make_seen, seeded
+from jepa_lab.testing.seen_runs import NAMES, make_images, make_predictions, make_rows, make_seen, seeded
 
 NO_PARAMS = ComponentParams()
 

@@ -12,13 +12,10 @@ from jepa_lab.figures.runs.base import SeenRun, ShownImages, examples_of
 from jepa_lab.grid import Grid
 from jepa_lab.maskers.statistics import MaskStatistics, PatchCounts
 from jepa_lab.runs.predictions import RunPredictions, SplitImages
+from jepa_lab.testing.randomness import seeded
 from jepa_lab.tracking.metrics import MetricsRow
 
 NAMES = ("cat", "$x_1$ ship", "基準", "an automobile with a rather long name", "bird")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def make_images(num_images: int = 60, channels: int = 3) -> ShownImages:
@@ -41,6 +38,7 @@ def make_images(num_images: int = 60, channels: int = 3) -> ShownImages:
 
 
 def make_predictions(num_images: int = 40, *, has_test: bool = True) -> RunPredictions:
+    """Of three probes, one of which is right but once, and another the mean of two fits."""
     labels = np.arange(num_images) % len(NAMES)
     splits = ("validation", "test") if has_test else ("validation",)
     tensors: dict[str, np.ndarray] = {}
@@ -56,6 +54,7 @@ def make_predictions(num_images: int = 40, *, has_test: bool = True) -> RunPredi
 
 
 def make_rows() -> list[MetricsRow]:
+    """Eight steps of two epochs, of which two are evaluated."""
     rows = [MetricsRow(0, 0.0, 0.0, {"validation/loss": 0.5, "monitor/rankme": 4.0, "validation/nothing": None})]
     for step in range(1, 9):
         metrics: dict[str, float | None] = {"train/loss": 0.5 / step}
@@ -67,6 +66,7 @@ def make_rows() -> list[MetricsRow]:
 
 
 def make_seen(**changes: Any) -> SeenRun:
+    """A finished run with a test split; anything can be replaced."""
     counts = PatchCounts(4.0, 2, 6)
     frequency = torch.rand(3, 3, generator=seeded(5))
     seen = SeenRun(
@@ -83,4 +83,5 @@ def make_seen(**changes: Any) -> SeenRun:
 
 
 def without_labels(images: ShownImages) -> ShownImages:
+    """The same pictures, of which no class is known."""
     return replace(images, labels=None, class_names=())

@@ -54,8 +54,7 @@ class Encoder(nn.Module):
         self._left_out, self._num_layers = found.left_out, LAYERS[layers]
         self.form = SquareForm(parts.image_size[0], parts.num_channels, parts.crop_fraction)
         self._description = describe(parts)
-        with torch.random.fork_rng(devices=[]):  # first weights are drawn from it, and then replaced
-            self.vit = plain_encoder_of(parts).requires_grad_(False)
+        self.vit = plain_encoder_of(parts).requires_grad_(False)
         self.eval()
 
     def preprocess(self, images: AnyImages) -> Tensor:

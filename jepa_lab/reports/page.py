@@ -61,7 +61,8 @@ details { margin-top: 0.3rem; color: var(--muted); font-size: 0.9rem; }
 summary { cursor: pointer; padding: 0.3rem 0; }
 li { margin: 0.25rem 0; }
 .footnotes { color: var(--muted); font-size: 0.85rem; }
-.verdict { border-left: 0.3rem solid var(--warn); padding: 0.4rem 0.8rem; background: var(--stripe); font-weight: bold; }
+.verdict { border-left: 0.3rem solid var(--warn); padding: 0.4rem 0.8rem; background: var(--stripe);
+  font-weight: bold; }
 @media print { .skip, nav { display: none; } .scroll { overflow: visible; } }
 """
 

@@ -17,15 +17,14 @@ from jepa_lab.models.vit import VisionTransformer, initialize_weights
 from jepa_lab.positions.base import POSITIONS
 from jepa_lab.registry import Entry
 from jepa_lab.testing.places import WithoutSettings
-from jepa_lab.testing.randomness import global_generators, seeded
+from jepa_lab.testing.randomness import seeded
 from jepa_lab.weights.encoder_parts import EncoderParts, take_apart
 from jepa_lab.weights.plain import plain_encoder_of
 
 _WIDTH, _HEADS, _PATCH = 24, 2, 4
 KINDS = {
     "fixed positions": ("sincos", None, 3),
-    "learned positions": ("learned", None, 3),
-    "grey images": ("learned", None, 1),
+    "learned positions and grey images": ("learned", None, 1),
     "layer scale": ("learned", 0.5, 3),
     "rotary positions": ("rope", None, 3),
 }
@@ -67,12 +66,10 @@ class ExportFormatContract(WithoutSettings):
     def test_at_least_one_kind_of_encoder_can_be_held(self, writer: ExportFormat) -> None:
         assert any(writer.objection(encoder_parts(kind)) is None for kind in KINDS)
 
-    def test_the_encoder_is_left_as_it_was_and_nothing_is_drawn(self, writer: ExportFormat, tmp_path: Path) -> None:
+    def test_the_encoder_is_left_as_it_was(self, writer: ExportFormat, tmp_path: Path) -> None:
         parts = next(each for each in map(encoder_parts, KINDS) if writer.objection(each) is None)
         before = {name: tensor.clone() for name, tensor in parts.weights.items()}
-        state = global_generators()
         writer.write(parts, tmp_path)
-        assert global_generators() == state
         assert all(torch.equal(before[name], parts.weights[name]) for name in before)
 
     def test_the_code_for_its_users_can_be_read_and_has_the_place_of_the_folder(self, writer: ExportFormat) -> None:

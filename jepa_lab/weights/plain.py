@@ -37,8 +37,9 @@ def describe(parts: EncoderParts) -> dict[str, Any]:
 
 
 def plain_encoder_of(parts: EncoderParts) -> PlainEncoder:
-    """The encoder in plain PyTorch."""
-    encoder = PlainEncoder(describe(parts))
+    """The encoder in plain PyTorch; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):  # first weights are drawn from it, and then replaced
+        encoder = PlainEncoder(describe(parts))
     state = encoder.state_dict()  # zero positions, factors of 1
     for name, tensor in parts.weights.items():
         for ours, theirs in _RENAMED:

@@ -11,9 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 import jepa_lab.data.augmentations
 import jepa_lab.data.datasets
+import jepa_lab.feature_files.formats
 import jepa_lab.figures.runs
+import jepa_lab.interop.exports
 import jepa_lab.monitors
-import jepa_lab.probes  # noqa: F401  (all of them register what they hold)
+import jepa_lab.probes
+import jepa_lab.sweeps.executors
+import jepa_lab.weights.sources  # noqa: F401  (all of them register what they hold)
 from jepa_lab.config.fields import section_of
 from jepa_lab.config.pipeline import Pipeline
 from jepa_lab.downsampling.base import DOWNSAMPLINGS

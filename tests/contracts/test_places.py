@@ -67,7 +67,6 @@ class TestFeatureFormats(FeatureFormatContract):
         return READERS[path.suffix.removeprefix(".")](path)
 
 
-
 @functools.cache
 def trained_run() -> Path:
     """A run folder, whose weights no test changes."""
@@ -84,7 +83,7 @@ def place_of_run(folder: Path) -> str:
 def place_of_export(folder: Path, form: str = "safetensors") -> str:
     entry = EXPORT_FORMATS.get(form)
     (folder / "export").mkdir()
-    entry.component(entry.params_type()).write(encoder_parts("learned positions"), folder / "export")
+    entry.component(entry.params_type()).write(encoder_parts("fixed positions"), folder / "export")
     return str(folder / "export")
 
 
@@ -94,7 +93,7 @@ def place_of_transformers(folder: Path) -> str:
 
 
 def place_of_timm(folder: Path) -> str:
-    parts = encoder_parts("learned positions")
+    parts = encoder_parts("fixed positions")
     config = {"architecture": "vit_tiny_patch16_224", "model_args": {"num_heads": 2, "img_size": 12}}
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text(json.dumps(config))
@@ -145,7 +144,7 @@ class TestWeightSources(WeightSourceContract):
 
     @pytest.fixture
     def context(self) -> SourceContext:
-        size = encoder_parts("learned positions").size
+        size = encoder_parts("fixed positions").size
         return SourceContext(size=size)
 
 

@@ -39,7 +39,7 @@ class TakingFigure(GoodFigure):
 @registered(FIGURES, "raising_figure")
 class RaisingFigure(GoodFigure):
     def drawings(self, seen):
-        return [replace(each, draw=self.fail) for each in super().drawings(seen)]
+        return [replace(each, name="raising", draw=self.fail) for each in super().drawings(seen)]
 
     def fail(self, theme):
         raise ZeroDivisionError("no paper of mine")

@@ -33,7 +33,7 @@ class Drawer(WeightSource):
         return text.startswith("drawer:")
 
     def load(self, text, context):
-        return ForeignEncoder(encoder_parts("learned positions"), text, (), knows_normalization=True)
+        return ForeignEncoder(encoder_parts("fixed positions"), text, (), knows_normalization=True)
 
 
 @FEATURE_FORMATS.register("tsv", summary="A line an image.", source="test")
@@ -95,5 +95,5 @@ def test_an_installed_source_and_format_are_found_from_python_and_from_the_comma
 
 def test_an_installed_export_format_is_found(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "runs", "run", "0123456789", 0, TINY)
-    with pytest.raises(jepa_lab.JepaLabError, match="run.json is missing"):  # which is read after the format is known
+    with pytest.raises(jepa_lab.JepaLabError, match=r"run\.json is missing"):  # which is read after the format is known
         export_run(folder, ExportRequest("nothing"), tmp_path / "out")

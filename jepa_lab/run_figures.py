@@ -196,7 +196,7 @@ def _checked_drawings(entry: Entry[RunFigure], seen: SeenRun, taken: Sequence[st
     names = [drawing.name for drawing in found]
     fits = len({*taken, *names}) == len(taken) + len(names)
     require(figure, "drawings (names)", fits, names, f"names that no other drawing has: not {', '.join(taken)}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _in_order() -> Iterator[Entry[RunFigure]]:

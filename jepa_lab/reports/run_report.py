@@ -119,8 +119,8 @@ def _summary(folder: RunFolder, line: RunLine) -> list[str]:
 def _sections(folder: RunFolder, pictures: list[Picture], figures: DrawnFigures) -> list[Section]:
     result = folder.read_result() or {}
     sections = _result_sections(result)
-    left_out = [f"{name.replace('_', ' ')}: {why}." for name, why in figures.left_out.items()]
-    left_out += [f"{name.replace('_', ' ')} could not be drawn; the log says why." for name in figures.failed]
+    left_out = [f"The figure {name!r} is left out: {why}." for name, why in figures.left_out.items()]
+    left_out += [f"The figure {name!r} could not be drawn; the log says why." for name in figures.failed]
     sections.append(Section("figures", "Figures", pictures=pictures, footnotes=left_out))
     if result.get("metrics"):
         sections.append(Section("numbers", "Numbers", _numbers_table(result["metrics"])))

@@ -18,8 +18,11 @@ from jepa_lab.errors import JepaLabError, RunStopped
 from jepa_lab.figures.runs.spectrum import Spectrum
 from jepa_lab.interruption import StopRequested
 from jepa_lab.monitors.spectra import Spectra
+from jepa_lab.reports.run_report import write_run_report
 from jepa_lab.resume import resume_run
-from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.run_figures import DrawnFigures
+from jepa_lab.tracking.records import write_record
+from jepa_lab.tracking.run_folder import RESULT_VERSION, RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import load_tiny, write_tiny
 from tests.integration.runs import killed_run
@@ -75,8 +78,25 @@ def test_the_report_of_a_run_is_one_page_that_needs_nothing_else(finished: RunOu
         "multi_block",
         "rankme_<wbr>end",
         "jepa-lab run tiny.yaml",
+        "The figure &#x27;umap&#x27; is left out: it needs the package umap-learn",
     ):
         assert words in text, words
+
+
+def test_a_page_says_first_that_training_has_brought_nothing(
+    finished: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jepa_lab.reports.run_report.collect_drawings", lambda *_, **__: DrawnFigures())
+    for accuracy, is_said in ((0.0, True), (1.0, False)):
+        folder = RunFolder(Path(shutil.copytree(finished.folder.path, tmp_path / str(accuracy))))
+        result = result_of(folder)
+        for outcome in result["probe"]["trained"].values():
+            outcome["scores"][0]["validation_accuracy"] = accuracy
+        write_record(folder.result, "result", RESULT_VERSION, result)
+        text = write_run_report(folder).files[-1].read_text()
+        paragraphs = re.findall(r"<p[^>]*>(.*?)</p>", text)
+        assert paragraphs[0].startswith("NOT BETTER THAN RANDOM") == is_said
+        assert text.count("NOT BETTER THAN RANDOM") == is_said
 
 
 def test_a_report_is_given_as_json_or_as_its_path(finished: RunOutcome) -> None:

@@ -28,9 +28,9 @@ class UmapMap(RunFigure):
 
     def drawings(self, seen: SeenRun) -> Sequence[Drawing] | str:
         if importlib.util.find_spec("umap") is None:
-            return "the package umap-learn, which makes this map, is not installed"
+            return "it needs the package umap-learn; `pip install umap-learn` and write the report again to see it"
         if len(seen.images) < _FEWEST:
-            return f"UMAP needs {_FEWEST} images, and there are {len(seen.images)}"
+            return f"it needs {_FEWEST} images, and there are {len(seen.images)}"
         from umap import UMAP
 
         with warnings.catch_warnings():

@@ -248,6 +248,8 @@ class TrialQueue:
         self._over["failed"] += 1
 
     def _look(self) -> None:
+        for sentence in self.executor.news():
+            self.display.message(sentence)
         slots = {}
         for trial in self._running.values():
             text = f"{trial.label}: starting"

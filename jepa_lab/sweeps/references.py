@@ -136,6 +136,8 @@ class ReferenceProbing:
                 if reply.outcome != "finished" and not is_stopping:
                     self._handle(reply, name)
                     waiting.append((task, name))
+            for sentence in self.executor.news():
+                self.display.message(sentence)
             if self.stop.received is not None and not is_stopping:
                 is_stopping = True
                 self.executor.cancel(list(running))

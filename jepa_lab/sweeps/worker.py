@@ -3,13 +3,15 @@
 The command may be given again and again, by whatever engine starts it: a trial that has finished is answered
 "finished", one that was begun is resumed, and one that another process is at work on is answered "busy". The reply is
 written whole, beside what the worker saw when it began (`REPLY.json.hello`). What the run prints goes to the standard
-output. Exit codes: 0 with a reply, whatever it says; 66 where the task cannot be read, as on a machine that does not
-see the folder of the sweep.
+output. With `--end-with-stdin` the worker saves its state and ends, without a reply, when its standard input closes.
+Exit codes: 0 with a reply, whatever it says; 66 where the task cannot be read, as on a machine that does not see the
+folder of the sweep.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from argparse import ArgumentParser
@@ -27,6 +29,7 @@ from jepa_lab.interruption import StopSignals
 from jepa_lab.output import unfailing_output
 from jepa_lab.resume import find_finished, find_unfinished, resume_run
 from jepa_lab.sweeps.agreement import refusal, say_hello
+from jepa_lab.sweeps.lifeline import Lifeline
 from jepa_lab.sweeps.references import perform_reference, reference_is_probed
 from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
 from jepa_lab.sweeps.stop_between_runs import StopBetweenRuns
@@ -113,9 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog="python -m jepa_lab.sweeps.worker", description="Perform one trial of a sweep.")
     parser.add_argument("--task", type=Path, required=True, help="file with the task")
     parser.add_argument("--reply", type=Path, required=True, help="file for the reply")
+    parser.add_argument("--end-with-stdin", action="store_true", help="save the state and end when it closes")
     options = parser.parse_args(arguments)
-    stop = StopBetweenRuns()
+    stop, lifeline = StopBetweenRuns(), Lifeline()
     stop.listen()
+    if options.end_with_stdin:
+        lifeline.hold()
     try:
         task = Task.from_json(options.task.read_text(encoding="utf-8"))
     except OSError as error:
@@ -127,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say_hello(task.expected).write(options.reply)
         reply = perform(task) if stop.release() else Reply(task.number, "interrupted", "")
         stop.listen()
+        if lifeline.is_cut and reply.outcome == "interrupted":
+            return 128 + signal.SIGTERM
         write_text_atomically(options.reply, reply.to_json() + "\n")
     except JepaLabError as error:  # a full disk: the parent learns of it by the missing reply
         print(error, file=sys.stderr, flush=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +112,29 @@ def test_the_command_writes_what_it_saw_and_how_it_ended(folder: SweepFolder, do
     hello = Hello.read(reply)
     assert hello is not None
     assert (hello.host, hello.sees_lock) == (socket.gethostname(), False)
+
+
+def test_a_worker_whose_starter_is_gone_saves_its_state_and_leaves_no_reply(
+    folder: SweepFolder, tmp_path: Path
+) -> None:
+    file, reply = tmp_path / "task", tmp_path / "reply"
+    file.write_text(task_of(folder, 3, "training.epochs=20000").to_json())
+    command = [sys.executable, "-m", "jepa_lab.sweeps.worker", "--task", str(file), "--reply", str(reply)]
+    worker_ = subprocess.Popen([*command, "--end-with-stdin"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not any(path.stat().st_size for path in folder.trials.glob("*-s3/metrics.jsonl")):
+            assert worker_.poll() is None, reply.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert worker_.stdin is not None
+        worker_.stdin.close()
+        assert worker_.wait(60) == 128 + signal.SIGTERM
+    finally:
+        worker_.kill()
+        worker_.wait()
+    assert list(folder.trials.glob("*-s3/checkpoints/*"))
+    assert not reply.exists()
 
 
 def test_a_task_that_cannot_be_read_ends_with_66(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

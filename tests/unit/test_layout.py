@@ -43,8 +43,12 @@ run folder know nothing of training; training writes to them."""
 
 
 def imported_modules(file: Path) -> set[str]:
+    return _imports_of(ast.parse(file.read_text()))
+
+
+def _imports_of(tree: ast.AST) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -75,6 +79,7 @@ def test_imports_point_to_lower_layers(file: Path) -> None:
     [
         ("mlflow", {"tracking"}),
         ("optuna", {"sweeps"}),
+        ("ray", {"sweeps"}),
         ("click", {"commands", "cli.py"}),
         ("ruamel", {"config"}),
     ],
@@ -83,6 +88,13 @@ def test_edge_packages_are_imported_at_the_edge(package: str, allowed: set[str])
     for file in FILES:
         users = {module for module in imported_modules(file) if module.split(".")[0] == package}
         assert not users or file.relative_to(PACKAGE).parts[0] in allowed, file
+
+
+def test_ray_is_imported_in_functions_alone_because_not_everybody_has_it() -> None:
+    for file in FILES:
+        statements = ast.parse(file.read_text()).body
+        top = ast.Module([each for each in statements if isinstance(each, ast.Import | ast.ImportFrom)], [])
+        assert not any(name.split(".")[0] == "ray" for name in _imports_of(top)), file
 
 
 def test_the_command_line_starts_without_torch_or_other_heavy_packages() -> None:

@@ -103,6 +103,10 @@ class Executor(Component[None], ABC):
     def cancel(self, numbers: Collection[int]) -> None:
         """Ask tasks to save their state and to stop; their replies say "interrupted". One that waits is not begun."""
 
+    def news(self) -> Sequence[str]:
+        """What the user should know since the last call, a sentence each."""
+        return ()
+
     @abstractmethod
     def give_more_memory(self, number: int) -> str | None:
         """A task ran out of memory: let it have more when it is submitted again.

@@ -53,7 +53,7 @@ class Flight:
 
 
 class RemoteParams(ComponentParams):
-    """Parameters of every executor whose workers may be on other machines."""
+    """Parameters of executors whose engines answer late, and cost something to ask."""
 
     grace_seconds: float = Field(
         60.0,
@@ -72,10 +72,13 @@ class RemoteExecutor(Executor):
 
     Attributes:
         restarts_jobs: whether the engine itself may start a job again that was interrupted.
+        grace_seconds: how long to wait for the reply of a job that the engine no longer has.
+        poll_seconds: how often the engine is asked.
     """
 
-    params: RemoteParams
     restarts_jobs = False
+    grace_seconds = 0.0
+    poll_seconds = _LOOK_SECONDS
 
     def __init__(self, params: ComponentParams, around: Surroundings) -> None:
         super().__init__(params, around)
@@ -139,7 +142,7 @@ class RemoteExecutor(Executor):
     def poll(self, seconds: float) -> list[Reply]:
         deadline = time.monotonic() + seconds
         while True:
-            if self._flights and time.monotonic() - self._asked >= self.params.poll_seconds:
+            if self._flights and time.monotonic() - self._asked >= self.poll_seconds:
                 self._ask()
             replies = [reply for flight in list(self._flights.values()) if (reply := self._look(flight)) is not None]
             if replies or time.monotonic() >= deadline:
@@ -243,7 +246,7 @@ class RemoteExecutor(Executor):
         waited = time.monotonic() - flight.gone_since
         if flight.was_cancelled:  # before it began, or killed for being slow to stop
             return Reply(flight.number, "interrupted", "")
-        return self.autopsy(flight) if waited >= self.params.grace_seconds else None
+        return self.autopsy(flight) if waited >= self.grace_seconds else None
 
 
 def importable_here() -> str:

@@ -16,6 +16,7 @@ from jepa_lab.sweeps.trial_runs import TrialRuns
 from jepa_lab.sweeps.watch import TrialWatch
 from jepa_lab.tracking.mirror_cursor import mlflow_run_id
 from jepa_lab.tracking.run_folder import RunFolder
+from jepa_lab.training.checkpoint import CheckpointStore
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ class Trial:
         tags, params: what the tracker is told beside the run's own.
         failures: attempts that failed. deaths: workers that it lost. place: where it runs now.
         busy_until: time.monotonic() before which it is left to the process that was at work on it; 0 for none.
+        times_busy: how often it was. standstills: interruptions in a row that found nothing new saved.
+        saved_step: the last checkpoint at the last interruption; None for none.
         began: time.monotonic() when it was given to its worker. is_first: of a new worker, which has yet to start.
         is_resumed: whether an earlier attempt left a run folder.
         reported: epochs of which the study knows the online probe.
@@ -44,6 +47,9 @@ class Trial:
     deaths: int = 0
     place: str = ""
     busy_until: float = 0.0
+    times_busy: int = 0
+    standstills: int = 0
+    saved_step: int | None = None
     watch: TrialWatch | None = None
     began: float = field(default_factory=time.monotonic)
     is_first: bool = False
@@ -107,6 +113,12 @@ class Ledger:
             if runs:
                 trial.watch = TrialWatch(runs[-1].metrics, trial.pipeline.pipeline.training.epochs)
         return trial.watch
+
+    def saved_step(self, trial: Trial) -> int | None:
+        """The step of its last checkpoint; None where there is none."""
+        runs = self.runs.all_of(trial.run_stem)
+        steps = CheckpointStore(runs[-1].checkpoints).steps() if runs else []
+        return steps[-1] if steps else None
 
     def finish(self, trial: Trial, run: RunFolder) -> bool:
         """Tell the study the value of a run that has finished; False if its result has none."""

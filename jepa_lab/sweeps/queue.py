@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jepa_lab.config.loading import dump_pipeline
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.interruption import StopSignals
 from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
@@ -19,6 +19,7 @@ from jepa_lab.sweeps.study import Study
 from jepa_lab.sweeps.tasks import Reply, Task
 from jepa_lab.sweeps.time_left import TimeLeft
 from jepa_lab.tracking.atomic import write_text_atomically
+from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,10 @@ logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _MAX_DEATHS = 5
 """Workers that one trial may lose: whatever kills it each time would do so for ever."""
-_BUSY_SECONDS = 5.0
-"""After which a trial that another process was at work on is looked at again."""
+_BUSY_SECONDS, _MOST_BUSY_SECONDS = 5.0, 60.0
+"""After which a trial that another process was at work on is looked at again: at first, and at most."""
+_MAX_STANDSTILLS = 3
+"""Interruptions in a row of one trial that saved nothing new: with the same time limit it would go on for ever."""
 
 
 class TrialQueue:
@@ -117,11 +120,15 @@ class TrialQueue:
         return not self._stopping
 
     def _look_at_busy(self) -> None:
-        """Trials that other processes were at work on are due again after a while."""
+        """Trials that other processes were at work on are due again after a while, when those have ended."""
         now = time.monotonic()
-        due = [trial for trial in self._busy if trial.busy_until <= now]
-        self._busy = [trial for trial in self._busy if trial.busy_until > now]
-        self._again.extendleft(reversed(due))
+        due = {trial.number: trial for trial in self._busy if trial.busy_until <= now and not self._is_claimed(trial)}
+        self._busy = [trial for trial in self._busy if trial.number not in due]
+        self._again.extendleft(reversed(due.values()))
+
+    def _is_claimed(self, trial: Trial) -> bool:
+        """Whether a worker has the trial: another one would only be told so."""
+        return FileLock(self.folder.claim(trial.run_stem), f"the trial {trial.label}").is_held()
 
     def _num_waiting(self) -> int:
         return len(self._busy) + sum(len(trial.twins) for trial in self._running.values())
@@ -215,8 +222,18 @@ class TrialQueue:
         self._again.appendleft(trial)
 
     def _on_interrupted(self, trial: Trial, message: str) -> None:
-        if not self._stopping:  # somebody else stopped it
-            self._again.appendleft(trial)
+        if self._stopping:
+            return
+        saved = self.ledger.saved_step(trial)
+        trial.standstills = trial.standstills + 1 if saved == trial.saved_step else 0
+        trial.saved_step = saved
+        if trial.standstills >= _MAX_STANDSTILLS:
+            raise RunStopped(
+                f"{trial.label} was interrupted {trial.standstills} times in a row before it could save anything new "
+                f"(step {saved or 0} is its last){f': {message}' if message else ''}; a time limit that is too short "
+                "does this: raise --time, and run the same command again to resume"
+            )
+        self._again.appendleft(trial)
 
     def _on_died(self, trial: Trial, message: str) -> None:
         trial.deaths += 1
@@ -231,7 +248,8 @@ class TrialQueue:
     def _on_busy(self, trial: Trial, message: str) -> None:
         if trial.busy_until == 0.0:
             self.display.message(f"{trial.label}: {message.partition(';')[0]}; waiting for it to end")
-        trial.busy_until = time.monotonic() + _BUSY_SECONDS
+        trial.busy_until = time.monotonic() + min(_BUSY_SECONDS * 2**trial.times_busy, _MOST_BUSY_SECONDS)
+        trial.times_busy += 1
         self._busy.append(trial)
 
     def _on_refused(self, trial: Trial, message: str) -> None:

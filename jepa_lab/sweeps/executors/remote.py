@@ -137,7 +137,7 @@ class RemoteExecutor(Executor):
 
     def place(self, number: int) -> str:
         job = self._flights[number].job
-        return f"task {number} not submitted yet" if job is None else self._places.get(job, f"job {job}")
+        return f"task {number}" if job is None else self._places.get(job, f"job {job}")
 
     def poll(self, seconds: float) -> list[Reply]:
         deadline = time.monotonic() + seconds

@@ -173,7 +173,7 @@ class SlurmExecutor(RemoteExecutor):
         return self.params.max_jobs
 
     def place(self, number: int) -> str:
-        return self._held.get(number) or super().place(number)
+        return self._held.get(number, f"task {number}") if self._flights[number].job is None else super().place(number)
 
     def launch(self, attempt: Attempt, task: Task) -> str | None:
         self._held.pop(task.number, None)

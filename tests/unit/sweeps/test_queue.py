@@ -11,10 +11,10 @@ import pytest
 from optuna.trial import TrialState
 
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
-from jepa_lab.errors import ConfigError
+from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.interruption import StopSignals
 from jepa_lab.registry import ComponentParams
-from jepa_lab.resume import find_runs
+from jepa_lab.resume import find_runs, run_stem
 from jepa_lab.sweeps import queue
 from jepa_lab.sweeps.executors.base import Executor, Surroundings
 from jepa_lab.sweeps.folder import SweepFolder
@@ -25,6 +25,7 @@ from jepa_lab.sweeps.resources import Needs, Resources
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
 from jepa_lab.sweeps.tasks import Outcome, Reply, Task
 from jepa_lab.sweeps.watch import ONLINE_PROBE
+from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.metrics import MetricsWriter
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import load_tiny
@@ -429,3 +430,58 @@ def test_tasks_name_absolute_paths_and_the_folder_that_others_are_seen_from(
     assert (task.config.is_absolute(), task.runs.is_absolute(), task.folder) == (True, True, tmp_path)
     assert task.name == "arm-0000"
     assert Task.from_json(task.to_json()) == task
+
+
+def test_a_trial_that_another_process_holds_is_not_submitted_until_it_is_free(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(queue, "_POLL_SECONDS", 0.0)
+    claim = FileLock(folder.claim(run_stem(load_tiny(tmp_path, "seed=1").pipeline)), "the trial")
+    assert claim.try_acquire()
+    executor = ScriptedExecutor(folder, {1: ["busy"]}, slots=1)
+    looks = 0
+    is_claimed = TrialQueue._is_claimed
+
+    def look(each: TrialQueue, trial: Trial) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            claim.release()
+        return is_claimed(each, trial)
+
+    monkeypatch.setattr(TrialQueue, "_is_claimed", look)
+    assert perform(tmp_path, folder, study, executor)
+    assert looks == 20
+    assert executor.started == [0, 1, 1, 2, 3]
+
+
+def test_a_trial_that_is_interrupted_before_it_saves_anything_new_ends_the_sweep_with_a_sentence(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy
+) -> None:
+    executor = ScriptedExecutor(folder, {1: ["interrupted"] * 9}, slots=1)
+    with pytest.raises(
+        RunStopped, match=r"^a seed 1 was interrupted 3 times in a row .* \(step 0 is its last\): scripted.* --time"
+    ):
+        perform(tmp_path, folder, study, executor)
+    assert executor.started == [0, 1, 1, 1]
+    assert TrialState.FAIL not in states(study)
+
+
+def test_a_trial_that_gets_further_each_time_may_be_interrupted_as_often_as_it_takes(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = ScriptedExecutor(folder, {1: ["interrupted"] * 9}, slots=1)
+    pipeline = load_tiny(tmp_path, "seed=1").pipeline
+    run = RunFolder.create(
+        folder.trials, pipeline.name, config_digest(pipeline), pipeline.seed, dump_pipeline(pipeline)
+    )
+    answer = executor.poll
+
+    def poll(seconds: float) -> list[Reply]:
+        (run.checkpoints / f"step-{len(executor.started):08d}").mkdir(parents=True)
+        return answer(seconds)
+
+    monkeypatch.setattr(executor, "poll", poll)
+    assert perform(tmp_path, folder, study, executor)
+    assert executor.started.count(1) == 10

@@ -108,7 +108,10 @@ class Run:
             return f"while figures were drawn; the run has finished, and `jepa-lab report {path}` draws them"
         steps = CheckpointStore(self.parts.folder.checkpoints).steps()
         saved = f"the last checkpoint is at step {steps[-1]}" if steps else "no step was taken"
-        return f"({saved}); resume it with `jepa-lab run --resume {shlex.quote(str(self.parts.folder.path))}`"
+        again = f"--resume {shlex.quote(str(self.parts.folder.path))}"
+        if self.parts.team.size > 1:
+            return f"({saved}); start the same torchrun command again with {again} to resume it"
+        return f"({saved}); resume it with `jepa-lab run {again}`"
 
     def _has_finished(self) -> bool:
         """Whether the result is there; what goes wrong after it changes nothing about it."""

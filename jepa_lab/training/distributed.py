@@ -19,6 +19,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
@@ -76,7 +77,15 @@ _NOTHING = _Report()
 
 
 class AgreedEnd(SystemExit):
-    """Ends a follower silently: the leader tells the user why."""
+    """Ends a follower: the leader tells the user why.
+
+    Args:
+        error: the one that the leader tells.
+    """
+
+    def __init__(self, error: JepaLabError | StopRequested) -> None:
+        super().__init__(128 + error.signal if isinstance(error, StopRequested) else error.exit_code)
+        self.error = error
 
 
 class Processes(Team):
@@ -176,7 +185,7 @@ class Processes(Team):
             return
         self._ended = True
         error = ConfigError(f"{difference}; {remedy}")
-        raise error if self.leads else AgreedEnd(error.exit_code)
+        raise error if self.leads else AgreedEnd(error)
 
     def from_leader(self, work: Callable[[], Value]) -> Value:
         self.meet()
@@ -222,7 +231,7 @@ class Processes(Team):
             raise own  # also the traceback of a bug in jepa-lab, wherever it happened
         if self.leads:
             raise errors[0]
-        raise AgreedEnd(_exit_code(errors[0])) from own
+        raise AgreedEnd(errors[0]) from own
 
     def _shareable(self, error: BaseException) -> JepaLabError | StopRequested:
         if isinstance(error, StopRequested):
@@ -241,8 +250,7 @@ class Processes(Team):
     def _who(self) -> str:
         """This process, in words."""
         place = self.place
-        on_several_machines = place.local_size < place.world_size
-        return f"process {place.rank}" + (f" (on {socket.gethostname()})" if on_several_machines else "")
+        return f"process {place.rank}" + (f" (on {socket.gethostname()})" if place.on_several_machines else "")
 
     def _lost(self, error: RuntimeError) -> RunStopped:
         self._ended = True
@@ -275,7 +283,7 @@ class Processes(Team):
 def joined_team() -> Iterator[Team]:
     """The processes that torchrun has started, connected; without torchrun, this one alone.
 
-    Followers print nothing within: their standard output is closed.
+    Followers print nothing within: their standard output is closed. Of an error, one process a machine tells.
 
     Raises:
         ConfigError: the environment is not torchrun's, or the others run other code. RunStopped: they did not come.
@@ -294,7 +302,9 @@ def joined_team() -> Iterator[Team]:
         try:
             team.agree(code_versions(), "install the same versions on every machine")
             yield team
-        except AgreedEnd:
+        except AgreedEnd as end:
+            if place.is_first_of_another_machine:
+                print(f"the run has ended on all machines: {end.error}", file=sys.stderr, flush=True)
             team.leave()
             raise
         team.leave()
@@ -309,6 +319,7 @@ def first_difference(told: Sequence[tuple[str, Mapping[str, str]]]) -> str | Non
     leader, expected = told[0]
     for who, facts in told[1:]:
         differing = [name for name in {**expected, **facts} if expected.get(name) != facts.get(name)]
+        differing.sort(key=lambda name: name not in facts or name not in expected)  # what follows from others, last
         if differing:
             named = [f"{name} {facts.get(name, 'none')} instead of {expected.get(name, 'none')}" for name in differing]
             more = f", and {len(named) - 3} more" if len(named) > 3 else ""
@@ -320,10 +331,6 @@ def _sum_of_bucket(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.f
     """The sum over processes, where DistributedDataParallel would average: losses divide by global counts already."""
     work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
     return work.get_future().then(lambda done: done.value()[0])
-
-
-def _exit_code(error: JepaLabError | StopRequested) -> int:
-    return 128 + error.signal if isinstance(error, StopRequested) else error.exit_code
 
 
 def _tells_of_a_lost_process(error: RuntimeError) -> bool:

@@ -34,6 +34,16 @@ class Place:
     local_rank: int = 0
     local_size: int = 1
 
+    @property
+    def on_several_machines(self) -> bool:
+        """Whether some of the processes are not on this machine."""
+        return self.local_size < self.world_size
+
+    @property
+    def is_first_of_another_machine(self) -> bool:
+        """Whether this process speaks where the output of process 0 cannot be seen."""
+        return self.local_rank == 0 and self.rank != 0
+
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Place:
         """What torchrun says; without torchrun, the only process.

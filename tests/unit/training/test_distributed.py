@@ -5,7 +5,7 @@ import torch
 
 from jepa_lab.errors import ConfigError, DeviceError
 from jepa_lab.training.devices import Compute
-from jepa_lab.training.distributed import Processes
+from jepa_lab.training.distributed import Processes, first_difference
 from jepa_lab.training.team import Alone, Place, refuse_torchrun
 
 THIRD_OF_FOUR = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
@@ -29,6 +29,27 @@ def test_the_rows_of_all_processes_are_the_batch() -> None:
 
 def test_torchrun_says_which_process_this_is() -> None:
     assert Place.of(THIRD_OF_FOUR) == Place(rank=2, world_size=4, local_rank=0, local_size=2)
+
+
+def test_on_each_machine_one_process_speaks() -> None:
+    on_one_machine = [Place(rank, 4, rank, 4) for rank in range(4)]
+    assert not any(place.on_several_machines or place.is_first_of_another_machine for place in on_one_machine)
+    on_two = [Place(rank, 4, rank % 2, 2) for rank in range(4)]
+    assert all(place.on_several_machines for place in on_two)
+    assert [place.rank for place in on_two if place.is_first_of_another_machine] == [2]
+
+
+def test_processes_that_know_the_same_do_not_differ() -> None:
+    assert first_difference([("a", {"seed": "0"}), ("b", {"seed": "0"})]) is None
+
+
+def test_three_differences_are_named_those_of_values_first_and_the_others_counted() -> None:
+    first = {"masker.ratio": "1", "seed": "0", "masker.name": "random", "masker.low": "2"}
+    told = first_difference([("a", first), ("b", first), ("c", {"seed": "1", "masker.name": "block"})])
+    assert told == (
+        "c differs from a: seed 1 instead of 0, masker.name block instead of random, "
+        "masker.ratio none instead of 1, and 1 more"
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), [("RANK", "4"), ("RANK", "one"), ("WORLD_SIZE", "0"), ("LOCAL_RANK", "-1")])

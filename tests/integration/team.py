@@ -11,7 +11,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from jepa_lab.composition.start import start_run
@@ -30,20 +32,51 @@ def torchrun(folder: Path, runs: Mapping[str, Sequence[str]], size: int = 2) -> 
 
 def torchrun_on_two_machines(folder: Path, runs: Mapping[str, Sequence[str]]) -> None:
     """The same by two agents of one process each, as if each were on a machine of its own."""
-    two_agents(_write_runs(folder, runs), "--master-addr", "127.0.0.1", "--master-port", str(free_port()))
+    ended = two_agents(_write_runs(folder, runs), *static_rendezvous())
+    assert [code for code, _ in ended] == [0, 0], ended
 
 
-def two_agents(work: Sequence[str], *options: str) -> None:
-    """`torchrun --nnodes 2 OPTIONS WORK` twice at the same time, over the loopback interface; both must succeed."""
+def static_rendezvous() -> tuple[str, ...]:
+    """Options of torchrun."""
+    return "--master-addr", "127.0.0.1", "--master-port", str(free_port())
+
+
+def two_agents(
+    work: Sequence[str],
+    *options: str,
+    folders: Sequence[Path | None] = (None, None),
+    environment: Mapping[str, str] | None = None,
+) -> list[tuple[int, str]]:
+    """`torchrun --nnodes 2 OPTIONS WORK` twice at the same time, over the loopback interface.
+
+    Args:
+        folders: current folder of each.
+        environment: more variables.
+    Returns:
+        Exit code and standard error of each.
+    """
     command = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *options]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
-    agents = [subprocess.Popen([*command, "--node-rank", str(rank), *work], env=environment) for rank in range(2)]
-    try:
-        assert [agent.wait(timeout=300) for agent in agents] == [0, 0]
-    finally:
-        for agent in agents:
-            agent.terminate()  # nothing happens to one that has ended
-            agent.wait()
+    variables = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", **(environment or {})}
+    with ExitStack() as stack:
+        agents = []
+        for rank, folder in enumerate(folders):
+            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+            agent = subprocess.Popen(
+                [*command, "--node-rank", str(rank), *work], cwd=folder, env=variables, stderr=errors
+            )
+            stack.callback(_end, agent)
+            agents.append((agent, errors))
+        ended = []
+        for agent, errors in agents:
+            code = agent.wait(timeout=300)
+            errors.seek(0)
+            ended.append((code, errors.read()))
+        return ended
+
+
+def _end(agent: subprocess.Popen[bytes]) -> None:
+    agent.terminate()  # nothing happens to one that has ended
+    agent.wait()
 
 
 def _write_runs(folder: Path, runs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

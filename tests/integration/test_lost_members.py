@@ -15,7 +15,7 @@ from jepa_lab import __version__
 from jepa_lab.composition.start import start_run
 from jepa_lab.tracking.environment import source_digest
 from tests.integration.pipelines import load_tiny, write_tiny
-from tests.integration.team import free_port, torchrun_on_two_machines, two_agents
+from tests.integration.team import free_port, static_rendezvous, torchrun_on_two_machines, two_agents
 from tests.integration.test_distributed import SHORT, assert_equal_to_rounding, errors_in, faulty_teams, only_run
 
 SOURCE = source_digest()[:8]
@@ -122,11 +122,30 @@ def test_two_machines_train_as_one_process_does_and_write_one_folder(tmp_path: P
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_a_run_on_two_machines_which_resumes(tmp_path: Path) -> None:
-    """Its store holds what the first start left, and its agents need not count restarts alike."""
+def test_machines_whose_current_folders_differ_are_refused_and_both_tell_why(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    ended = two_agents(("-m", "jepa_lab", "run", str(write_tiny(tmp_path))), *static_rendezvous(), folders=folders)
+    difference = f"{folders[1] / 'runs'} (not the same folder) instead of {folders[0] / 'runs'}; start torchrun in the"
+    for code, said in ended:
+        assert code == 1  # torchrun's; it names that of the process
+        assert said.count(difference) == 1
+        assert "exitcode  : 2" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own_store", ["0", "1"])
+def test_torchrun_restarts_a_run_on_two_machines_which_resumes(tmp_path: Path, own_store: str) -> None:
+    """torchrun's store holds what the first start left, and its agents need not count restarts alike."""
     file, runs = write_tiny(tmp_path), tmp_path / "runs"
     rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "run")
-    two_agents(("-m", "tests.integration.killed_once", str(file), str(runs)), *rendezvous, "--max-restarts", "1")
+    ended = two_agents(
+        ("-m", "tests.integration.killed_once", str(file), str(runs)),
+        *(*rendezvous, "--max-restarts", "1"),
+        environment={"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": own_store},
+    )
+    assert [code for code, _ in ended] == [0, 0], ended
     stopped = only_run(runs)
     assert (tmp_path / "killed").exists()
     assert "resuming from step 5" in stopped.log.read_text()

@@ -24,6 +24,7 @@ from jepa_lab.reports.table_csv import table_frame
 from jepa_lab.sweeps.choices import Choices
 from jepa_lab.sweeps.engine import Engine, EngineChoice, choose_engine
 from jepa_lab.sweeps.planned import Planned, plan_file
+from jepa_lab.sweeps.shares import ShareChoice, ShareOutcome, refuse_engine, run_share
 from jepa_lab.sweeps.sweep import SweepOutcome, SweepSettings, refuse_references, run_sweep
 from jepa_lab.training.team import refuse_torchrun
 
@@ -72,6 +73,21 @@ class PreparedSweep:
         root = self.request.sweeps
         settings = SweepSettings(root, self.request.storage, self.engine, sys.argv)
         return run_sweep(self.planned.plan, self.planned.text(root), settings)
+
+    def share(self, choice: ShareChoice) -> list[int]:
+        """Numbers of the trials that are to be trained here, where other machines train the others.
+
+        Raises:
+            ConfigError: the plan has no such trials, or the sweep cannot be split by hand.
+        """
+        refuse_engine(self.engine, self.request.storage)
+        return choice.numbers(self.planned.plan)
+
+    def perform_share(self, numbers: Sequence[int]) -> ShareOutcome:
+        """Train these trials alone; nothing is reported."""
+        root = self.request.sweeps
+        settings = SweepSettings(root, None, self.engine, sys.argv)
+        return run_share(self.planned.plan, self.planned.text(root), settings, numbers)
 
 
 def prepare_sweep(request: SweepRequest) -> PreparedSweep:

@@ -69,11 +69,11 @@ def _report_sweep(path: Path, storage: str | None) -> CommandResult:
     from jepa_lab.reports.report import print_table, write_report
     from jepa_lab.reports.table_json import table_as_json
     from jepa_lab.sweeps.folder import SweepFolder
+    from jepa_lab.sweeps.gathering import gathered_studies
     from jepa_lab.sweeps.results import report_input
-    from jepa_lab.sweeps.studies import open_studies
 
     folder = SweepFolder.open(path)
-    content = report_input(folder, open_studies(folder, storage))
+    content = report_input(folder, gathered_studies(folder, storage))
     files = write_report(content, folder.report)
 
     def show() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from jepa_lab.commands.result import CommandResult, examples, prints_result
 if TYPE_CHECKING:
     from jepa_lab.api.sweeping import PreparedSweep
     from jepa_lab.sweeps.planned import Planned
+    from jepa_lab.sweeps.shares import ShareOutcome
     from jepa_lab.sweeps.sweep import SweepOutcome
 
 _OVERRIDES = (
@@ -79,6 +81,14 @@ _OVERRIDES = (
 )
 @click.option("--memory", metavar="SIZE", help="Main memory per trial, such as 16G (slurm, ray).")
 @click.option("--time", metavar="TIME", help="Longest time of an attempt at a trial, such as 2h or 1-12:00:00 (slurm).")
+@click.option(
+    "--only",
+    metavar="TRIALS",
+    help="Train these trials of the table here and nothing else, as in 0-9; other machines train the others into the "
+    "same folder, and `jepa-lab report` gathers. See docs/machines.md.",
+)
+@click.option("--arm", "arm", metavar="ARM", multiple=True, help="Like --only: train the trials of this arm here.")
+@click.option("--seed", "seed", metavar="SEEDS", help="Like --only: train the trials of these seeds here.")
 @click.option("--storage", help="Optuna storage URL (default: a journal in the sweep's folder).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its time, and stop.")
 @prints_result(quiet="Print the path of the sweep folder alone.")
@@ -99,6 +109,9 @@ def sweep(
     gpus: float | None,
     memory: str | None,
     time: str | None,
+    only: str | None,
+    arm: tuple[str, ...],
+    seed: str | None,
     storage: str | None,
     dry_run: bool,
 ) -> CommandResult:
@@ -110,8 +123,9 @@ def sweep(
     from jepa_lab.api.inputs import found_file
     from jepa_lab.api.sweeping import SweepRequest, prepare_sweep
     from jepa_lab.config.shipped import find_either
-    from jepa_lab.sweeps.choices import Choices, parse_seeds
+    from jepa_lab.sweeps.choices import Choices, parse_numbers
     from jepa_lab.sweeps.engine import EngineChoice
+    from jepa_lab.sweeps.shares import ShareChoice
     from jepa_lab.training.team import refuse_torchrun
 
     refuse_torchrun("sweep")
@@ -120,13 +134,16 @@ def sweep(
         say(f"note: {note}")
     choices = Choices(
         base=None if base is None else found_file(base, "pipeline"),
-        seeds=None if seeds is None else parse_seeds(seeds),
+        seeds=None if seeds is None else parse_numbers(seeds, "--seeds", "seed"),
         metric=metric,
         arms=arms or None,
     )
     engine = EngineChoice(executor, executor_options, slots, slots_per_gpu, cpus, gpus, memory, time)
     request = SweepRequest(file, overrides, preset, choices, sweeps, engine, storage)
-    prepared = prepare_sweep(request)
+    prepared, share = prepare_sweep(request), ShareChoice(only, arm, seed)
+    if share:
+        numbers = prepared.share(share)
+        return _share_plan(prepared, numbers) if dry_run else _share_result(prepared.perform_share(numbers))
     return _plan(prepared) if dry_run else _result(prepared.perform(), prepared.planned)
 
 
@@ -178,3 +195,42 @@ def _result(outcome: SweepOutcome, planned: Planned) -> CommandResult:
 
     code = 0 if stopped_by is None else 128 + stopped_by
     return CommandResult(document, str(folder.path), show, exit_code=code)
+
+
+def _share_plan(prepared: PreparedSweep, numbers: list[int]) -> CommandResult:
+    from jepa_lab.sweeps.shares import share_frame
+
+    plan = prepared.planned.plan
+    frame = share_frame(plan, numbers)
+
+    def show() -> None:
+        click.echo(f"trials of {plan.folder_name} that would be trained here: {len(frame)} of {plan.num_trials}")
+        click.echo(frame.to_string(index=False))
+
+    return CommandResult(lambda: {"trials": frame.to_dict("records")}, None, show)
+
+
+def _share_result(outcome: ShareOutcome) -> CommandResult:
+    folder, stopped_by, trials = outcome.folder, outcome.stopped_by, outcome.trials
+    shown = trials[["number", "arm", "seed", "status"]]
+    failed = trials[trials["status"] == "FAILED"]
+
+    def show() -> None:
+        finished = int(trials["status"].isin(["FINISHED", "COLLAPSED"]).sum())
+        click.echo(f"{finished} of {len(trials)} trials of this share are finished\nsweep folder: {folder.path}")
+        for _, trial in failed.iterrows():
+            click.echo(f"failed:       {trial['arm']} seed {trial['seed']}: {trial['error']}")
+        if stopped_by is None:
+            click.echo(f"gather with `jepa-lab report {shlex.quote(str(folder.path))}` when all shares are done")
+        else:
+            click.echo(f"stopped by {stopped_by.name}; run the same command again to resume", err=True)
+
+    def document() -> dict[str, Any]:
+        return {
+            "folder": str(folder.path),
+            "trials": shown.to_dict("records"),
+            "stopped_by": None if stopped_by is None else stopped_by.name,
+        }
+
+    code = 0 if stopped_by is None else 128 + stopped_by
+    return CommandResult(document, str(folder.path), show, outcome.error(), exit_code=code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.sweeps.ablation import AblationFile
 from jepa_lab.sweeps.expansion import Draft
 
-_MAX_SEEDS = 10_000
+_MOST_NUMBERS = 10_000
 _LONGEST_LIST = 1_000
-_SEEDS = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?")
+_NUMBERS = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?")
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,31 @@ class Choices:
 NO_CHOICES = Choices()
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """`0-4`, `7` or `0,3,5-7` as seeds.
+def parse_numbers(text: str, option: str, what: str) -> tuple[int, ...]:
+    """`0-4`, `7` or `0,3,5-7` as numbers.
 
+    Args:
+        option: that gave the text, for messages. what: the numbers are, such as "seed".
     Raises:
-        ConfigError: it is neither, or more seeds than anybody trains.
+        ConfigError: it is neither, or more numbers than anybody means.
     """
-    seeds: list[int] = []
+    numbers: list[int] = []
     for part in text.split(","):
-        found = _SEEDS.fullmatch(part.strip())
+        found = _NUMBERS.fullmatch(part.strip())
         if found is None:
             raise ConfigError(
                 f"must be numbers and ranges of numbers, as in 0-4 or 0,3,5-7, got {shorten(repr(text))}",
-                place="--seeds",
+                place=option,
             )
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
-            raise ConfigError(f"{first}-{last} runs backwards; write {last}-{first}", place="--seeds")
-        if len(seeds) + last - first >= _MAX_SEEDS:
-            raise ConfigError(f"{text} is more than {_MAX_SEEDS:,} seeds; give fewer", place="--seeds")
+            raise ConfigError(f"{first}-{last} runs backwards; write {last}-{first}", place=option)
+        if len(numbers) + last - first >= _MOST_NUMBERS:
+            raise ConfigError(f"{text} is more than {_MOST_NUMBERS:,} {what}s; give fewer", place=option)
         if last >= 2**63:
-            raise ConfigError(f"a seed must be below 2^63, got {last}", place="--seeds")
-        seeds += range(first, last + 1)
-    return tuple(seeds)
+            raise ConfigError(f"a {what} must be below 2^63, got {last}", place=option)
+        numbers += range(first, last + 1)
+    return tuple(numbers)
 
 
 def with_choices(choices: Choices, file: AblationFile) -> AblationFile:
@@ -118,7 +120,7 @@ def chosen_drafts(drafts: Sequence[Draft], texts: Sequence[str], baseline: str) 
         ConfigError: an arm that there is not.
     """
     known = [draft.name for draft in drafts]
-    names = {baseline, *(name for text in texts for name in _names(text, known))}
+    names = {baseline, *names_in(texts, known, "--arms")}
     if len(names) < 2:
         others = ", ".join(name for name in known if name != baseline)
         raise ConfigError(
@@ -128,7 +130,16 @@ def chosen_drafts(drafts: Sequence[Draft], texts: Sequence[str], baseline: str) 
     return [draft for draft in drafts if draft.name in names]
 
 
-def _names(text: str, known: Collection[str]) -> Iterator[str]:
+def names_in(texts: Iterable[str], known: Collection[str], option: str) -> set[str]:
+    """The names of arms in texts, each with perhaps several.
+
+    Raises:
+        ConfigError: an arm that there is not.
+    """
+    return {name for text in texts for name in _names(text, known, option)}
+
+
+def _names(text: str, known: Collection[str], option: str) -> Iterator[str]:
     """The names in a text, with commas between them. Names may have commas, too: the longest that fits counts."""
     pieces, start = text.split(","), 0
     while start < len(pieces):
@@ -137,6 +148,6 @@ def _names(text: str, known: Collection[str]) -> Iterator[str]:
         if end is None:
             name = pieces[start].strip()
             arms = shorten(", ".join(map(repr, known)), _LONGEST_LIST)
-            raise ConfigError(f"there is no arm {shorten(repr(name))}; the arms are {arms}", place="--arms")
+            raise ConfigError(f"there is no arm {shorten(repr(name))}; the arms are {arms}", place=option)
         yield ",".join(pieces[start:end]).strip()
         start = end

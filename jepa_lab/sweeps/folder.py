@@ -10,6 +10,7 @@ sweeps/<name>-<plan digest>/
   report/           tables, figures, page
   references/       what was found about encoders from elsewhere; references.json says which
   tasks/            tasks and replies of workers on other machines (sweeps/attempts.py)
+  shares/           what machines that train a share of the trials by hand agree on, and their workers' logs
   claims/           a lock file for each trial, held by the worker that is at work on it
   best.yaml         the pipeline at the point that a search chose
   run.json  metrics.jsonl  result.json  mirror.json    the record of the sweep itself, mirrored like that of a run
@@ -91,6 +92,15 @@ class SweepFolder:
     def configs(self) -> Path:
         """configs/"""
         return self.path / "configs"
+
+    @property
+    def shares(self) -> Path:
+        """shares/"""
+        return self.path / "shares"
+
+    def config(self, role: str, number: int) -> Path:
+        """The resolved pipeline of a trial."""
+        return self.configs / f"{role}-{number:04d}.yaml"
 
     @property
     def claims(self) -> Path:

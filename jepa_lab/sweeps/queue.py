@@ -138,7 +138,7 @@ class TrialQueue:
         return next((each for each in self._running.values() if each.run_stem == trial.run_stem), None)
 
     def _start(self, trial: Trial) -> None:
-        config = self.folder.configs / f"{trial.planned.role}-{trial.number:04d}.yaml"
+        config = self.folder.config(trial.planned.role, trial.number)
         write_text_atomically(config, dump_pipeline(trial.pipeline.pipeline))
         trial.began, trial.watch = time.monotonic(), None
         trial.is_resumed = bool(self.ledger.runs.all_of(trial.run_stem))

@@ -141,6 +141,12 @@ def _history(plan: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> pd.DataF
     return frame.assign(best=best.ffill())
 
 
+def table_trials(folder: SweepFolder, study: TableStudy) -> pd.DataFrame:
+    """What a study of a table knows of its trials, see `trials_frame`."""
+    arms = {name: arm["values"] for name, arm in folder.read_plan()["arms"].items()}
+    return trials_frame(list(_records_of_table(folder, study, arms)))
+
+
 def _records_of_table(
     folder: SweepFolder, study: TableStudy, arms: Mapping[str, Mapping[str, Any]]
 ) -> Iterable[TrialRecord]:

@@ -190,7 +190,8 @@ class Sweep:
 
     def perform(self) -> bool:
         """Run what is left of the plan; False if a signal stopped it."""
-        with self._executor() as executor, build_sweep_display() as display, self.stop.held():
+        building = self.settings.engine.build(self.folder)
+        with working(building) as executor, build_sweep_display() as display, self.stop.held():
             for sentence in executor.sentences:
                 display.message(sentence)
             probing = ReferenceProbing(self.folder, executor, self.stop, display)
@@ -201,13 +202,14 @@ class Sweep:
                 return workshop.perform_table(self.studies.table, self.plan.arms, self.plan.seeds, "arm")
             return perform_search(self.plan, self.plan.search, self.studies, workshop)
 
-    @contextmanager
-    def _executor(self) -> Iterator[Executor]:
-        executor = self.settings.engine.build(self.folder)
-        try:
-            yield executor
-        finally:
-            executor.close()
+
+@contextmanager
+def working(executor: Executor) -> Iterator[Executor]:
+    """An executor that is closed in the end."""
+    try:
+        yield executor
+    finally:
+        executor.close()
 
 
 class SweepRecord:

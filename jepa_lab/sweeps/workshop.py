@@ -18,6 +18,12 @@ from jepa_lab.sweeps.study import PlannedTrial, Study, TableStudy
 from jepa_lab.tracking.description import flat_params
 
 
+def planned_trials(arms: Iterable[Arm], seeds: Iterable[int], role: str = "arm") -> list[PlannedTrial]:
+    """The trials of a table by their numbers: seed after seed, and arm after arm for each."""
+    names = [arm.name for arm in arms]
+    return [PlannedTrial(name, seed, role) for seed in seeds for name in names]
+
+
 @dataclass(frozen=True)
 class Workshop:
     """Where the trials of a sweep are performed."""
@@ -37,17 +43,20 @@ class Workshop:
 
     def perform_table(self, study: TableStudy, arms: Iterable[Arm], seeds: Iterable[int], role: str) -> bool:
         """Train every arm with every seed; False if a signal stopped it."""
-        by_name = {arm.name: arm for arm in arms}
-        study.enqueue(PlannedTrial(name, seed, role) for seed in seeds for name in by_name)
+        arms = list(arms)
+        study.enqueue(planned_trials(arms, seeds, role))
         left, total = study.to_run(), len(study.trials())
+        return self.queue(study).perform(self.trials(study, left, arms), total - len(left), total)
 
-        def trials() -> Iterator[Trial]:
-            for number, planned in left:
-                arm = by_name[planned.arm]
-                study.begin(number)
-                yield self.trial(number, planned, self.plan.pipeline(arm, planned.seed), self.plan.flat_values(arm))
-
-        return self.queue(study).perform(trials(), total - len(left), total)
+    def trials(
+        self, study: TableStudy, left: Iterable[tuple[int, PlannedTrial]], arms: Iterable[Arm]
+    ) -> Iterator[Trial]:
+        """Begin trials of a table, one after another as they are asked for."""
+        by_name = {arm.name: arm for arm in arms}
+        for number, planned in left:
+            arm = by_name[planned.arm]
+            study.begin(number)
+            yield self.trial(number, planned, self.plan.pipeline(arm, planned.seed), self.plan.flat_values(arm))
 
     def trial(self, number: int, planned: PlannedTrial, pipeline: LoadedPipeline, values: Mapping[str, Any]) -> Trial:
         """A trial with what the tracker is told about it.

@@ -36,7 +36,7 @@ from jepa_lab.errors import RunFolderError
 from jepa_lab.output import unfailing_output
 from jepa_lab.tracking.base import MirrorState
 from jepa_lab.tracking.description import RunDescription, flat_params
-from jepa_lab.tracking.environment import describe_environment, environment_changes
+from jepa_lab.tracking.environment import describe_environment, environment_changes, resumed_on
 from jepa_lab.tracking.metrics import MetricsWriter, damage_before, read_metrics
 from jepa_lab.tracking.mirror_cursor import mirror_state
 from jepa_lab.tracking.run_folder import RunFolder
@@ -264,6 +264,7 @@ def _note_environment(folder: RunFolder, now: dict[str, Any], checkpoint: Checkp
         return
     changes = environment_changes(before, now)
     if changes:
+        folder.write_environment(resumed_on(before, now))
         notes.append(f"since the run began, this has changed: {', '.join(changes)}; rounding may differ from here on")
 
 

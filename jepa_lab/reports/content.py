@@ -88,8 +88,8 @@ class ReportInput:
         metric: a column of `trials`; where it is missing no trial has been measured by it.
         seeds: planned for each arm; for a search the seeds on which winner and baseline are trained again.
         notes: sentences about conditions: versions, device, commit, pruning.
-        trials: one line a trial: `arm`, `seed`, `status`, optionally `number`, `role`, `run_folder`, `error`, the
-            swept keys, and one column for each number of a result.
+        trials: one line a trial: `arm`, `seed`, `status`, optionally `number`, `role`, `run_folder`, `error`,
+            `device` (the kind that trained it), the swept keys, and one column for each number of a result.
         curves: columns arm, seed, step, epoch, name, value: the metrics of finished trials; may be empty.
         search: for kind "search".
         probe_notes: columns run_folder, row (`trained` or a control), probe, note: what the probes of finished trials
@@ -140,6 +140,7 @@ def cleaned(content: ReportInput) -> ReportInput:
         "number": range(len(trials)),
         "role": "arm",
         "error": None,
+        "device": None,
         "run_folder": None,
         content.metric: math.nan,
     }
@@ -159,7 +160,7 @@ def cleaned(content: ReportInput) -> ReportInput:
 def metric_columns(trials: pd.DataFrame, content: ReportInput) -> list[str]:
     """The columns that hold measured numbers; a swept key may be a number too, but it was chosen."""
     swept = {key for keys in content.changed.values() for key in keys} | set(swept_parameters(content))
-    others = {"number", "seed", "arm", "role", "status", "error", "run_folder"} | swept
+    others = {"number", "seed", "arm", "role", "status", "error", "run_folder", "device"} | swept
     return [
         name
         for name in trials.columns

@@ -20,6 +20,7 @@ from jepa_lab.reports.content import (
     table_trials,
 )
 from jepa_lab.reports.detection import NO_IMAGES, POWER, ImageVariance, detectable_effect
+from jepa_lab.reports.device_notes import notes_on_devices
 from jepa_lab.reports.image_notes import notes_on_images
 from jepa_lab.reports.image_scores import ImageScores
 from jepa_lab.reports.monitor_names import num_images
@@ -66,6 +67,7 @@ def footnotes_of(content: ReportInput, summaries: Sequence[ArmSummary], decision
     """
     return (
         *_fates(content),
+        *notes_on_devices(content),
         *_of_the_search(content, decision),
         *_intervals(content, summaries),
         *notes_on_images(content, decision.metric, decision.arms, decision.scale, decision.scores),

@@ -59,7 +59,7 @@ def _input(
         metric=plan["metric"],
         higher_is_better=plan["direction"] == "maximize",
         seeds=seeds,
-        notes=(*conditions(plan, records, seeds), *_about(references), *_notes(folder)),
+        notes=(*conditions(plan, records, seeds), *_about(references), *_notes(folder, records)),
         trials=trials_frame(records),
         curves=curves_frame(records),
         search=search,
@@ -179,10 +179,12 @@ def _status(trial: FrozenTrial) -> str:
     return {"FAIL": "FAILED"}.get(trial.state.name, trial.state.name)
 
 
-def _notes(folder: SweepFolder) -> tuple[str, ...]:
-    """The conditions of the numbers: machine, versions, commit."""
+def _notes(folder: SweepFolder, records: Iterable[TrialRecord]) -> tuple[str, ...]:
+    """The conditions of the numbers: machine, versions, commit; of a trial where no parent has been at work."""
+    trained = (record.folder for record in records if record.folder is not None)
+    described = folder.record if folder.record.environment.exists() else next(trained, folder.record)
     try:
-        environment = folder.record.read_environment()
+        environment = described.read_environment()
     except RunFolderError as error:
         return (str(error),)
     return environment_in_words(environment)

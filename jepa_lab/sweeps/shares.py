@@ -158,7 +158,7 @@ def run_share(plan: Plan, ablation: str, settings: SweepSettings, numbers: Seque
     logs = folder.shares / f"{socket.gethostname()}-{os.getpid()}"
     with explained_writes(logs):
         logs.mkdir(parents=True, exist_ok=True)
-    _agree(folder)
+    agree(folder)
     study = TableStudy(InMemoryStorage(), plan.name, plan.direction, [arm.name for arm in plan.arms], plan.seeds)
     study.enqueue(planned_trials(plan.arms, plan.seeds))
     with unfailing_output(), stoppable(StopSignals()) as stop:
@@ -192,13 +192,15 @@ def _perform(
         return workshop.queue(study).perform(workshop.trials(study, left, plan.arms), 0, len(left))
 
 
-def _agree(folder: SweepFolder) -> None:
+def agree(folder: SweepFolder) -> None:
     """The first share says which code it runs; the others must run the same.
 
     Raises:
         ConfigError: they do not.
     """
     agreed = folder.shares / _AGREED
+    with explained_writes(agreed):
+        folder.shares.mkdir(exist_ok=True)
     if not agreed.exists():
         here = expected_here(folder)
         write_record(agreed, "agreement of shares", _AGREED_VERSION, {**vars(here)})

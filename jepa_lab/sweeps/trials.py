@@ -11,6 +11,7 @@ import pandas as pd
 from jepa_lab.errors import RunFolderError
 from jepa_lab.reports.content import PROBE_NOTE_COLUMNS
 from jepa_lab.runs.predictions import RunPredictions, predictions_of_run
+from jepa_lab.tracking.environment import device_in_words
 from jepa_lab.tracking.metrics import metrics_frame
 from jepa_lab.tracking.run_folder import RunFolder
 
@@ -52,11 +53,22 @@ def trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
             "role": record.role,
             "run_folder": None if record.folder is None else str(record.folder.path),
             "error": record.error,
+            "device": _device(record),
             **record.values,
         }
         lines.append({**line, **_metrics(record)})
-    columns = ["number", "arm", "seed", "status", "role", "run_folder", "error"]
+    columns = ["number", "arm", "seed", "status", "role", "run_folder", "error", "device"]
     return pd.DataFrame(lines) if lines else pd.DataFrame(columns=columns)
+
+
+def _device(record: TrialRecord) -> str | None:
+    """The kind of device that trained a trial; None where nothing says it."""
+    if record.folder is None:
+        return None
+    try:
+        return device_in_words(record.folder.read_environment())
+    except RunFolderError:
+        return None
 
 
 def _metrics(record: TrialRecord) -> dict[str, float | None]:

@@ -72,6 +72,32 @@ def environment_in_words(environment: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def device_in_words(environment: Mapping[str, Any]) -> str:
+    """The kind of device that trained a run, such as "NVIDIA H200" or "cpu (AMD EPYC 9R14)".
+
+    Numbers from two kinds differ in their rounding. A run that was resumed on another kind names both.
+
+    Args:
+        environment: content of `environment.json`.
+    """
+    return " and ".join(dict.fromkeys([_device(environment), *environment.get("resumed_on", ())]))
+
+
+def resumed_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment of a run that goes on: where it began, with the kinds of devices since.
+
+    Args:
+        before: content of `environment.json`. now: of the machine that resumes the run.
+    """
+    kinds = [_device(before), *before.get("resumed_on", ())]
+    return {**before} if _device(now) in kinds else {**before, "resumed_on": [*kinds[1:], _device(now)]}
+
+
+def _device(environment: Mapping[str, Any]) -> str:
+    device = str(environment["device"])
+    return f"cpu ({environment['cpu_model']})" if device == "cpu" else device
+
+
 def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What decides about rounding and differs, in words: `torch 2.9 -> 2.10`."""
 

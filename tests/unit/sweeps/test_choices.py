@@ -9,7 +9,7 @@ import pytest
 
 from jepa_lab.config.shipped import shipped_files
 from jepa_lab.errors import ConfigError
-from jepa_lab.sweeps.choices import Choices, parse_seeds
+from jepa_lab.sweeps.choices import Choices, parse_numbers
 from jepa_lab.sweeps.plan import Plan, load_plan
 from tests.integration.pipelines import TINY
 from tests.unit.sweeps.ablations import write_ablation
@@ -43,7 +43,7 @@ def refusal(folder: Path, text: str, choices: Choices) -> str:
     [("0-4", (0, 1, 2, 3, 4)), ("7", (7,)), ("0,3,5-7", (0, 3, 5, 6, 7)), (" 1 , 2-3 ", (1, 2, 3)), ("5-5", (5,))],
 )
 def test_seeds_are_numbers_and_ranges(text: str, seeds: tuple[int, ...]) -> None:
-    assert parse_seeds(text) == seeds
+    assert parse_numbers(text, "--seeds", "seed") == seeds
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_seeds_are_numbers_and_ranges(text: str, seeds: tuple[int, ...]) -> None
 )
 def test_other_seeds_are_refused(text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(problem)) as caught:
-        parse_seeds(text)
+        parse_numbers(text, "--seeds", "seed")
     assert str(caught.value).startswith("--seeds: ")
 
 

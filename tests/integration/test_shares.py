@@ -1,0 +1,106 @@
+"""A sweep split by hand: shares in one folder, gathered without training anything, equal to the undivided sweep."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from jepa_lab.cli import main
+from jepa_lab.sweeps import agreement
+from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.gathering import gathered_studies
+from jepa_lab.sweeps.plan import load_plan
+from jepa_lab.sweeps.results import report_input
+from jepa_lab.sweeps.shares import agree
+from tests.integration.pipelines import write_tiny
+
+ABLATION = """\
+base: tiny.yaml
+overrides: {training.epochs: 1}
+arms: {smooth: {}, l2: {loss: l2}}
+baseline: smooth
+seeds: [0, 1]
+metric: probe/validation_accuracy
+"""
+TIMES = ["training_seconds", "images_per_second", "run_folder"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command in the current folder."""
+    try:
+        main(list(arguments), standalone_mode=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    else:
+        code = 0
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_tiny(tmp_path)
+    (tmp_path / "a.yaml").write_text(ABLATION)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def trials(root: Path) -> pd.DataFrame:
+    (path,) = root.iterdir()
+    folder = SweepFolder.open(path)
+    found = report_input(folder, gathered_studies(folder, None)).trials
+    return found.drop(columns=TIMES, errors="ignore").sort_values("number", ignore_index=True)
+
+
+def test_shares_are_gathered_into_the_table_of_the_undivided_sweep(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "sweep", "a.yaml", "--only", "1-2", "--slots", "1", "--json")
+    assert code == 0, out
+    done = json.loads(out)
+    assert [(each["number"], each["arm"], each["status"]) for each in done["trials"]] == [
+        (1, "l2", "FINISHED"), (2, "smooth", "FINISHED"),
+    ]  # fmt: skip
+    folder = Path(done["folder"])
+    code, out, _ = run(capsys, "report", str(folder))
+    assert code == 0
+    assert "2 trials still running or waiting: this table is not final" in " ".join(out.split())
+    code, out, _ = run(capsys, "sweep", "a.yaml", "--seed", "1", "--arm", "l2", "--slots", "1")
+    assert code == 0
+    assert "1 of 1 trials of this share are finished" in out
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+    assert len(before) == 3
+    code, out, _ = run(capsys, "sweep", "a.yaml", "--slots", "1", "--json")  # whoever sweeps the whole gathers, too
+    assert code == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(folder.glob("trials/*/result.json"))) == 4
+    code, _, _ = run(capsys, "sweep", "a.yaml", "--slots", "1", "--sweeps", "undivided", "--json")
+    assert code == 0
+    pd.testing.assert_frame_equal(trials(here / "sweeps"), trials(here / "undivided"))
+
+
+def test_a_share_with_other_code_is_refused_and_the_difference_named(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = load_plan(here / "a.yaml")
+    folder = SweepFolder.open_or_create(here / "sweeps", plan.folder_name, ABLATION, plan.to_record())
+    monkeypatch.setattr(agreement, "__version__", "0.0.9")
+    agree(folder)
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    code, _, error = run(capsys, "sweep", "a.yaml", "--only", "0", "--slots", "1")
+    assert code == 2
+    assert re.search(r"the sweep was started with 0\.0\.9", error)
+    assert "To go on with another version on purpose, remove" in error
+    assert not list(folder.trials.iterdir())
+
+
+def test_a_share_whose_trial_fails_says_so_with_its_exit_code(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "a.yaml").write_text(ABLATION.replace("{loss: l2}", "{optimizer.learning_rate: 1.0e+30}"))
+    code, out, error = run(capsys, "sweep", "a.yaml", "--only", "1", "--slots", "1")
+    assert code == 3
+    assert "failed:       l2 seed 0: " in out
+    assert "1 of the 1 trials of this share failed" in error

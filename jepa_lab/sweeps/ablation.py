@@ -11,6 +11,8 @@ from pydantic import Field, ValidationError, WithJsonSchema, model_validator
 
 from jepa_lab.config.documents import Document, load_document
 from jepa_lab.config.explanations import explain_all
+from jepa_lab.config.loading import load_plugins
+from jepa_lab.config.pipeline import rebuild_schema
 from jepa_lab.errors import ConfigError, ConfigProblems
 from jepa_lab.registry import ComponentParams, broken_rule
 from jepa_lab.sweeps.engine import LOCAL, EngineSettings, ExecutorField
@@ -222,6 +224,7 @@ def load_ablation(path: Path) -> AblationFile:
     Raises:
         ConfigError: every problem on a line of its own.
     """
+    load_plugins(())  # an installed package may bring an executor
     document = load_document(path)
     if "encoder" in document.data:
         raise ConfigError(f"this is a pipeline; use `jepa-lab run {path}`", place=document.place(("encoder",)))
@@ -236,6 +239,7 @@ def ablation_of(document: Document, path: Path) -> AblationFile:
     Raises:
         ConfigError: every problem on a line of its own.
     """
+    rebuild_schema(Ablation)
     try:
         return AblationFile(Ablation.model_validate(document.data), document, path)
     except ValidationError as error:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from jepa_lab.config.documents import Document, parse_override
 from jepa_lab.config.explanations import explain_all
 from jepa_lab.config.fields import Component
+from jepa_lab.config.pipeline import rebuild_schema
 from jepa_lab.config.yaml_text import Path_
 from jepa_lab.errors import ConfigError, ConfigProblems
 from jepa_lab.registry import ComponentParams
@@ -135,6 +136,7 @@ def choose_engine(file: EngineSettings, choice: EngineChoice, on_gpu: bool) -> E
     Raises:
         ConfigProblems: all that is wrong, with the options that said it.
     """
+    rebuild_schema(EngineSettings)  # plug-ins that the pipeline names may bring executors
     in_file = EXECUTORS.entry_of(file.executor).name
     name = in_file if choice.executor is None else choice.executor
     draft = _Draft()

@@ -24,6 +24,7 @@ from jepa_lab.testing.augmentations import AugmentationContract  # noqa: E402
 from jepa_lab.testing.components import ComponentContract  # noqa: E402
 from jepa_lab.testing.datasets import DatasetContract  # noqa: E402
 from jepa_lab.testing.downsamplings import DownsamplingContract  # noqa: E402
+from jepa_lab.testing.executors import ExecutorContract  # noqa: E402
 from jepa_lab.testing.export_formats import ExportFormatContract  # noqa: E402
 from jepa_lab.testing.feature_formats import FeatureFormatContract  # noqa: E402
 from jepa_lab.testing.figures import FigureContract  # noqa: E402
@@ -46,6 +47,7 @@ __all__ = [
     "DownsamplingContract",
     "EmaScheduleContract",
     "EncoderSizeContract",
+    "ExecutorContract",
     "ExportFormatContract",
     "FeatureFormatContract",
     "FigureContract",

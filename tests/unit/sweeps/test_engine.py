@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jepa_lab.errors import ConfigError
+from jepa_lab.sweeps.ablation import load_ablation
 from jepa_lab.sweeps.engine import NO_ENGINE_SETTINGS, EngineChoice, choose_engine
-from jepa_lab.sweeps.executors import local
+from jepa_lab.sweeps.executors import EXECUTORS, local
 from jepa_lab.sweeps.executors.local import LocalExecutor
 from jepa_lab.sweeps.resources import Resources
+from tests.integration.pipelines import load_tiny
 from tests.unit.sweeps.ablations import plan_of, refusal
 
 ARMS = "arms: {a: {}, b: {masker: random}}\nbaseline: a\n"
@@ -103,3 +105,35 @@ def test_clock_times_and_sizes_are_read_as_slurm_reads_them() -> None:
         assert found is not None
         assert found.total_seconds() == seconds
     assert [Resources(memory=text).memory_mib for text in ("16G", "500M", "1.5 GiB", "1T")] == [16384, 500, 1536, 2**20]
+
+
+PLUGIN = """\
+from pydantic import Field
+from jepa_lab.registry import ComponentParams
+from jepa_lab.sweeps.executors.base import EXECUTORS, Executor
+
+
+@EXECUTORS.register("mine", summary="An engine of somebody else.", source="test")
+class Mine(Executor):
+    class Params(ComponentParams):
+        jobs: int = Field(2, description="Trials in parallel.")
+
+    @staticmethod
+    def planned_slots(params, needs):
+        return params.jobs
+
+    @staticmethod
+    def shares_gpus(params, needs):
+        return False
+"""
+
+
+def test_an_executor_that_a_plug_in_registers_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_with_an_engine.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(EXECUTORS, "_entries", dict(EXECUTORS._entries))
+    load_tiny(tmp_path, "plugins=[module_with_an_engine]")
+    engine = choose_engine(NO_ENGINE_SETTINGS, EngineChoice(executor="mine", options=["jobs=7"]), on_gpu=False)
+    assert (engine.name, engine.planned_slots()) == ("mine", 7)
+    (tmp_path / "a.yaml").write_text("base: tiny.yaml\narms: {a: {}, b: {loss: l2}}\nexecutor: {name: mine, jobs: 3}\n")
+    assert choose_engine(load_ablation(tmp_path / "a.yaml").engine, EngineChoice(), on_gpu=False).planned_slots() == 3

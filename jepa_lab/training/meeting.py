@@ -267,9 +267,10 @@ def _missing(store: dist.Store, place: Place, token: str) -> list[int]:
 
 def _who_is_missing(missing: Sequence[int], size: int, wait: Wait) -> str:
     return (
-        f"after {wait} ({VARIABLE}) only {size - len(missing)} of the {size} processes of this run have come: number "
-        f"{_numbers(missing)} (counted from 0) is missing; it has died, which its own output explains, or was never "
-        "started. Start the same torchrun command again on every machine, with --resume auto to resume what was trained"
+        f"after {wait} ({VARIABLE}) only {size - len(missing)} of the {size} processes of this run came; missing: "
+        f"{_numbers(missing)} (counted from 0). Whoever is missing has died, which its own output explains, or was "
+        "never started. Start the same torchrun command again on every machine, with --resume auto to resume what was "
+        "trained"
     )
 
 

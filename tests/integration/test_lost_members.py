@@ -40,7 +40,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_process_that_never_comes_is_named(lost: dict[str, Any]) -> None:
     assert lost["absent"]["codes"] == [3, -9]
-    assert "number 1 (counted from 0) is missing" in the_error(lost, "absent", 0)
+    assert "missing: 1 (counted from 0)" in the_error(lost, "absent", 0)
 
 
 def test_a_process_that_dies_while_all_connect_ends_the_others(lost: dict[str, Any]) -> None:

@@ -49,9 +49,9 @@ def test_a_process_that_died_in_an_earlier_start_is_not_taken_for_one_of_this() 
     store = dist.HashStore()
     agree_all(store, range(3), 3)
     said = agree_all(store, [0, 1], 3, SHORT)
-    assert all("number 2 (counted from 0) is missing" in each for each in said), said
+    assert all("missing: 2 (counted from 0)" in each for each in said), said
     said = agree_all(store, [1, 2], 3, SHORT)
-    assert all("number 0 (counted from 0) is missing" in each for each in said), said
+    assert all("missing: 0 (counted from 0)" in each for each in said), said
     assert len(set(agree_all(store, range(3), 3))) == 1
 
 
@@ -59,7 +59,7 @@ def test_all_that_are_missing_are_named_with_what_to_do() -> None:
     store = dist.HashStore()
     store.set("token/2", "of this start")
     with pytest.raises(
-        RunStopped, match=r"after 0.005 minutes .*only 2 of the 4.*number 1, 3 .*--resume auto"
+        RunStopped, match=r"after 0.005 minutes .*only 2 of the 4.*missing: 1, 3 .*--resume auto"
     ) as stopped:
         agree(store, 0, 4, SHORT)
     assert stopped.value.exit_code == 3

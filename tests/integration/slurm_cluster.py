@@ -48,7 +48,7 @@ MinJobAge=600
 SlurmdTimeout=10
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=4 RealMemory=8000 Gres=gpu:2
+NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=2 RealMemory=8000 Gres=gpu:2
 DefMemPerCPU=1000
 PartitionName=main Nodes=node[1-2] Default=YES PriorityTier=10
 PartitionName=low Nodes=node[1-2] PriorityTier=1 PreemptMode=REQUEUE
@@ -101,6 +101,10 @@ class SlurmCluster:
         """
         self.run(*inside, "slurmd", "-f", self.environment["SLURM_CONF"], "-N", node)
         wait_for(lambda: self.pid(f"slurmd-{node}") is not None, f"the pid of {node}")
+
+    def stop_node(self, node: str) -> None:
+        """End the slurmd of a node."""
+        self._end(f"slurmd-{node}", signal.SIGTERM)
 
     def stop_controller(self) -> None:
         """End slurmctld; jobs run on."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.studies import open_studies
-from tests.integration.slurm_cluster import SlurmCluster, slurm_cluster, why_not
+from tests.integration.slurm_cluster import SlurmCluster, slurm_cluster, wait_for, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -25,11 +29,94 @@ arms:
   blocks: {}
   random: {masker: random}
 seeds: [0, 1]
-resources: {cpus: 1, memory: 1G}
 """
-QUICK = ["--executor-option", "poll_seconds=0.5", "--executor-option", "grace_seconds=1"]
-SMOKE = ["--preset", "smoke", "tracking=none", "training.device=cpu", "training.num_threads=1"]
-TIMES = ["training_seconds", "images_per_second"]
+PIPELINE = ["tracking=none", "training.device=cpu", "training.num_threads=1", "training.checkpoint_every_steps=20"]
+QUICK = ["poll_seconds=0.5", "grace_seconds=1", "partition=low"]
+TRIALS = [f"arm-{number:04d}" for number in range(4)]
+MEASURED = ["number", "run_folder", "training_seconds", "images_per_second"]
+_PATIENCE = 400.0
+
+
+class Command:
+    """`jepa-lab sweep` of one ablation, as often as a test gives it.
+
+    Args:
+        epochs: of each trial, which must be at work when the test spoils it.
+    """
+
+    def __init__(self, folder: Path, cluster: SlurmCluster, epochs: int) -> None:
+        self.folder, self.cluster, self.epochs = folder, cluster, epochs
+        folder.mkdir(exist_ok=True)
+        self.file = folder / "ablation.yaml"
+        self.file.write_text(ABLATION)
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, *more: str) -> None:
+        """Give the command, and do not wait for its end."""
+        options = ["--preset", "smoke", "--sweeps", str(self.folder / "sweeps"), *more]
+        words = [sys.executable, "-m", "jepa_lab", "sweep", str(self.file), *PIPELINE, f"training.epochs={self.epochs}"]
+        self.process = subprocess.Popen(
+            [*words, *options],
+            env=self.cluster.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def start_on_slurm(self, *more: str) -> None:
+        """The same on the cluster."""
+        options = [word for option in QUICK for word in ("--executor-option", option)]
+        self.start("--executor", "slurm", "--cpus", "1", "--memory", "1G", *options, *more)
+
+    def end(self, number: signal.Signals | None = None) -> tuple[int, str]:
+        """Code and output of the command, which may be sent a signal."""
+        assert self.process is not None
+        if number is not None:
+            self.process.send_signal(number)
+        output, _ = self.process.communicate(timeout=_PATIENCE)
+        return self.process.returncode, output
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def sweep(self) -> SweepFolder:
+        """Its folder."""
+        (path,) = (self.folder / "sweeps").iterdir()
+        return SweepFolder.open(path)
+
+    def trials(self) -> pd.DataFrame:
+        """What must not depend on who trained the trials, or how often they were spoiled."""
+        trials = report_input(self.sweep, open_studies(self.sweep, None)).trials
+        return trials.drop(columns=MEASURED).sort_values(["arm", "seed"]).reset_index(drop=True)
+
+    def attempts(self) -> dict[str, int]:
+        """How many jobs there were for each trial."""
+        return {name: len(list((self.sweep.path / "tasks").glob(f"{name}-*.task"))) for name in TRIALS}
+
+    def worker(self, trial: str) -> int:
+        """Process of the newest attempt at a trial."""
+        hello = max((self.sweep.path / "tasks").glob(f"{trial}-*.reply.hello"))
+        return int(json.loads(hello.read_text())["pid"])
+
+    def wait_until_training(self, *trials: str) -> None:
+        """Until each of these trials has a worker, which has saved something since this was called."""
+        before = {name: self.last_step(name) for name in trials}
+        for name, step in before.items():
+            wait_for(lambda name=name, step=step: self.last_step(name) > step, f"a step of {name}", _PATIENCE)
+
+    def last_step(self, trial: str) -> int:
+        """The last one that a trial has written; -1 for none."""
+        tasks = self.sweep.path / "tasks"
+        found = [json.loads(path.read_text())["claim"] for path in tasks.glob(f"{trial}-*.task")]
+        runs = list(self.sweep.trials.glob(f"{Path(found[0]).stem}*")) if found else []
+        assert len(runs) <= 1, "a trial has one run folder"
+        metrics = runs[0] / "metrics.jsonl" if runs else None
+        lines = metrics.read_text().splitlines() if metrics is not None and metrics.exists() else []
+        return int(json.loads(lines[-1])["step"]) if lines else -1
 
 
 @pytest.fixture(scope="session")
@@ -38,18 +125,71 @@ def cluster() -> Iterator[SlurmCluster]:
         yield cluster
 
 
-def command(folder: Path, *more: str) -> list[str]:
-    file = folder / "ablation.yaml"
-    if not file.exists():
-        file.write_text(ABLATION)
-    return [sys.executable, "-m", "jepa_lab", "sweep", str(file), "--sweeps", str(folder / "sweeps"), *SMOKE, *more]
+@pytest.fixture
+def command(tmp_path: Path, cluster: SlurmCluster) -> Iterator[Command]:
+    made = Command(tmp_path / "slurm", cluster, epochs=24)
+    yield made
+    made.close()
 
 
-def test_a_sweep_on_two_nodes_has_the_numbers_of_one_on_this_machine(cluster: SlurmCluster, tmp_path: Path) -> None:
-    sweep = command(tmp_path, "--executor", "slurm", *QUICK, "--quiet")
-    done = subprocess.run(sweep, env=cluster.environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    opened = SweepFolder.open(Path(done.stdout.strip()))
-    trials = report_input(opened, open_studies(opened, None)).trials
-    assert list(trials["status"]) == ["FINISHED"] * 4
-    assert len(os.listdir(opened.trials)) == 4
+@pytest.fixture
+def local(tmp_path: Path, cluster: SlurmCluster) -> Iterator[Command]:
+    made = Command(tmp_path / "local", cluster, epochs=24)
+    yield made
+    made.close()
+
+
+def jobs_of(cluster: SlurmCluster, *trials: str) -> list[str]:
+    """The numbers of their jobs."""
+    return [number for name, number in cluster.job_ids().items() if name.rpartition("-")[0].endswith(trials)]
+
+
+def test_whatever_is_killed_every_trial_finishes_once_with_the_numbers_of_one_machine(
+    cluster: SlurmCluster, command: Command, local: Command
+) -> None:
+    command.start_on_slurm()
+    wait_for(lambda: len(cluster.jobs()) == 4, "four jobs", _PATIENCE)
+    command.wait_until_training(TRIALS[0])
+    code, output = command.end(signal.SIGINT)
+    assert code == 130, output
+    assert "run the same command again to resume" in output
+    replies = (command.sweep.path / "tasks").glob("*-1.reply")
+    assert [json.loads(path.read_text())["outcome"] for path in replies] == ["interrupted"] * 4
+    wait_for(lambda: not cluster.jobs(), "the end of the jobs")
+
+    command.start_on_slurm()
+    wait_for(lambda: len(cluster.jobs()) == 4, "four jobs", _PATIENCE)
+    command.wait_until_training(TRIALS[0])
+    os.kill(command.worker(TRIALS[0]), signal.SIGKILL)
+    command.end(signal.SIGKILL)
+    preempted = [name for name, (_, node) in cluster.jobs().items() if node == "node2"]
+    assert preempted
+    cluster.run("sbatch", "--partition=main", "--nodelist=node2", "--exclusive", "--output=/dev/null", "--wrap=true")
+    wait_for(lambda: all(cluster.jobs()[name][0] == "PENDING" for name in preempted), "the jobs to be preempted")
+    for number in jobs_of(cluster, *TRIALS):
+        with contextlib.suppress(AssertionError):  # of those that run: nothing would change
+            cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+
+    command.start_on_slurm()
+    local.start("--executor", "local", "--slots", "1")
+    code, output = command.end()
+    assert code == 0, output
+    assert local.end()[0] == 0
+    assert len(list(command.sweep.trials.iterdir())) == 4
+    pd.testing.assert_frame_equal(command.trials(), local.trials())
+    assert command.attempts() == {TRIALS[0]: 3, **dict.fromkeys(TRIALS[1:], 2)}, "one more after Ctrl-C, and the kill"
+
+
+def test_a_node_that_does_not_see_the_folder_is_named(cluster: SlurmCluster, command: Command) -> None:
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$1" && shift && exec "$@"', "sh"]
+    cluster.stop_node("node2")
+    cluster.start_node("node2", *hidden, str(command.folder))
+    try:
+        command.start_on_slurm("--executor-option", "nodelist=node2")
+        code, output = command.end()
+    finally:
+        cluster.stop_node("node2")
+        cluster.start_node("node2")
+    assert code == 2
+    assert "on node2" in output
+    assert "put the sweep on a file system that all nodes share" in output

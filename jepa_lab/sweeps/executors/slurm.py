@@ -40,7 +40,7 @@ _FAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"generic resource|\bgres\b|\bgpu", ("gpus", "gpu_type")),
     (r"time limit|--time", ("time",)),
     (r"memory", ("memory",)),
-    (r"unrecognized option|invalid option|ambiguous", ("options",)),
+    (r"unrecognized option|invalid option|ambiguous|reservation|license|dependency", ("options",)),
     (r"node configuration", ("cpus", "gpus", "gpu_type", "memory", "constraint", "nodelist", "exclude", "partition")),
 )
 """What Slurm says, and which settings it is about."""
@@ -383,7 +383,7 @@ def _explained(refused: SlurmRefused, params: SlurmExecutor.Params, needs: Needs
     blamed = next((names for pattern, names in _FAULTS if re.search(pattern, words, re.IGNORECASE)), None)
     given = _given(params, needs)
     named = [text for name, text in given.items() if blamed is None or name in blamed] or list(given.values())
-    asked = f"; it was asked for {' '.join(named)}" if named else ""
+    asked = f"; this comes from {' '.join(named)}" if named else ""
     return ConfigError(f"Slurm refuses the jobs of this sweep: {words}{asked}; `sinfo` lists what there is")
 
 

@@ -187,8 +187,9 @@ class RayExecutor(RemoteExecutor):
             return Reply(number, "out_of_memory", f"Ray's memory monitor ended it {where}: {said}")
         if over["end"] == "failed":
             return Reply(number, "failed", f"Ray could not run it: {said}; see {log} and {self._log}")
-        who = "the node of its worker died" if over["end"] == "node_died" else "its worker was killed"
-        return Reply(number, "died", f"{who} {where} ({said}); see {log}")
+        if over["end"] == "node_died":
+            return Reply(number, "died", f"the node of its worker died {where} ({said}); see {log}")
+        return Reply(number, "died", f"its Ray worker was killed {where}; see {log}")
 
     def give_more_memory(self, number: int) -> str | None:
         name = self._names[number]

@@ -6,15 +6,20 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.sweeps.engine import NO_ENGINE_SETTINGS, Engine, EngineChoice, choose_engine
 from jepa_lab.sweeps.executors.ray import RayExecutor
+from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.on_ray.command import perform_command
+from jepa_lab.sweeps.on_ray.link import DriverGone, Words
 from jepa_lab.sweeps.on_ray.request import Node, Request
+from jepa_lab.sweeps.tasks import Task
 
 GIB = 2**30
 BIG = Node("big", {"CPU": 8.0, "GPU": 2.0, "memory": 64.0 * GIB, "a100": 2.0, "node:10.0.0.1": 1.0})
@@ -89,6 +94,176 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("jepa_lab.sweeps.executors.ray.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'pip install "jepa-lab\[ray\]"'):
         chosen().check_machine()
+
+
+class FakeLink:
+    """A driver that says what a test lets it say."""
+
+    words: ClassVar[list[Words]] = []
+
+    def __init__(self, *arguments: object) -> None:
+        self.started: list[tuple[str, dict[str, Any], list[Any]]] = []
+
+    def start(self, job: str, options: dict[str, Any], arguments: list[Any]) -> None:
+        self.started.append((job, options, arguments))
+
+    def listen(self, seconds: float) -> list[Words]:
+        said, self.words[:] = list(self.words), []
+        if said and said[-1]["word"] == "gone":
+            raise DriverGone
+        return said
+
+    def end(self, jobs: list[str]) -> None: ...
+    def close(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def nodes(*found: Node) -> Words:
+    return {"word": "nodes", "nodes": [[node.name, dict(node.resources)] for node in found]}
+
+
+@pytest.fixture
+def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RayExecutor]:
+    monkeypatch.setattr("jepa_lab.sweeps.executors.ray.DriverLink", FakeLink)
+    folder = SweepFolder.open_or_create(tmp_path, "s-1", "a: 1\n", {"name": "s"})
+
+    def build(*words: Words, on_gpu: bool = False, **resources: object) -> RayExecutor:
+        monkeypatch.setattr(FakeLink, "words", list(words) or [{"word": "connected", "address": "h:1"}, nodes(BIG)])
+        built = chosen("address=h:1", on_gpu=on_gpu, **resources).build(folder)
+        assert isinstance(built, RayExecutor)
+        return built
+
+    return build
+
+
+def submitted(built: RayExecutor) -> FakeLink:
+    built.submit(Task(0, "arm-0000", Path("config.yaml"), Path("runs"), Path("claim"), {}, {}))
+    link = built._link
+    assert isinstance(link, FakeLink)
+    return link
+
+
+def over(end: str, job: str = "arm-0000-1", text: str = "", **returned: object) -> Words:
+    content = {"host": "node7", "code": 0, "error": None, "reply": None, "last": ""} | returned
+    return {"word": "over", "job": job, "end": end, "text": text, "returned": content if end == "returned" else None}
+
+
+@pytest.mark.parametrize(
+    ("words", "outcome", "message"),
+    [
+        (over("returned", reply='{"number": 0, "outcome": "finished", "message": ""}'), "finished", ""),
+        (over("returned", code=66), "refused", "node7 does not see "),
+        (over("returned", code=None, error="/s/log: No such file"), "refused", "node7 cannot write /s/log: No such"),
+        (over("returned", code=1, last="No module named 'torch'"), "refused", "a worker (No module named 'torch')"),
+        (over("returned", code=-9), "died", "its worker on node7 was killed by signal 9; see "),
+        (over("worker_died"), "died", "its Ray worker was killed before it began; see "),
+        (
+            over("node_died", text="The node died\nmore"),
+            "died",
+            "node of its worker died before it began (The node died)",
+        ),
+        (over("failed", text="No space left"), "failed", "Ray could not run it: No space left; see "),
+    ],
+)
+def test_the_end_of_a_task_is_told_with_its_node_and_its_log(
+    executor: Callable[..., RayExecutor], words: Words, outcome: str, message: str
+) -> None:
+    built = executor()
+    link = submitted(built)
+    link.words.append(words)
+    (reply,) = built.poll(5)
+    assert (reply.number, reply.outcome) == (0, outcome)
+    assert message in reply.message
+
+
+def test_a_task_without_gpus_sees_none_and_its_threads_are_its_cores(executor: Callable[..., RayExecutor]) -> None:
+    link = submitted(executor(cpus=3))
+    ((job, options, (command, environment, reply, log)),) = link.started
+    assert (job, options["num_cpus"], options["num_gpus"]) == ("arm-0000-1", 3, 0)
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["OMP_NUM_THREADS"]) == ("", "3")
+    assert command[-1] == "--end-with-stdin"
+    assert (Path(reply).name, Path(log).name) == ("arm-0000-1.reply", "arm-0000-1.log")
+
+
+def test_a_gpu_is_asked_for_where_the_cluster_has_some_and_trials_may_use_one(
+    executor: Callable[..., RayExecutor],
+) -> None:
+    link = submitted(executor(on_gpu=True))
+    assert link.started[0][1]["num_gpus"] == 1
+    assert "CUDA_VISIBLE_DEVICES" not in link.started[0][2][1]
+    small = Node("small", {"CPU": 1.0})
+    link = submitted(executor({"word": "connected", "address": "h:1"}, nodes(small), on_gpu=True))
+    assert link.started[0][1]["num_gpus"] == 0
+
+
+def test_a_trial_that_the_memory_monitor_ended_asks_for_more_up_to_the_largest_node(
+    executor: Callable[..., RayExecutor],
+) -> None:
+    built = executor(memory="20G")
+    said = []
+    for count in (1, 2, 3):
+        link = submitted(built)
+        link.words.append(over("out_of_memory", f"arm-0000-{count}", "Task was killed due to the node running low"))
+        (reply,) = built.poll(5)
+        assert reply.outcome == "out_of_memory"
+        said.append(built.give_more_memory(0))
+    assert said[0] == "it asks for 1 CPU, 40.0 GiB of memory now, in place of 1 CPU, 20.0 GiB of memory"
+    assert said[1] == "it asks for 1 CPU, 64.0 GiB of memory now, in place of 1 CPU, 40.0 GiB of memory"
+    assert said[2] is None
+    assert [options["memory"] for _, options, _ in link.started] == [20 * GIB, 40 * GIB, 64 * GIB]
+
+
+def test_a_trial_that_filled_its_part_of_a_gpu_asks_for_a_larger_one(executor: Callable[..., RayExecutor]) -> None:
+    built = executor(on_gpu=True, gpus=0.5)
+    submitted(built)
+    assert built.give_more_memory(0) == "it asks for 1 CPU, 1 GPU now, in place of 1 CPU, 0.5 GPUs"
+    assert built.give_more_memory(0) is None
+
+
+def test_the_capacity_follows_the_nodes_and_what_no_node_has_is_told_once(
+    executor: Callable[..., RayExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jepa_lab.sweeps.executors.ray._PATIENCE_SECONDS", 0.0)
+    built = executor(memory="24G")
+    assert built.capacity() == 2
+    link = submitted(built)
+    small = Node("small", {"CPU": 4.0, "memory": 16.0 * GIB})
+    link.words.append(nodes(BIG, small, BIG))
+    assert built.capacity() == 4
+    assert built.news() == []
+    link.words.append(nodes(small))
+    assert built.capacity() == 1  # one waits, and is told of
+    built.poll(0.5)
+    built.poll(0.5)
+    assert built.news() == [
+        "waiting for a node with 1 CPU, 24.0 GiB of memory: the Ray cluster has none (small: 4 CPUs, 16.0 GiB of "
+        "memory); start one, or stop this command and ask for less"
+    ]
+    assert built.news() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "message"),
+    [
+        ({"kind": "RuntimeError", "text": "Version mismatch: The\ncluster"}, ConfigError, "another version: Version"),
+        ({"kind": "AuthenticationError", "text": "Invalid token"}, ConfigError, "wants another token: Invalid"),
+        ({"kind": "ConnectionError", "text": "no\nanswer"}, RunStopped, "h:1 cannot be reached (no answer); see"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_one_sentence(
+    executor: Callable[..., RayExecutor], words: Words, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        executor({"word": "unconnected", **words})
+    assert message in str(caught.value)
+
+
+def test_a_cluster_that_is_lost_ends_the_sweep_which_can_be_resumed(executor: Callable[..., RayExecutor]) -> None:
+    built = executor()
+    link = submitted(built)
+    link.words.append({"word": "gone"})
+    with pytest.raises(RunStopped, match=r"the Ray cluster h:1 is lost; see .*run the same command again to resume"):
+        built.poll(5)
 
 
 def command(tmp_path: Path, code: str) -> dict[str, object]:

@@ -248,6 +248,10 @@ class RunStopped(JepaLabError):
     exit_code = 3
 
 
+class StorageUnavailable(RunStopped):
+    """The database or the file that a sweep keeps its trials in could not be read or written."""
+
+
 class TrackerUnreachable(JepaLabError):
     """A command needs the tracker, which did not answer or failed; it may later."""
 

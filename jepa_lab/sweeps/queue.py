@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jepa_lab.config.loading import dump_pipeline
-from jepa_lab.errors import ConfigError, RunStopped
+from jepa_lab.errors import ConfigError, RunStopped, StorageUnavailable
 from jepa_lab.interruption import StopSignals
 from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.ledger import Ledger, Trial
+from jepa_lab.sweeps.outages import StoppedWhileWaiting
 from jepa_lab.sweeps.progress import SweepDisplay, SweepState
 from jepa_lab.sweeps.study import Study
 from jepa_lab.sweeps.tasks import Reply, Task
@@ -75,9 +76,20 @@ class TrialQueue:
                 None where that is not known.
         Returns:
             False if a signal stopped the sweep; trials that ran have saved their state.
+        Raises:
+            StorageUnavailable, StoppedWhileWaiting: the study could not be told for too long, or a signal came while
+                that was waited for; trials that ran have saved their state.
         """
         self._over["finished"] += already
         self._total = total
+        try:
+            self._perform(trials)
+        except (StorageUnavailable, StoppedWhileWaiting):
+            self._let_running_save()
+            raise
+        return not self._stopping
+
+    def _perform(self, trials: Iterator[Trial]) -> None:
         while self._start_next(trials) or self._running:
             for reply in self._replies():
                 trial = self._running.pop(reply.number)
@@ -90,7 +102,14 @@ class TrialQueue:
                 self.display.message("stopping: running trials save their state; press Ctrl-C again to leave at once")
                 self._stopping = True
                 self.executor.cancel(list(self._running))
-        return not self._stopping
+
+    def _let_running_save(self) -> None:
+        """End what runs as a signal would. The study cannot be told of it: the next command reads the run folders."""
+        self.display.message("stopping: running trials save their state; press Ctrl-C to leave at once")
+        self.executor.cancel(list(self._running))
+        while self._running:
+            for reply in self.executor.poll(_POLL_SECONDS):
+                del self._running[reply.number]
 
     def _replies(self) -> list[Reply]:
         if not self._running:

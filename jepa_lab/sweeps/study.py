@@ -18,16 +18,15 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from jepa_lab.errors import ConfigError
-from jepa_lab.tracking.credentials import scrub
+from jepa_lab.sweeps.journal import mend_journal, open_journal
+from jepa_lab.sweeps.outages import IMPATIENT, Patience
 from jepa_lab.tracking.uris import absolute_uri, check_uri, sqlite_path
 
 Direction = Literal["maximize", "minimize"]
-_LOCK_SUFFIX = ".lock"
 
 
 @dataclass(frozen=True)
@@ -43,25 +42,24 @@ class PlannedTrial:
     role: str = "arm"
 
 
-def open_storage(journal: Path, url: str | None, mend: bool = True) -> BaseStorage:
+def open_storage(journal: Path, url: str | None, mend: bool = True, patience: Patience = IMPATIENT) -> BaseStorage:
     """Optuna's storage: the sweep's journal, or any database that Optuna knows.
 
     Args:
         mend: the caller holds the sweep's lock: a lock file or a torn last line was left by a process that was killed.
+        patience: with a database.
     Raises:
-        ConfigError: if the URL cannot be opened.
+        ConfigError: the URL cannot be opened.
+        StorageUnavailable: the database does not answer.
+        RunFolderError, RunStopped: the journal cannot be read or written.
     """
     if url is None:
         if mend:
-            _mend_journal(journal)
-        return JournalStorage(JournalFileBackend(str(journal)))
-    place = _storage_url(url)
-    try:
-        return optuna.storages.get_storage(place)
-    except Exception as error:  # whatever SQLAlchemy, its driver or Optuna raise
-        raise ConfigError(
-            f"--storage cannot be opened ({scrub(str(error)).splitlines()[0]}); give an Optuna URL"
-        ) from error
+            mend_journal(journal)
+        return open_journal(journal)
+    from jepa_lab.sweeps.database import open_database  # SQLAlchemy, which a journal does without
+
+    return open_database(_storage_url(url), patience)
 
 
 def _storage_url(url: str) -> str:
@@ -77,18 +75,6 @@ def _storage_url(url: str) -> str:
     except ValueError as error:
         raise ConfigError(f"--storage: {error}") from None
     return absolute_uri(url)
-
-
-def _mend_journal(journal: Path) -> None:
-    """Remove the lock of a dead owner, and cut off a line that it did not finish."""
-    for left in journal.parent.glob(f"{journal.name}{_LOCK_SUFFIX}*"):
-        left.unlink()
-    if journal.exists():
-        content = journal.read_bytes()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            with open(journal, "r+b") as file:
-                file.truncate(end)
 
 
 def quiet_optuna() -> None:

@@ -22,6 +22,7 @@ from jepa_lab.reports.winner import winner_of
 from jepa_lab.sweeps.engine import Engine
 from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
+from jepa_lab.sweeps.outages import Patience
 from jepa_lab.sweeps.plan import Plan, differences
 from jepa_lab.sweeps.progress import build_sweep_display
 from jepa_lab.sweeps.references import ReferenceProbing, check_references
@@ -39,6 +40,8 @@ from jepa_lab.tracking.run_folder import RunFolder
 
 _TRACKER_SECONDS = 60.0
 _LOCK_SECONDS = 1.0
+_DATABASE_SECONDS = 300.0
+"""How long a sweep waits for its database, per outage."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,17 @@ class Sweep:
 
     def __init__(self, plan: Plan, folder: SweepFolder, settings: SweepSettings, stop: StopSignals) -> None:
         self.plan, self.folder, self.settings, self.stop = plan, folder, settings, stop
-        self.studies = Studies(open_storage(folder.journal, settings.storage), plan.to_record())
+        self.display = build_sweep_display()
+        patience = Patience(
+            _DATABASE_SECONDS,
+            meanwhile="; running trials continue",
+            remedy=f"what was trained is kept in {folder.path}; start the database, then run the same command again to "
+            "resume",
+            say=self.display.message,
+            stop=stop,
+        )
+        storage = open_storage(folder.journal, settings.storage, patience=patience)
+        self.studies = Studies(storage, plan.to_record())
         refuse_other_study(self.studies.first, plan)
         refuse_other_folder(self.studies.first, folder)
         self.studies.first.describe(words_of(plan, folder))
@@ -191,7 +204,7 @@ class Sweep:
     def perform(self) -> bool:
         """Run what is left of the plan; False if a signal stopped it."""
         building = self.settings.engine.build(self.folder)
-        with working(building) as executor, build_sweep_display() as display, self.stop.held():
+        with working(building) as executor, self.display as display, self.stop.held():
             for sentence in executor.sentences:
                 display.message(sentence)
             probing = ReferenceProbing(self.folder, executor, self.stop, display)
@@ -266,7 +279,8 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         ablation: text of the ablation file.
     Raises:
         RunFolderError: another process is at work on the sweep, or another plan is in its place.
-        ConfigError: so many trials do not fit on this machine.
+        ConfigError: so many trials do not fit on this machine, or the storage's URL is wrong.
+        RunStopped: the storage cannot be reached or written; what ran has saved its state.
         RunInterrupted, RunTerminated: a second Ctrl-C; what the trials had saved stays.
     """
     build_tracker(baseline_pipeline(plan), RunFolder(settings.root / plan.folder_name))  # refuses a wrong store

@@ -5,10 +5,12 @@ No accounting is needed: `sbatch`, `squeue`, `scancel` and `scontrol` ask the co
 
 from __future__ import annotations
 
+import fcntl
 import re
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
@@ -23,6 +25,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _FULL = re.compile(r"MaxSubmit|submit limit|too many (pending )?jobs", re.IGNORECASE)
+_DOWN = re.compile(r"node configuration is not available|inactive or drain", re.IGNORECASE)
 _PREFIX = re.compile(r"^(?:sbatch|squeue|scancel|scontrol): (?:error: )?|^allocation failure: |^slurm_\w+ error: ")
 
 
@@ -35,11 +38,13 @@ class SlurmRefused(Exception):
 
     Attributes:
         is_full: whether it has as many jobs of the user as it accepts, so that it may take this one later.
+        is_unsure: whether nodes that are down for a while would be reason enough for `--test-only` to say so.
     """
 
     def __init__(self, words: str) -> None:
         super().__init__(words)
         self.is_full = _FULL.search(words) is not None
+        self.is_unsure = _DOWN.search(words) is not None
 
 
 @dataclass(frozen=True)
@@ -69,20 +74,25 @@ class Job:
         return f"job {self.number} {self.state}" + (f" ({self.reason})" if self.reason not in ("", "None") else "")
 
 
-def submit(options: Sequence[str], script: str) -> str:
+def submit(options: Sequence[str], script: str, lock: Path) -> str:
     """The number of a job that has been submitted.
 
+    Args:
+        lock: file that `sbatch` holds (flock) until it has ended, even if this process is killed before.
     Raises:
         SlurmRefused, SlurmUnreachable: it was not, or perhaps it was.
     """
-    return _ask(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
+    with open(lock, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        printed = _ask(["sbatch", "--parsable", *options], script, inherited=[file.fileno()])
+    return printed.strip().partition(";")[0]
 
 
 def try_submit(options: Sequence[str], script: str) -> None:
     """Let Slurm look at a job without taking it.
 
     Raises:
-        SlurmRefused, SlurmUnreachable: it would not take it.
+        SlurmRefused, SlurmUnreachable: it would not take it, or could not start it with the nodes of the moment.
     """
     _ask(["sbatch", "--test-only", *options], script)
 
@@ -120,15 +130,24 @@ def describe_job(job: str) -> Mapping[str, str]:
     return {key: value for key, _, value in (word.partition("=") for word in words)}
 
 
-def _ask(command: Sequence[str], script: str | None = None) -> str:
+def _ask(command: Sequence[str], script: str | None = None, inherited: Sequence[int] = ()) -> str:
     """What a command prints.
 
+    Args:
+        script: its standard input. inherited: open files that it gets.
     Raises:
         SlurmRefused, SlurmUnreachable: it failed.
     """
     try:
         done = subprocess.run(
-            command, input=script, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
+            command,
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            pass_fds=inherited,
+            start_new_session=True,  # Ctrl-C in the terminal is for the parent
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise SlurmUnreachable(f"{command[0]} did not answer within {_COMMAND_SECONDS:.0f} s") from None
@@ -136,4 +155,5 @@ def _ask(command: Sequence[str], script: str | None = None) -> str:
         return done.stdout
     words = "; ".join(filter(None, (_PREFIX.sub("", line).strip() for line in done.stderr.splitlines())))
     words = words or f"{command[0]} ended with code {done.returncode}"
-    raise SlurmUnreachable(words) if command[0] == "squeue" or _PASSING.search(words) else SlurmRefused(words)
+    is_answer = done.returncode > 0 and command[0] != "squeue" and not _PASSING.search(words)
+    raise SlurmRefused(words) if is_answer else SlurmUnreachable(words)

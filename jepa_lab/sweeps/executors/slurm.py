@@ -24,6 +24,7 @@ from jepa_lab.sweeps.executors.remote import Flight, RemoteExecutor, RemoteParam
 from jepa_lab.sweeps.resources import Needs
 from jepa_lab.sweeps.slurm_commands import Job, SlurmRefused, SlurmUnreachable
 from jepa_lab.sweeps.tasks import NO_TASK, Reply, Task
+from jepa_lab.tracking.locks import FileLock
 
 _EARLY_SECONDS = 60
 """By which Slurm may send a signal earlier than it was asked to."""
@@ -132,6 +133,7 @@ class SlurmExecutor(RemoteExecutor):
         self._memory: dict[int, int] = {}  # MiB of tasks that needed more than was asked for
         self._short_of_memory: set[int] = set()  # tasks whose last job Slurm ended for its memory
         self._held: dict[int, str] = {}  # why a task is not submitted yet
+        self._submitting = FileLock(self._folder / "sbatch.lock", "the submission of a job")
         self._patience = _Patience(self.params.unreachable_minutes)
 
     @staticmethod
@@ -155,7 +157,7 @@ class SlurmExecutor(RemoteExecutor):
         try:
             slurm_commands.try_submit(_options(params, needs), "#!/bin/sh\n")
         except SlurmRefused as refused:
-            if not refused.is_full:
+            if not (refused.is_full or refused.is_unsure):  # else it is told when it is asked to take a job
                 raise _explained(refused, params, needs) from None
         except SlurmUnreachable:
             return  # it may answer by the time that there is something to submit
@@ -178,7 +180,8 @@ class SlurmExecutor(RemoteExecutor):
     def launch(self, attempt: Attempt, task: Task) -> str | None:
         self._held.pop(task.number, None)
         try:
-            job = slurm_commands.submit(self._job_options(attempt, task.number), self._script(attempt))
+            options = self._job_options(attempt, task.number)
+            job = slurm_commands.submit(options, self._script(attempt), self._submitting.path)
         except SlurmUnreachable as error:
             self._patience.wait(str(error))
             self._held[task.number] = f"task {task.number} waits for Slurm, which does not answer ({error})"
@@ -191,6 +194,8 @@ class SlurmExecutor(RemoteExecutor):
         return job
 
     def alive(self) -> Mapping[str, str] | None:
+        if self._submitting.is_held():  # an earlier parent was killed, and its sbatch is still at work
+            return None
         try:
             jobs = slurm_commands.list_jobs()
             if self._to_end:

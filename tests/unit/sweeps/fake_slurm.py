@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ cd {folder}
 echo "$name $*" >> calls
 case "$*" in *--test-only*) name=test ;; esac
 [ $name = sbatch ] && cat > script
+n=0
+while [ -f $name.hold ] && [ $n -lt 1200 ]; do touch $name.held; sleep 0.05; n=$((n + 1)); done
 if [ -f $name.err ]; then cat $name.err >&2; exit 1; fi
 if [ $name = sbatch ]; then wc -l < calls; elif [ -f $name.out ]; then cat $name.out; fi
 """
@@ -53,6 +56,21 @@ class FakeSlurm:
             file.unlink(missing_ok=True)
         else:
             file.write_text(words + "\n")
+
+    def holds(self, name: str) -> None:
+        """A command does not end from now on."""
+        (self.folder / f"{name}.hold").touch()
+
+    def wait_until_held(self, name: str) -> None:
+        """Until one does not."""
+        deadline = time.monotonic() + 60
+        while not (self.folder / f"{name}.held").exists():
+            assert time.monotonic() < deadline, f"{name} was not called"
+            time.sleep(0.02)
+
+    def releases(self, name: str) -> None:
+        """It ends."""
+        (self.folder / f"{name}.hold").unlink()
 
     def lists(self, *jobs: Sequence[str]) -> None:
         """`squeue` lists these: number, state, node, reason, name."""

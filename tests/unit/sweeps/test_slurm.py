@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +144,24 @@ def test_what_cannot_be_meant_is_refused(
         ("sbatch: error: Memory specification can not be satisfied", "--memory 4G"),
     ],
 )
-def test_a_refusal_has_slurms_words_and_the_option_that_asked(slurm: FakeSlurm, words: str, named: str) -> None:
-    slurm.fails("test", words)
-    chosen = engine("partition=p", "constraint=c", "options=['--foo=foo']", on_gpu=True, gpus=1, memory="4G", time="2h")
+def test_a_refusal_has_slurms_words_and_the_option_that_asked(
+    folder: SweepFolder, slurm: FakeSlurm, words: str, named: str
+) -> None:
+    slurm.fails("sbatch", words)
+    options = ("partition=p", "constraint=c", "options=['--foo=foo']")
+    executor = build(folder, *options, on_gpu=True, gpus=1, memory="4G", time="2h")
     with pytest.raises(ConfigError) as refused:
-        chosen.check_machine()
+        executor.submit(task())
     assert words.split(": ", 2)[-1].rpartition("error: ")[2] in str(refused.value)
     assert named in str(refused.value)
+
+
+def test_slurm_is_asked_before_anything_is_written(slurm: FakeSlurm) -> None:
+    slurm.fails("test", "sbatch: error: Batch job submission failed: Invalid partition name specified")
+    with pytest.raises(ConfigError, match="Invalid partition name specified; this comes from --executor-option part"):
+        engine("partition=p").check_machine()
+    slurm.fails("test", "allocation failure: Requested node configuration is not available")
+    engine("partition=p").check_machine()  # so it says, too, where nodes are down for an hour
     assert slurm.submitted() == []
 
 
@@ -374,3 +387,31 @@ def test_a_slurm_that_could_not_be_told_to_end_jobs_is_told_when_it_answers(
 def test_a_trial_for_a_gpu_without_one_asked_for_is_remarked_upon(folder: SweepFolder, slurm: FakeSlurm) -> None:
     assert "no --gpus: each trial gets what Slurm gives" in build(folder, on_gpu=True).sentences[0]
     assert list(build(folder, on_gpu=True, gpus=1).sentences) == []
+
+
+_SUBMIT = """
+import sys
+from pathlib import Path
+from jepa_lab.sweeps.slurm_commands import submit
+submit(["--job-name=a"], "", Path(sys.argv[1]))
+"""
+
+
+def test_an_sbatch_that_outlives_its_parent_is_waited_for_before_jobs_are_looked_for(
+    folder: SweepFolder, slurm: FakeSlurm
+) -> None:
+    submitted(build(folder), slurm, 0)
+    lock = folder.path.resolve() / "tasks" / "sbatch.lock"
+    slurm.holds("sbatch")
+    with subprocess.Popen([sys.executable, "-c", _SUBMIT, str(lock)]) as parent:
+        slurm.wait_until_held("sbatch")
+        parent.kill()
+    second = build(folder)
+    before = len(slurm.calls("squeue"))
+    assert second.adopt(task(0))
+    assert second.poll(0.01) == []
+    assert len(slurm.calls("squeue")) == before
+    slurm.releases("sbatch")
+    second.poll(1.0)
+    assert second.place(0) == f"job {attempt_of(folder).read_job()} on node1"
+    assert len(slurm.submitted()) == 2

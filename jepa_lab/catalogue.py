@@ -36,6 +36,12 @@ def catalogue(family: str | None = None) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def names_of(families: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The names of a family; of several families each with its family before it."""
+    lines = [(family, each["name"]) for family, components in families.items() for each in components]
+    return [name if len(families) == 1 else f"{family} {name}" for family, name in lines]
+
+
 def _fields(params: type[ComponentParams]) -> list[dict[str, Any]]:
     schema = params.model_json_schema()
     definitions = schema.get("$defs", {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -75,8 +75,11 @@ class Problem:
 
     def printable(self, keep: str) -> Problem:
         """The same with escapes for what cannot be printed; see `printable`."""
-        safe = [printable(part, keep) if isinstance(part, str) else part for part in self.parts]
-        return Problem(*safe, keys=self.keys)
+        return self.reworded(lambda part: printable(part, keep))
+
+    def reworded(self, change: Callable[[str], str]) -> Problem:
+        """The same in other words, about the same keys."""
+        return Problem(*(change(part) if isinstance(part, str) else part for part in self.parts), keys=self.keys)
 
     def text(self, section: str | None = None) -> str:
         """The sentence, with the keys of this section written out."""
@@ -161,6 +164,13 @@ class JepaLabError(Exception):
     def locate(self, place: str) -> None:
         """Say where the settings were written, unless that is known."""
         self.place = place if self.place is None else self.place
+
+    def reword(self, change: Callable[[str], str]) -> None:
+        """Change the words of text, remedy and place, but not the keys."""
+        self.problem = self.problem.reworded(change)
+        self.remedy = None if self.remedy is None else self.remedy.reworded(change)
+        self.place = None if self.place is None else change(self.place)
+        self.args = self.problem.parts
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Place:
             family, kind, protocol, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
         except OSError as error:
             raise ConfigError(
-                f"--host {self.host} is no interface of this machine ({error.strerror}); 0.0.0.0 is all of them"
+                f"--host {self.host} is not an interface of this machine ({error.strerror}); 0.0.0.0 is all of them"
             ) from None
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

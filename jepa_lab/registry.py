@@ -128,7 +128,7 @@ class Registry(Generic[T]):
 
     def __init__(self, family: str, base: type[Any]) -> None:
         if family in FAMILIES:
-            raise ConfigError(f"registry family {family!r} exists already; choose another name")
+            raise ConfigError(f"registry family {family!r} already exists; choose another name")
         self.family = family
         self.base = base
         self._entries: dict[str, Entry[T]] = {}

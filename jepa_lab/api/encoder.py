@@ -150,7 +150,7 @@ def load_encoder(
     """
     check_choice("encoder", encoder, get_args(Which))
     check_choice("layers", layers, tuple(LAYERS))
-    with explained_errors():
+    with explained_errors(load_encoder):
         load_plugins([])  # a package may bring a kind of source
         assert WEIGHT_SOURCES.names(), "sources register on import"
         found = load_source(os.fspath(source), SourceContext((Path(runs),), uri=uri, encoder=encoder, step=step))

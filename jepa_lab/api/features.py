@@ -34,10 +34,7 @@ from jepa_lab.weights.plain import describe
 
 PART_BYTES = 32 * 2**20
 PART_IMAGES = 1024
-_REMEDY = (
-    "replace the file, remove it from the folder, or leave such files out with --on-bad-image skip "
-    "(on_bad_image='skip' in Python)"
-)
+_REMEDY = "replace the file, remove it from the folder, or leave such files out with --on-bad-image=skip"
 _SAY_EVERY_SECONDS = 10.0
 OnBadImage = Literal["error", "skip"]
 
@@ -88,12 +85,12 @@ def features(
         RunInterrupted: Ctrl-C or SIGTERM; the same call resumes.
     """
     check_choice("on_bad_image", on_bad_image, get_args(OnBadImage))
-    with explained_errors():
+    with explained_errors(features):
         load_plugins([])  # a package may bring a format
         target = Path(out)
         form = format_of(target)
         if os.path.lexists(target):
-            raise ConfigError(f"{target} exists already; remove it, or write to another file")
+            raise ConfigError(f"{target} already exists; remove it, or write to another file")
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         if not isinstance(encoder, Encoder):

@@ -71,7 +71,7 @@ def probe(
     """
     place = encoder.folder if isinstance(encoder, RunResult) else encoder
     texts = override_texts(overrides)
-    with explained_errors():
+    with explained_errors(probe):
         if pipeline is None:
             if isinstance(place, Encoder) or out is not None or uri is not None:
                 raise ConfigError("an Encoder, out and uri go with a pipeline, which says data and probes; name one")

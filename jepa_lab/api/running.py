@@ -129,7 +129,7 @@ def run(
         None if continue_from is None else Path(continue_from),
         restart_schedules,
     )
-    with explained_errors(), joined_team() as team:
+    with explained_errors(run), joined_team() as team:
         outcome = perform_run(request, team)
     if outcome.figures_error is not None:  # the run itself has finished: its result must not be lost
         warnings.warn(str(outcome.figures_error), RuntimeWarning, stacklevel=2)

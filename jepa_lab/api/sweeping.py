@@ -173,7 +173,7 @@ def sweep(
     Raises:
         JepaLabError: see `jepa_lab.run`; after Ctrl-C a `RunInterrupted`: finished trials are kept.
     """
-    with explained_errors():
+    with explained_errors(sweep):
         refuse_torchrun("sweep")
         for name, count in (("slots", slots), ("slots_per_gpu", slots_per_gpu)):
             if count is not None and count < 1:

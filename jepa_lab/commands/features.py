@@ -76,29 +76,31 @@ def features(
     `jepa-lab list weight_source`. A row is the path of an image, relative to IMAGES, and its features.
     """
     from jepa_lab.api.encoder import load_encoder
+    from jepa_lab.api.errors import in_options
     from jepa_lab.api.features import features as write_features
 
-    loaded = load_encoder(
-        source,
-        encoder=encoder,
-        step=step,
-        layers=layers,
-        image_size=image_size,
-        channel_mean=_numbers("--channel-mean", channel_mean),
-        channel_std=_numbers("--channel-std", channel_std),
-        runs=runs,
-        uri=uri,
-    )
-    written = write_features(
-        loaded,
-        images,
-        out,
-        patches=patches,
-        batch_size=batch_size,
-        device=device,
-        on_bad_image=on_bad_image,
-        say=click.echo,
-    )
+    with in_options():
+        loaded = load_encoder(
+            source,
+            encoder=encoder,
+            step=step,
+            layers=layers,
+            image_size=image_size,
+            channel_mean=_numbers("--channel-mean", channel_mean),
+            channel_std=_numbers("--channel-std", channel_std),
+            runs=runs,
+            uri=uri,
+        )
+        written = write_features(
+            loaded,
+            images,
+            out,
+            patches=patches,
+            batch_size=batch_size,
+            device=device,
+            on_bad_image=on_bad_image,
+            say=click.echo,
+        )
     skipped = [each.problem for each in written.skipped]
 
     def show() -> None:

@@ -29,7 +29,7 @@ def stoppable(stop: StopSignals) -> Iterator[StopSignals]:
 def interruption(error: KeyboardInterrupt, where: str) -> RunInterrupted:
     """The error that tells how a run was stopped."""
     if isinstance(error, StopRequested) and error.signal != signal.SIGINT:
-        return RunTerminated(f"ended by {error.signal.name} {where}", error.signal)
+        return RunTerminated(f"stopped by {error.signal.name} {where}", error.signal)
     return RunInterrupted(f"interrupted {where}")
 
 

@@ -80,7 +80,7 @@ def _found(table: Table) -> str:
         best = max(compared, key=lambda each: each.gain)
         return (
             f"With one seed nothing can be told from luck: {_more_or_less(table, best)} than the {_called(baseline)}, "
-            "which is no evidence"
+            "which is not evidence"
         )
     return _told_apart(table, paired)
 

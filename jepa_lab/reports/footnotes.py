@@ -83,7 +83,7 @@ def _of_the_search(content: ReportInput, decision: Decision) -> list[str]:
     if content.search is None:
         return []
     notes = [
-        f"The optimistic difference, by {content.metric}, is no evidence and has no p: the winner was chosen on the "
+        f"The optimistic difference, by {content.metric}, is not evidence and has no p: the winner was chosen on the "
         "same validation images, and fresh seeds do not undo the luck that it had with them. The values of the search "
         "itself are optimistic as well."
     ]

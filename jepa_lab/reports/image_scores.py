@@ -16,7 +16,7 @@ BySeed = Mapping[int, ScoredImages]
 """The scored images of an arm's runs, by seed."""
 
 _NO_FOLDER = "the numbers are means of several runs, or it is not known which run folders they are from"
-_NO_CLASSES = "it is no accuracy over images of which each has a predicted class"
+_NO_CLASSES = "it is not an accuracy over images of which each has a predicted class"
 OTHER_IMAGES = "the arm and the baseline were not scored on the same images"
 _ROUNDING = 1e-9
 

@@ -180,7 +180,7 @@ def _parsed(content: bytes, path: Path) -> RunPredictions:
             )
         header = TypeAdapter(_Header).validate_python(described)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, ValidationError) as error:
-        raise RunFolderError(f"{path} is no file of predictions ({error})", remedy=RESTORE) from error
+        raise RunFolderError(f"{path} is not a file of predictions ({error})", remedy=RESTORE) from error
     return RunPredictions(header.class_names, header.images, header.metrics, tensors)
 
 

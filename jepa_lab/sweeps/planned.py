@@ -35,7 +35,7 @@ class Planned:
         """
         if self.grid is None:
             return self.file.read_text(encoding="utf-8")
-        return self.grid.text(root / self.plan.folder_name)
+        return self.grid.text(root / self.plan.folder_name, self.preset)
 
     def command(self, written: Path) -> str | None:
         """The command with which the ablation file of a pipeline file is the same plan; None for an ablation file.

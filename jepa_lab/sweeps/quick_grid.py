@@ -53,17 +53,18 @@ class QuickGrid:
     given: tuple[str, ...]
     single: tuple[str, ...]
 
-    def text(self, folder: Path) -> str:
+    def text(self, folder: Path, preset: str | None = None) -> str:
         """The ablation file.
 
         Args:
-            folder: that it will be in.
+            folder: that it will be in. preset: which is named in the command that it stands for.
         """
         data = {key: value for key, value in self.ablation.document.data.items() if value != {}}
         data["base"] = _seen_from(folder, self.pipeline)
         hidden = [key for key in data.get("overrides", {}) if _has_credentials(data["overrides"][key])]
         data["overrides"] = {key: value for key, value in data.get("overrides", {}).items() if key not in hidden}
-        command = shlex.join(["jepa-lab", "sweep", str(self.pipeline), *map(scrub, self.given)])
+        options = [] if preset is None else ["--preset", preset]
+        command = shlex.join(["jepa-lab", "sweep", _as_typed(self.pipeline), *map(scrub, self.given), *options])
         lines = [
             "# Written by `jepa-lab sweep`, which resumes the sweep when it is given this file.",
             f"# It stands for: {printable(command)}",
@@ -89,8 +90,8 @@ def quick_grid(pipeline: Path, overrides: Sequence[str], choices: Choices) -> Qu
     )
     if not swept:
         raise ConfigError(
-            f"{pipeline} is a pipeline, and no key has several values to compare; give some, as in "
-            f"masker=multi_block,random, or train it once with `jepa-lab run {pipeline}`"
+            f"{_as_typed(pipeline)} is a pipeline, and no key has several values to compare; give some, as in "
+            f"masker=multi_block,random, or train it once with `jepa-lab run {_as_typed(pipeline)}`"
         )
     _refuse_what_cannot_be_meant(swept, single)
     names = [each.values[0] for each in single if each.key == "name"]
@@ -182,7 +183,7 @@ def _refuse_what_cannot_be_meant(swept: Sequence[_Override], single: Sequence[_O
             raise ConfigError("a sweep has one name; give one", place=each.place)
         if first in Ablation.model_fields and first not in Pipeline.model_fields:
             option = f"; give --{first}" if first in ("seeds", "metric") else "; write an ablation file for that"
-            raise ConfigError(f"{first} is no key of a pipeline{option}", place=each.place)
+            raise ConfigError(f"{first} is not a key of a pipeline{option}", place=each.place)
     for index, each in enumerate(swept):
         if each.key in {other.key for other in [*swept[:index], *single]}:
             raise ConfigError(f"{each.key} is given twice; give all of its values at once", place=each.place)
@@ -229,13 +230,22 @@ def _name(pipeline: Path, keys: Sequence[str]) -> str:
 
 def _seen_from(folder: Path, pipeline: Path) -> str:
     """The pipeline in a file of this folder: by its name where it comes with jepa-lab; relative within one project."""
-    own = shipped_files("pipeline").get(pipeline.stem)
     here, place = Path.cwd().resolve(), pipeline.resolve()
     if not place.is_relative_to(here):
-        return pipeline.stem if own is not None and own.samefile(pipeline) else str(pipeline.absolute())
+        return pipeline.stem if _comes_with_us(pipeline) else str(pipeline.absolute())
     if not folder.resolve().is_relative_to(here):
         return str(pipeline.absolute())
     return os.path.relpath(place, folder.resolve())
+
+
+def _as_typed(pipeline: Path) -> str:
+    """The pipeline in a command: by its name where it comes with jepa-lab, whose own folder is nobody's business."""
+    return pipeline.stem if _comes_with_us(pipeline) else str(pipeline)
+
+
+def _comes_with_us(pipeline: Path) -> bool:
+    own = shipped_files("pipeline").get(pipeline.stem)
+    return own is not None and own.samefile(pipeline)
 
 
 def _has_credentials(value: Any) -> bool:

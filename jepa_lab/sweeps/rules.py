@@ -152,8 +152,8 @@ def _check_references(file: AblationFile, kind: Kind) -> Problems:
     references = file.ablation.references
     if references and not file.ablation.metric.startswith("probe/"):
         yield (
-            f"{file.place('references')}: references are probed, and {file.ablation.metric!r} is no number of a probe; "
-            "leave them out, or use a metric such as probe/validation_accuracy"
+            f"{file.place('references')}: references are probed, and {file.ablation.metric!r} is not a number of a "
+            "probe; leave them out, or use a metric such as probe/validation_accuracy"
         )
     for index, source in enumerate(references):
         if source in references[:index]:
@@ -183,7 +183,7 @@ def _baseline_of_grid(file: AblationFile) -> Problems:
         return
     unknown = [key for key in given if key not in grid]
     for key in unknown:
-        yield f"{file.place('baseline', key)}: baseline has {key}, which is no key of grid{did_you_mean(key, grid)}"
+        yield f"{file.place('baseline', key)}: baseline has {key}, which is not a key of grid{did_you_mean(key, grid)}"
     for key, values in grid.items():
         if unknown or not values:
             continue

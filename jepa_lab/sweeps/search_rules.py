@@ -45,7 +45,8 @@ def _check_conditions(file: AblationFile, key: str, when: Mapping[str, Any]) -> 
     for other, value in when.items():
         if other not in earlier or ablation.search[other].type != "categorical":
             known = [each for each in earlier if ablation.search[each].type == "categorical"]
-            yield f"{place}: when names {other}, which is no categorical key before {key}{did_you_mean(other, known)}"
+            hint = did_you_mean(other, known)
+            yield f"{place}: when names {other}, which is not a categorical key before {key}{hint}"
         elif label(value) not in map(label, ablation.search[other].choices or ()):
             choices = shown(list(ablation.search[other].choices or ()))
             yield f"{place}: when has {other}: {label(value)}, which is none of its choices; write one of {choices}"

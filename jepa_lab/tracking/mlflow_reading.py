@@ -203,7 +203,9 @@ class _Finder:
         # All names of a large store would fill the screen: only near ones are worth it, and the experiments.
         near = did_you_mean(name, {*experiments, *runs})
         hint = near if "did you mean" in near else f"; experiments: {', '.join(map(repr, sorted(experiments)))}"
-        return ConfigError(f"{scrub(name)!r} is no run folder, and MLflow has no run or experiment of that name{hint}")
+        return ConfigError(
+            f"{scrub(name)!r} is not a run folder, and MLflow has no run or experiment of that name{hint}"
+        )
 
 
 def _is_sweep(run: Run) -> bool:

@@ -79,7 +79,7 @@ class RunLog:
         elif isinstance(error, Exception):
             self._write(logging.CRITICAL, "crashed", error)
         elif error is not None:  # KeyboardInterrupt, SystemExit
-            self._write(logging.WARNING, f"ended by {type(error).__name__}")
+            self._write(logging.WARNING, f"stopped by {type(error).__name__}")
         self.close()
 
     def _write(self, level: int, message: str, error: BaseException | None = None) -> None:

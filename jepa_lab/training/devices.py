@@ -64,7 +64,10 @@ class Compute:
         """The device in words."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"{self.device.type} ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else "mps"
+        if self.device.type == "cpu":
+            threads = torch.get_num_threads()
+            return f"cpu ({threads} thread{'' if threads == 1 else 's'})"
+        return "mps"
 
     def peak_memory_bytes(self) -> int:
         """Most memory held so far: on the device for CUDA, of the process elsewhere."""

@@ -136,7 +136,7 @@ def _require(state: Mapping[str, Tensor], names: Iterable[str], origin: Origin) 
     missing = [name for name in names if name not in state]
     if missing:
         raise ConfigError(
-            f"{origin.source} is no vision transformer that is known here: {', '.join(missing)} is missing; it holds "
+            f"{origin.source} is not a vision transformer known here: {', '.join(missing)} is missing; it holds "
             f"{_few(sorted(state))}"
         )
 
@@ -174,8 +174,8 @@ def _tokens(state: Mapping[str, Tensor], patch_size: int, origin: Origin) -> tup
         if grid is not None:
             return torch.cat([prefix[:count] + table[:count], prefix[count:]]), table[count:], grid
     raise ConfigError(
-        f"{origin.source} has {len(table)} positions and {len(prefix)} tokens before the patches, which is no square "
-        "grid of patches"
+        f"{origin.source} has {len(table)} positions and {len(prefix)} tokens before the patches, which is not a "
+        "square grid of patches"
     )
 
 
@@ -191,8 +191,8 @@ def _heads(origin: Origin, dim: int) -> int:
     heads = origin.num_heads
     if heads is None:
         raise ConfigError(
-            f"{origin.source} does not say how many attention heads its encoder has, and {dim} is no width whose heads "
-            "are known; give a folder with its config.json, or a pipeline with an encoder of this width and its heads"
+            f"{origin.source} does not say how many attention heads its encoder has, and the heads of width {dim} "
+            "are not known; give a folder with its config.json, or a pipeline with an encoder of this width and heads"
         )
     if dim % heads:
         raise ConfigError(f"{origin.source}: {heads} attention heads do not divide the width {dim}")

@@ -21,7 +21,7 @@ def width_of(state: Mapping[str, Tensor], source: str) -> int:
     weight = state.get("patch_embed.proj.weight")
     if weight is None:
         raise ConfigError(
-            f"{source} is no vision transformer with timm's names: it has no patch_embed.proj.weight, but "
+            f"{source} is not a vision transformer with timm's names: it has no patch_embed.proj.weight, but "
             f"{', '.join(sorted(state)[:4])}; for a model of transformers give its folder"
         )
     return len(weight)

@@ -199,7 +199,7 @@ def test_what_is_not_there_is_exit_code_2_with_the_nearest_name(filled: Filled, 
     assert "experiments: " in refused(filled, "x" * 32)
     assert "did you mean 'rankme_end'" in refused(filled, "--metric", "rankme_ende")
     assert "none of these runs has finished (1 RUNNING)" in refused(filled, filled.running.path)
-    assert "is no run folder" in refused(filled, tmp_path / "nowhere")
+    assert "is not a run folder" in refused(filled, tmp_path / "nowhere")
     assert "both kinds of quotes" in refused(filled, "a'b\"c")
     done = compare("--uri", f"sqlite:///{tmp_path}/none.db")
     assert (done.exit_code, (tmp_path / "none.db").exists()) == (2, False)

@@ -162,7 +162,7 @@ def test_a_signal_to_any_process_stops_all_at_the_same_step_and_one_process_can_
     assert report["sigterm"]["codes"] == [143, 143]
     (error,) = errors_in(report["sigterm"]["said"][0])
     assert error.startswith(
-        "error: ended by SIGTERM (the last checkpoint is at step 7); start the same torchrun command"
+        "error: stopped by SIGTERM (the last checkpoint is at step 7); start the same torchrun command"
     )
     assert report["sigterm"]["said"][1] == ""
     stopped = only_run(folder / "sigterm" / "runs")

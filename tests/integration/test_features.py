@@ -203,13 +203,13 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(run: Path, p
     (tmp_path / "there.npz").write_bytes(b"")
     before = sorted(tmp_path.iterdir())
     assert "must end with one of .npz, .parquet, .safetensors" in refused("features", run, photos, "--out", "out.csv")
-    assert "exists already" in refused("features", run, photos, "--out", tmp_path / "there.npz")
+    assert "already exists" in refused("features", run, photos, "--out", tmp_path / "there.npz")
     out = ("--out", tmp_path / "out.npz")
     assert "there are no images in" in refused("features", run, tmp_path / "empty", *out)
     assert "is not a folder" in refused("features", run, tmp_path / "nowhere", *out)
     assert "no such device here" in refused("features", run, photos, *out, "--device", "abacus")
     assert "--channel-mean must be numbers" in refused("features", run, photos, *out, "--channel-mean", "grey")
-    assert "is no run, no folder of a model" in refused("features", tmp_path / "empty", photos, *out)
+    assert "is not a run, a folder of a model" in refused("features", tmp_path / "empty", photos, *out)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -221,7 +221,7 @@ def test_a_misspelt_choice_about_bad_images_is_refused(run: Path, photos: Path, 
 
 def test_settings_may_change_as_long_as_no_part_is_done(run: Path, photos: Path, tmp_path: Path) -> None:
     (photos / "broken.png").write_bytes(b"no picture")
-    assert "--on-bad-image skip" in refused("features", run, photos, "--out", tmp_path / "out.npz")
+    assert "--on-bad-image=skip" in refused("features", run, photos, "--out", tmp_path / "out.npz")
     written = jepa_lab.features(run, photos, tmp_path / "out.npz", patches=True, on_bad_image="skip")
     assert len(written.shape) == 3
 

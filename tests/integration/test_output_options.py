@@ -20,7 +20,7 @@ from jepa_lab.config.pipeline import Pipeline
 from tests.integration.pipelines import write_tiny
 from tests.integration.test_cli import invoke
 
-WITHOUT_RESULT = {"ui", "dashboard", "schema", "list"}
+WITHOUT_RESULT = {"ui", "dashboard", "schema"}
 """They serve pages, or print in forms of their own."""
 SHORT = ("training.epochs=1", "probe.method.c_grid=[0.1]", "probe.additional=[]", "monitors.end=[]")
 
@@ -69,6 +69,11 @@ def test_a_run_as_json_is_one_document_and_progress_goes_to_the_standard_error(m
     assert document["result"]["status"] == "FINISHED"
     assert document["state"] == "finished"
     assert Path(document["folder"]).parent == runs
+
+
+def test_a_quiet_list_is_the_names(made: tuple[Path, Any]) -> None:
+    assert invoke("list", "ema_momentum", "--quiet").stdout == "constant\ncosine\nlinear\n"
+    assert "ema_momentum cosine" in invoke("list", "--quiet").stdout.splitlines()
 
 
 def test_a_quiet_run_prints_its_folder_alone(tmp_path: Path) -> None:

@@ -68,5 +68,5 @@ def test_what_cannot_be_read_is_refused_before_anything_is_written(tmp_path: Pat
     (tmp_path / "runs" / "big").mkdir(parents=True)
     for options in ((), ("--dry-run",)):
         message = refused("sweep", file, "--sweeps", tmp_path / "sweeps", *options)
-        assert f"error: {file}:5: reference '../runs/big': {tmp_path}/runs/big is no run" in message
+        assert f"error: {file}:5: reference '../runs/big': {tmp_path}/runs/big is not a run" in message
     assert not (tmp_path / "sweeps").exists()

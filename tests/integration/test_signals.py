@@ -189,7 +189,7 @@ def test_a_signal_before_training_ends_with_its_code_and_writes_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr("jepa_lab.composition.data.load_data", stop)
-    with pytest.raises(RunTerminated, match="ended by SIGTERM before training started"):
+    with pytest.raises(RunTerminated, match="stopped by SIGTERM before training started"):
         start_run(load_tiny(tmp_path), tmp_path / "runs", [])
     assert not (tmp_path / "runs").exists()
 

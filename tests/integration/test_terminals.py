@@ -42,7 +42,7 @@ def test_a_terminal_that_closes_under_the_live_bar_stops_the_run_with_its_state(
     result, log, folder = result_of(run), (run / "log.txt").read_text(), RunFolder.open(run)
     assert (result["status"], result["error"]) == ("KILLED", "SIGHUP")
     assert "Traceback" not in log + terminal.text()
-    assert "ended by SIGHUP (the last checkpoint is at step" in log
+    assert "stopped by SIGHUP (the last checkpoint is at step" in log
     assert CheckpointStore(folder.checkpoints).steps()[-1] == result["last_step"] >= 6
     deadline = time.monotonic() + 120
     while not mirror_state(folder).complete:  # the mirror outlives the terminal

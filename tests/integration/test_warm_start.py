@@ -91,7 +91,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
         return text
 
     learned, rope = (f"encoder.weights={parents[name].path}" for name in ("learned", "rope"))
-    assert "is no run, no folder of a model" in message("encoder.weights=nothing")
+    assert "is not a run, a folder of a model" in message("encoder.weights=nothing")
     assert "use encoder.position=learned" in message(learned, "encoder.position=sincos")
     assert "has no positions that are added" in message(rope, "encoder.position=learned")
     assert "16x1x2 there, 16x2x2 here" in message(learned, "encoder.position=learned", "encoder.size.depth=2")

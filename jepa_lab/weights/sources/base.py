@@ -90,7 +90,7 @@ def load_source(text: str, context: SourceContext) -> ForeignEncoder:
             with torch.random.fork_rng(devices=[]):  # modules draw first weights from it, which are then replaced
                 return source.load(text, context)
     raise ConfigError(
-        f"{text} is no run, no folder of a model, no file of weights and no model in the hub cache of Hugging Face; "
+        f"{text} is not a run, a folder of a model, a file of weights or a model in the hub cache of Hugging Face; "
         "to use a model of a hub fetch its config.json and model.safetensors into a folder and give the folder "
         "(`jepa-lab list weight_source` has all kinds of sources)"
     )

@@ -31,5 +31,5 @@ class MlflowSource(WeightSource):
             config, weights = files / "config.yaml", files / "model.safetensors"
             if not (config.is_file() and weights.is_file()):
                 held = ", ".join(sorted(file.name for file in files.iterdir())) or "nothing"
-                raise ConfigError(f"{text} is no model of jepa-lab: it holds {held}")
+                raise ConfigError(f"{text} is not a model of jepa-lab: it holds {held}")
             return encoder_of_files(config, weights, text, context.encoder)

@@ -24,7 +24,7 @@ from jepa_lab.probes.low_shot import LowShot
 from jepa_lab.probes.predictions import Predictions
 from jepa_lab.tracking.records import read_record, write_record
 
-KEPT = KeptOutcomes({"digest": "abc", "split_seed": 0}, {"device": "cpu (1 threads)"}, seed=0)
+KEPT = KeptOutcomes({"digest": "abc", "split_seed": 0}, {"device": "cpu (1 thread)"}, seed=0)
 KNN = Knn(Knn.Params(neighbors=3))
 PREDICTED = {
     "": Predictions(np.array([2, 0, 300]), np.array([[1, 0], [1, 1]])),

@@ -106,7 +106,7 @@ def test_one_seed_is_no_evidence() -> None:
     told = sentence(make_content(num_seeds=1, effects=(0, 0.05, 0)))
     assert re.fullmatch(
         r"With one seed nothing can be told from luck: wide is [\d.]+ points of probe/validation_accuracy better than "
-        r"the baseline base, which is no evidence\.",
+        r"the baseline base, which is not evidence\.",
         told,
     ), told
 

@@ -141,7 +141,7 @@ def test_one_damaged_file_takes_the_interval_from_its_arm_alone_and_is_named() -
 def test_a_metric_that_is_no_accuracy_over_images_is_compared_over_seeds_and_says_so() -> None:
     trials = CONTENT.trials.assign(**{"probe/mean_iou": CONTENT.trials[METRIC] / 2})
     table = table_of(replace(CONTENT, trials=trials, metric="probe/mean_iou"))
-    assert "it is no accuracy over images of which each has a predicted class" in "\n".join(table.footnotes)
+    assert "it is not an accuracy over images of which each has a predicted class" in "\n".join(table.footnotes)
 
 
 def test_arms_on_other_images_are_compared_over_seeds_and_the_table_says_so() -> None:

@@ -415,7 +415,7 @@ def test_the_winner_of_a_search_is_compared_on_the_test_split_and_its_validation
     assert line[4] == f"+1.1 [{low:+.1f}, {high:+.1f}]".replace("-", "−")
     assert line[5] == f"{expected.pvalue:.2f}"
     notes = "\n".join(table.footnotes)
-    assert "is no evidence and has no p" in notes
+    assert "is not evidence and has no p" in notes
     assert "test against the baseline by probe/test_accuracy, Student's paired t over the seeds" in notes
     assert f"winner within {max(abs(low), abs(high)):.1f} points" in notes
 

@@ -100,7 +100,10 @@ def test_a_file_that_is_not_the_one_that_was_written_is_refused(tmp_path: Path) 
 def test_a_file_of_something_else_or_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     import hashlib
 
-    for metadata, message in ((None, "no file of predictions"), ({"jepa_lab": '{"format_version": 9}'}, "version 9")):
+    for metadata, message in (
+        (None, "not a file of predictions"),
+        ({"jepa_lab": '{"format_version": 9}'}, "version 9"),
+    ):
         save_file({"x": np.zeros(2)}, tmp_path / "a", metadata)
         record = {"file": "a", "sha256": hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()}
         with pytest.raises(RunFolderError, match=message):

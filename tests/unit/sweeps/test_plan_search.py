@@ -126,7 +126,7 @@ SEARCH = "search:\n  loss: {type: categorical, choices: [l2, smooth_l1]}\n  %s\n
         ("masker: {type: categorical, choices: ['[1]', [1]]}", ["[1] twice"]),
         ("masker: {type: categorical}", ["choices are missing"]),
         ("masker: {type: categorical, low: 1, choices: [random]}", ["has choices, not low"]),
-        ("loss.beta: {type: float, low: 1, high: 2, when: {masker: x}}", ["no categorical key before loss.beta"]),
+        ("loss.beta: {type: float, low: 1, high: 2, when: {masker: x}}", ["not a categorical key before loss.beta"]),
         ("loss.beta: {type: float, low: 1, high: 2, when: {loss: l3}}", ["loss: l3", "none of its choices", "l2, smo"]),
         ("loss.beta: {type: float, low: 1, high: 2, when: {loss: l2}}",
          ["unknown key loss.beta", "[values 'loss=l2, loss.beta=1.0', 'loss=l2, loss.beta=2.0']"]),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jepa_lab.config.shipped import shipped_files
 from jepa_lab.config.yaml_text import read_yaml
 from jepa_lab.errors import ConfigError
 from jepa_lab.sweeps.choices import Choices
@@ -131,8 +132,8 @@ def test_credentials_are_not_written(tmp_path: Path) -> None:
             ("seed=0,1", "loss=l2,smooth_l1"),
             "override 'seed=0,1': the seeds of every arm are an option: give --seeds 0,1",
         ),
-        (("seeds=0-1", "loss=l2,smooth_l1"), "seeds is no key of a pipeline; give --seeds"),
-        (("retries=1", "loss=l2,smooth_l1"), "retries is no key of a pipeline; write an ablation file"),
+        (("seeds=0-1", "loss=l2,smooth_l1"), "seeds is not a key of a pipeline; give --seeds"),
+        (("retries=1", "loss=l2,smooth_l1"), "retries is not a key of a pipeline; write an ablation file"),
         (("name=a,b", "loss=l2,smooth_l1"), "a sweep has one name"),
         (("loss=l2,",), "override 'loss=l2,': has an empty value between its commas"),
         (("loss=l2,smooth_l1", "loss=l2"), "override 'loss=l2,smooth_l1': loss is given twice"),
@@ -171,3 +172,16 @@ def test_any_file_name_gives_a_legal_name(tmp_path: Path, stem: str) -> None:
     name = quick_grid(file, ["loss=l2,smooth_l1"], Choices()).ablation.name
     assert 1 <= len(name) <= 80
     assert name.isascii()
+
+
+def test_the_written_file_names_the_preset_and_no_folder_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = shipped_files("pipeline")["digits"]
+    text = plan_file(file, ["loss=l2,smooth_l1"], "smoke").text(Path("sweeps"))
+    assert "# It stands for: jepa-lab sweep digits loss=l2,smooth_l1 --preset smoke" in text.splitlines()
+    assert "base: digits" in text.splitlines()
+    assert str(file.parent) not in text
+    with pytest.raises(ConfigError, match=r"^digits is a pipeline.*`jepa-lab run digits`"):
+        quick_grid(file, [], Choices())

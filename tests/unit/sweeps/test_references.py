@@ -43,7 +43,7 @@ def test_references_change_no_trial_and_leave_the_sweep_the_same(tmp_path: Path)
 
 def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     assert "references has 'x' twice" in refusal(tmp_path, f"{ARMS}references: [x, x]\n")[0]
-    assert "is no number of a probe" in refusal(tmp_path, f"{ARMS}references: [x]\nmetric: rankme_end\n")[0]
+    assert "is not a number of a probe" in refusal(tmp_path, f"{ARMS}references: [x]\nmetric: rankme_end\n")[0]
 
 
 class FakeExecutor:

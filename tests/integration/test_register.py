@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -27,6 +28,7 @@ from jepa_lab.tracking.description import TrackerSettings
 from jepa_lab.tracking.mlflow_tracker import MlflowParams, MlflowTracker
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.fault_proxy import wait_until
+from tests.integration.mlflow_server import MlflowServer
 from tests.integration.pipelines import load_tiny, write_tiny
 from tests.integration.with_mlflow import MLFLOW_WARNINGS, kept_environment
 
@@ -197,11 +199,14 @@ def features(
     run: RunFolder, registered: str, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> np.ndarray:
     """What `mlflow.pyfunc.load_model(...).predict` gives in a fresh process, [n, num_features]."""
-    folder = tmp_path_factory.mktemp("loaded")
+    return _loaded("models:/digits encoder/1", _uri(run), images, tmp_path_factory.mktemp("loaded"))
+
+
+def _loaded(model: str, uri: str, images: np.ndarray, folder: Path) -> np.ndarray:
     np.save(folder / "images.npy", images)
     done = subprocess.run(
-        [sys.executable, "-c", _LOAD, "models:/digits encoder/1", folder / "images.npy", folder / "features.npy"],
-        env={**os.environ, "MLFLOW_TRACKING_URI": _uri(run)},
+        [sys.executable, "-c", _LOAD, model, folder / "images.npy", folder / "features.npy"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -220,6 +225,25 @@ def test_the_registered_model_computes_what_load_encoder_of_the_run_does(
     assert features.dtype == np.float32
     expected = jepa_lab.load_encoder(run.path).encode(images)
     np.testing.assert_allclose(features, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_is_registered_with_a_server_whose_clients_load_it(
+    run: RunFolder, images: np.ndarray, features: np.ndarray, tmp_path: Path
+) -> None:
+    server = MlflowServer(tmp_path)
+    try:
+        uri = f"http://127.0.0.1:{server.port}"
+        copy = _copy(run, tmp_path / "run")
+        _follow(copy, MlflowTracker(MlflowParams(uri=uri)).settings())
+        command = [sys.executable, "-m", "jepa_lab", "register", str(copy.path), "--name", "of a server"]
+        for words in ("registered the encoder of", "already registered: the encoder of"):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith(f"{words} {copy.path} as models:/of a server/1")
+        np.testing.assert_array_equal(_loaded("models:/of a server/1", uri, images, tmp_path), features)
+    finally:
+        server.kill()
 
 
 @contextlib.contextmanager
@@ -264,6 +288,13 @@ def test_mlflow_models_serve_turns_images_into_features(
         np.testing.assert_allclose(np.asarray(answer["predictions"], np.float32), features, atol=1e-5)
         same = _post(url, {"instances": images[:2].tolist()})
         np.testing.assert_allclose(np.asarray(same["predictions"], np.float32), features[:2], atol=1e-5)
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            _post(url, {"inputs": images[..., 0].tolist()})
-        assert caught.value.code == 400
+        encoded = base64.b64encode(images.tobytes()).decode()  # which docs/mlflow.md says is not taken
+        for body in (
+            {"inputs": images[..., 0].tolist()},
+            {"inputs": [encoded]},
+            {"dataframe_records": [{"image": encoded}]},
+        ):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                _post(url, body)
+            with caught.value as answered:
+                assert answered.code == 400, body

@@ -50,7 +50,7 @@ def test_a_job_that_slurm_requeues_resumes_its_run(cluster: SlurmCluster, tmp_pa
     cluster.run("scontrol", "update", f"job={number}", "StartTime=now")  # Slurm would wait for two minutes
     wait_for(lambda: not cluster.jobs(), "the end of the job", seconds=300)
     output = (tmp_path / "output").read_text()
-    assert "error: ended by SIGTERM (the last checkpoint is at step" in output
+    assert "error: stopped by SIGTERM (the last checkpoint is at step" in output
     assert "resuming from step " in output
     assert "JobState=COMPLETED" in cluster.run("scontrol", "show", "job", number)
     folder = only_run(tmp_path / "runs")

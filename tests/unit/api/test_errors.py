@@ -10,7 +10,8 @@ from jepa_lab.api.errors import explained_errors, in_options, in_python
 from jepa_lab.cli import main
 from jepa_lab.errors import ConfigError, ConfigProblems, Key
 
-OF_THE_TERMINAL = {"--help", "--json", "--quiet", "--dry-run"}
+OF_THE_TERMINAL = {"--help", "--json", "--quiet", "--dry-run", "--only", "--arm", "--seed"}
+"""They print, or split a sweep by hand over machines, each of which is given a command."""
 
 
 @pytest.mark.parametrize(

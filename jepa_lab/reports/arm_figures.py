@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,16 @@ from jepa_lab.reports import numbers
 from jepa_lab.reports.content import ReportInput, baseline_label
 from jepa_lab.reports.monitor_names import monitor_title
 from jepa_lab.reports.numbers import Scale
+from jepa_lab.reports.shown import best_and_worst
 from jepa_lab.reports.statistics import Interval
 from jepa_lab.reports.table import Row, Table
 
 _MOST_NAMED = 8
 """Arms with a colour of their own; more cannot be told apart."""
+_BEST_DRAWN, _WORST_DRAWN = 25, 10
+"""Arms of many that have a line of the figure of means, which is about as high as a screen then."""
+_MOST_NUMBERED = _BEST_DRAWN + _WORST_DRAWN
+"""Arms that a number in the figure of costs names."""
 _TITLES = {
     "probe/online_validation_accuracy": "Validation accuracy of the online probe",
     "validation/loss": "Loss on validation images (arms with another loss or target do not compare)",
@@ -40,15 +45,16 @@ _PANELS = (*_TITLES, curve_name("rankme"))
 
 def means_drawing(table: Table) -> Drawing | None:
     """Means with intervals and the seeds' values, and the paired differences from the baseline; None without any."""
-    arms = [row for row in table.rows if row.is_trained]
-    if not any(row.values for row in arms):
+    shown = best_and_worst(table, _BEST_DRAWN, _WORST_DRAWN)
+    if not any(row.values for row in shown.arms):
         return None
     controls = [row for row in table.rows if not row.is_trained and row.values]
 
     def draw(theme: Theme) -> Any:
-        return _means_figure(table, arms, controls, theme)
+        return _means_figure(table, shown.arms, controls, theme)
 
-    return Drawing("means", "Means and differences from the baseline", _means_alt(table, table.rows), draw)
+    title = f"Means and differences from the baseline{f': {shown.words}' if shown.words else ''}"
+    return Drawing("means", title, _means_alt(table, shown.table.rows), draw)
 
 
 def _means_figure(table: Table, arms: Sequence[Row], controls: Sequence[Row], theme: Theme) -> Any:
@@ -171,6 +177,7 @@ def curves_drawing(content: ReportInput, table: Table) -> Drawing | None:
         return None
     named = _named_arms(table)
     others = [arm for arm in content.arms if arm not in named]
+    by_arm = _curves_by_arm(curves, panels)
 
     def draw(theme: Theme) -> Any:
         from matplotlib.ticker import MaxNLocator
@@ -181,13 +188,12 @@ def curves_drawing(content: ReportInput, table: Table) -> Drawing | None:
         figure.set_size_inches(theme.width, 2.2 * len(panels) + 0.5 + height)
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, panel in zip(grid, panels, strict=True):
-            of_panel = curves[curves["name"] == panel]
             factor = 100.0 if is_share(panel) else 1.0
             for arm in others:
-                _draw_curve(axes, of_panel[of_panel["arm"] == arm], factor, theme.muted, "-", 0.6, band=False)
+                _draw_curve(axes, by_arm.get((panel, arm)), factor, theme.muted, "-", 0.6, band=False)
             for place, arm in enumerate(named):
                 colour, dashes = _line_style(place, theme)
-                _draw_curve(axes, of_panel[of_panel["arm"] == arm], factor, colour, dashes, 1.5, band=True)
+                _draw_curve(axes, by_arm.get((panel, arm)), factor, colour, dashes, 1.5, band=True)
             title = _TITLES.get(panel) or monitor_title(panel, content)
             axes.set_title(label(title + (", %" if factor == 100 else ""), int(11 * theme.width)))
         grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -195,7 +201,7 @@ def curves_drawing(content: ReportInput, table: Table) -> Drawing | None:
         grid[-1].set_xlabel(label(explanation, int(12 * theme.width)))
         return figure
 
-    return Drawing("curves", "Learning curves", _curves_alt(curves, panels, [*named, *others]), draw)
+    return Drawing("curves", "Learning curves", _curves_alt(by_arm, panels, [*named, *others]), draw)
 
 
 def _named_arms(table: Table) -> list[str]:
@@ -225,31 +231,37 @@ def _curve_legend(named: Sequence[str], num_others: int, baseline: str, theme: T
     return handles, names
 
 
-def _draw_curve(
-    axes: Any, curve: pd.DataFrame, factor: float, colour: str, dashes: Any, width: float, band: bool
-) -> None:
-    if curve.empty:
-        return
-    by_step = curve.groupby("step").agg(
-        epoch=("epoch", "mean"), mean=("value", "mean"), low=("value", "min"), high=("value", "max")
+def _curves_by_arm(curves: pd.DataFrame, panels: Sequence[str]) -> dict[tuple[str, str], pd.DataFrame]:
+    """The curve of each panel and arm: by step the epoch, and the mean, lowest and highest value of the seeds."""
+    by_step = (
+        curves[curves["name"].isin(panels)]
+        .groupby(["name", "arm", "step"], sort=True)
+        .agg(epoch=("epoch", "mean"), mean=("value", "mean"), low=("value", "min"), high=("value", "max"))
     )
-    axes.plot(by_step["epoch"], factor * by_step["mean"], color=colour, linestyle=dashes, linewidth=width)
+    return {(str(name), str(arm)): curve for (name, arm), curve in by_step.groupby(level=["name", "arm"])}
+
+
+def _draw_curve(
+    axes: Any, curve: pd.DataFrame | None, factor: float, colour: str, dashes: Any, width: float, band: bool
+) -> None:
+    """Draw what `_curves_by_arm` gives for a panel and an arm."""
+    if curve is None:
+        return
+    axes.plot(curve["epoch"], factor * curve["mean"], color=colour, linestyle=dashes, linewidth=width)
     if band:
         axes.fill_between(
-            by_step["epoch"], factor * by_step["low"], factor * by_step["high"], color=colour, alpha=0.15, linewidth=0
+            curve["epoch"], factor * curve["low"], factor * curve["high"], color=colour, alpha=0.15, linewidth=0
         )
 
 
-def _curves_alt(curves: pd.DataFrame, panels: Sequence[str], arms: Sequence[str]) -> str:
+def _curves_alt(by_arm: Mapping[tuple[str, str], pd.DataFrame], panels: Sequence[str], arms: Sequence[str]) -> str:
     parts = []
     for panel in panels:
-        of_panel = curves[curves["name"] == panel]
         factor, unit = (100.0, "%") if is_share(panel) else (1.0, "")
         ends = []
         for arm in arms[:_MOST_NAMED]:
-            mine = of_panel[of_panel["arm"] == arm]
-            if len(mine):
-                mean = factor * mine.groupby("epoch")["value"].mean()
+            if (panel, arm) in by_arm:
+                mean = factor * by_arm[(panel, arm)]["mean"]
                 first, last = (numbers.short_number(float(mean.iloc[place])) for place in (0, -1))
                 ends.append(f"{arm} from {first}{unit} to {last}{unit}")
         parts.append(f"{panel}: {', '.join(ends)}")
@@ -269,7 +281,8 @@ def cost_drawing(table: Table) -> Drawing | None:
     parts = [
         f"{row.name} {table.scale.value(row.mean.mean)}{table.scale.unit}, {numbers.count(row.parameters)} parameters, "
         f"{numbers.duration(row.seconds)}"
-        for row in arms
+        for row in best_and_worst(table, _BEST_DRAWN, _WORST_DRAWN).arms
+        if row.values
     ]
     return Drawing("cost", f"{table.content.metric} against its cost", f"{'; '.join(parts)}.", draw)
 
@@ -298,30 +311,59 @@ def _time_panel(arms: Sequence[Row]) -> _CostPanel:
     return _CostPanel(f"training time, {unit}", [row.seconds / size for row in arms], lambda cost, _: f"{cost:.4g}")
 
 
-def _draw_costs(arms: Sequence[Row], panels: Sequence[_CostPanel], table: Table, theme: Theme) -> Any:
+@dataclass(frozen=True)
+class _Points:
+    """How the arms of the figure of costs look.
+
+    Attributes:
+        styles: colour and mark of each arm. numbered: whether a number at each point says which arm it is.
+        handles, names: of the legend.
+    """
+
+    styles: list[tuple[str, str]]
+    numbered: bool
+    handles: list[Any]
+    names: list[str]
+
+
+def _points_of(arms: Sequence[Row], table: Table, theme: Theme) -> _Points:
+    """A mark for each of a few arms, numbers for more; of many only the best have a colour and a name."""
     from matplotlib.lines import Line2D
+
+    def name_of(row: Row) -> str:
+        return baseline_label(row.name) if row.role == "baseline" else row.name
+
+    numbered = _MOST_NAMED < len(arms) <= _MOST_NUMBERED
+    if numbered:
+        styles = [(theme.colours[0] if place else theme.ink, "o") for place in range(len(arms))]
+        shown = list(zip(styles, [f"{place}: {name_of(row)}" for place, row in enumerate(arms)], strict=True))
+    else:
+        named = _named_arms(table)
+        by_name = {arm: _mark_style(place, theme) for place, arm in enumerate(named)}
+        styles = [by_name.get(row.name, (theme.muted, ".")) for row in arms]
+        shown = [(style, name_of(row)) for style, row in zip(styles, arms, strict=True) if row.name in by_name]
+        if len(shown) < len(arms):
+            shown.append(((theme.muted, "."), f"{len(arms) - len(shown)} other arms"))
+    handles = [Line2D([], [], color=colour, marker=mark, linestyle="") for (colour, mark), _ in shown]
+    return _Points(styles, numbered, handles, [label(name) for _, name in shown])
+
+
+def _draw_costs(arms: Sequence[Row], panels: Sequence[_CostPanel], table: Table, theme: Theme) -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    few = len(arms) <= _MOST_NAMED
-    styles = [
-        _mark_style(place, theme) if few else (theme.colours[0] if place else theme.ink, "o")
-        for place in range(len(arms))
-    ]
-    handles = [Line2D([], [], color=colour, marker=mark, linestyle="") for colour, mark in styles]
-    names = [baseline_label(row.name) if row.role == "baseline" else row.name for row in arms]
-    names = [label(name if few else f"{place}: {name}") for place, name in enumerate(names)]
+    few, points = len(arms) <= _MOST_NAMED, _points_of(arms, table, theme)
     figure = empty_figure(4.0, theme.width)
     rows = -(-len(panels) // theme.columns)
-    figure.set_size_inches(theme.width, 0.6 + 3.0 * rows + legend_below(figure, handles, names))
+    figure.set_size_inches(theme.width, 0.6 + 3.0 * rows + legend_below(figure, points.handles, points.names))
     grid = figure.subplots(rows, theme.columns, sharey=True, squeeze=False).flatten()
     for axes, panel in zip(grid, panels, strict=True):
-        for place, (row, cost, (colour, mark)) in enumerate(zip(arms, panel.costs, styles, strict=True)):
+        for place, (row, cost, (colour, mark)) in enumerate(zip(arms, panel.costs, points.styles, strict=True)):
             middle = table.scale.factor * row.mean.mean
             if few and not math.isnan(row.mean.low):
                 ends = [table.scale.factor * end for end in (row.mean.low, row.mean.high)]
                 axes.plot([cost, cost], ends, color=colour, linewidth=1, alpha=0.6)
             axes.plot([cost], [middle], marker=mark, color=colour, markersize=7 if few else 4)
-            if not few and not math.isnan(cost):
+            if points.numbered and not math.isnan(cost):
                 axes.annotate(str(place), (cost, middle), (4, -9), textcoords="offset points", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(panel.tick)

@@ -219,10 +219,12 @@ def _tests(decision: Decision) -> list[str]:
     pairs = {each.difference.n for each in compared.values()}
     floors = ", ".join(f"{min(1.0, 2.0 ** (1 - n)):.3g} with {n} seeds" for n in sorted(pairs) if n <= MAX_EXACT_FLIPS)
     if floors:
-        exact = "; ".join(
-            f"{arm}: {each.sign_flip_p:.3g}" for arm, each in compared.items() if not math.isnan(each.sign_flip_p)
+        exact = [f"{arm}: {each.sign_flip_p:.3g}" for arm, each in compared.items() if not math.isnan(each.sign_flip_p)]
+        if len(exact) > MOST_NAMES:
+            exact[MOST_NAMES:] = [f"{len(exact) - MOST_NAMES} more arms"]
+        notes.append(
+            f"Exact two-sided sign-flip p, not adjusted, by arm: {'; '.join(exact)}. It cannot be lower than {floors}."
         )
-        notes.append(f"Exact two-sided sign-flip p, not adjusted, by arm: {exact}. It cannot be lower than {floors}.")
     return notes
 
 

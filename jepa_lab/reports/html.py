@@ -47,6 +47,7 @@ class Section:
         anchor: its id.
         notes: a list below the table.
         footnotes: a list in small print below the pictures.
+        files: beside the page, which have all of the table.
     """
 
     anchor: str
@@ -55,6 +56,7 @@ class Section:
     notes: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     footnotes: Sequence[str] = ()
+    files: Sequence[str] = ()
 
 
 def render_html(title: str, summary: Sequence[str], sections: Sequence[Section], verdict: str | None = None) -> str:
@@ -112,6 +114,9 @@ def _section(section: Section) -> str:
     parts.append(f'<h2 id="{section.anchor}-heading">{text(section.heading)}</h2>')
     if section.table is not None:
         parts.append(_table(section.table))
+    if section.files:
+        links = ", ".join(f'<a href="{text(name)}">{text(name)}</a>' for name in section.files)
+        parts.append(f'<p class="files">As a file beside this page: {links}</p>')
     parts += [_list(section.notes)] if section.notes else []
     parts += [_picture(picture) for picture in section.pictures]
     parts += [_list(section.footnotes, ' class="footnotes"')] if section.footnotes else []

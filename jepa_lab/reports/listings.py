@@ -15,6 +15,8 @@ from jepa_lab.reports.table import changes_text
 from jepa_lab.tables.cells import Cell, Column, TextTable, text_columns
 
 _TOP_POINTS = 10
+_MOST_TRIALS = 300
+"""Lines of the page's table of trials; a browser sorts and lays out so many at once."""
 
 
 def plan_table(content: ReportInput) -> TextTable:
@@ -27,7 +29,8 @@ def plan_table(content: ReportInput) -> TextTable:
 
 
 def trials_table(content: ReportInput) -> TextTable:
-    """Every trial, whatever became of it."""
+    """Every trial, whatever became of it; of many those without a result, and the best of the others."""
+    shown, caption = _shown_trials(content)
     scale = scale_for(content.metric, [mean_interval([value]) for value in content.trials[content.metric].dropna()])
     columns = (
         Column("trial"),
@@ -48,9 +51,23 @@ def trials_table(content: ReportInput) -> TextTable:
             Cell(_text(trial["error"])),
             Cell(_text(trial["run_folder"])),
         )
-        for trial in content.trials.to_dict("records")
+        for trial in shown.to_dict("records")
     )
-    return TextTable("Trials", columns, rows)
+    return TextTable(caption, columns, rows)
+
+
+def _shown_trials(content: ReportInput) -> tuple[pd.DataFrame, str]:
+    """The trials that the table has room for, and its caption."""
+    trials = content.trials
+    if len(trials) <= _MOST_TRIALS:
+        return trials, "Trials"
+    has_value = trials["status"].isin(HAS_RESULT) & trials[content.metric].notna()
+    others = trials[~has_value].head(_MOST_TRIALS // 2)
+    ranked = trials[has_value].sort_values(content.metric, ascending=not content.higher_is_better, kind="stable")
+    best = ranked.head(_MOST_TRIALS - len(others))
+    parts = [f"{len(others)} of the {(~has_value).sum()} without a result"] if len(others) else []
+    parts += [f"the best {len(best)} of the {len(ranked)} with one"] if len(best) else []
+    return pd.concat([others, best]), f"{len(trials)} trials; shown are {' and '.join(parts)}"
 
 
 def top_points_table(content: ReportInput) -> TextTable | None:

@@ -20,6 +20,7 @@ main:focus { outline: none; }
 .skip:focus { left: 1rem; top: 0.5rem; padding: 0.5rem 1rem; background: var(--paper); z-index: 2; }
 .said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .scroll { overflow-x: auto; }
+.files { color: var(--muted); font-size: 0.85rem; margin: 0.4rem 0; }
 table { border-collapse: separate; border-spacing: 0; font-size: 0.85rem; overflow-wrap: break-word; }
 caption { text-align: left; color: var(--muted); padding-bottom: 0.4rem; }
 th, td { padding: 0.4rem 0.5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }

@@ -21,6 +21,7 @@ from jepa_lab.reports.markdown import escape_markdown, render_markdown
 from jepa_lab.reports.monitor_figure import monitor_correlations, monitors_drawing
 from jepa_lab.reports.monitor_names import monitor_title
 from jepa_lab.reports.search_figures import search_drawings
+from jepa_lab.reports.shown import best_and_worst
 from jepa_lab.reports.table import Table, build_table
 from jepa_lab.reports.table_csv import table_csv
 from jepa_lab.tables.cells import Cell, Column, TextTable
@@ -28,6 +29,8 @@ from jepa_lab.tables.terminal import print_text_table, print_wrapped
 from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_bytes_atomically, write_text_atomically
 
 FIGURES = "figures"
+_BEST_PRINTED, _WORST_PRINTED = 20, 5
+"""Arms of many that a terminal shows; three blocks of them still fit on a few screens."""
 _ALL_FIGURES = ("means", "curves", "cost", "monitors", "history", "importances", "parallel")
 
 
@@ -59,7 +62,10 @@ def write_report(content: ReportInput, folder: Path) -> list[Path]:
 
 
 def print_table(content: ReportInput, console: Console | None = None) -> None:
-    """Print what was found, and the table with its footnotes; for a search, the best points and the winner first."""
+    """Print what was found, and the table with its footnotes; for a search, the best points and the winner first.
+
+    Of many arms the best and the worst: the report's files have all.
+    """
     content = cleaned(content)
     table, console = build_table(content), console or Console(highlight=False)
     print_wrapped(finding(table), console)
@@ -72,7 +78,9 @@ def print_table(content: ReportInput, console: Console | None = None) -> None:
     if winner is not None:
         print_wrapped(winner, console)
         console.print()
-    print_text_table(table.as_text(), table.footnotes, console)
+    shown = best_and_worst(table, _BEST_PRINTED, _WORST_PRINTED)
+    cut = [f"Lines: {shown.words} by {content.metric}; the report and its table.csv have all."] if shown.words else []
+    print_text_table(shown.table.as_text(), [*cut, *table.footnotes], console)
 
 
 def _drawings(content: ReportInput, table: Table) -> list[Drawing]:
@@ -136,14 +144,14 @@ def _fates(status: pd.Series) -> str:
 
 def _sections(content: ReportInput, table: Table, pictures: Sequence[Picture]) -> list[Section]:
     points, monitors = top_points_table(content), monitors_table(content)
-    sections = [Section("table", "Table", table.as_text(), table.footnotes)]
+    sections = [Section("table", "Table", table.as_text(), table.footnotes, files=("table.csv",))]
     if points is not None:
         sections.append(Section("points", "Best points of the search", points))
     if pictures:
         sections.append(Section("figures", "Figures", pictures=pictures))
     if monitors is not None:
         sections.append(Section("monitors", "Monitors without labels", monitors))
-    sections.append(Section("trials", "Trials", trials_table(content)))
+    sections.append(Section("trials", "Trials", trials_table(content), files=("trials.csv",)))
     sections.append(Section("plan", "Plan", plan_table(content)))
     if content.notes:
         sections.append(Section("conditions", "Conditions", notes=content.notes))

@@ -110,6 +110,7 @@ def parallel_drawing(content: ReportInput, search: SearchInput) -> Drawing | Non
 def _draw_parallel(tried: pd.DataFrame, content: ReportInput, parameters: Sequence[str], theme: Theme) -> Any:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import LineCollection
     from matplotlib.colors import ListedColormap, Normalize
 
     factor, unit = (100.0, ", %") if is_share(content.metric) else (1.0, "")
@@ -125,16 +126,13 @@ def _draw_parallel(tried: pd.DataFrame, content: ReportInput, parameters: Sequen
     places = np.column_stack(
         [_place_axis(axes, index, tried[name], most_lines, theme) for index, name in enumerate(parameters)]
     )
-    for line, value in zip(places, values, strict=True):
-        axes.plot(
-            range(len(parameters)),
-            line,
-            color=colours(spread(value)),
-            linewidth=1.4,
-            alpha=0.85,
-            marker="o",
-            markersize=3,
-        )
+    # One artist for all lines and one for all marks: a search may have thousands.
+    across = np.broadcast_to(np.arange(len(parameters)), places.shape)
+    shade = colours(spread(values))
+    lines = LineCollection(list(np.dstack([across, places])), colors=shade, linewidths=1.4, alpha=0.85, zorder=2)
+    axes.add_collection(lines)
+    marks = np.repeat(shade, len(parameters), axis=0)
+    axes.scatter(across.ravel(), places.ravel(), c=marks, s=9, alpha=0.85, linewidths=0, zorder=2)
     axes.set_xticks(
         range(len(parameters)),
         [label(name.replace(".", ". "), int(10.7 * room)).replace(". ", ".") for name in parameters],

@@ -223,7 +223,7 @@ def test_no_line_strikes_through_a_value_and_no_value_covers_another(columns: di
     axes = figure.axes[0]
     values = [text for text in axes.texts if text.get_text()]
     assert len(values) >= 2 * len(columns) - 1
-    lines = max(line.get_zorder() for line in axes.lines)
+    lines = max(drawn.get_zorder() for drawn in [*axes.lines, *axes.collections])
     for text in values:
         assert text.get_bbox_patch().get_facecolor()[-1] == 1.0  # lines end at its edge
         assert text.get_zorder() > lines

@@ -18,6 +18,7 @@ from jepa_lab.reports.listings import top_points_table, trials_table, winner_sen
 from jepa_lab.reports.long_form import csv_text
 from jepa_lab.reports.markdown import escape_markdown, render_markdown
 from jepa_lab.reports.report import print_table
+from jepa_lab.reports.shown import best_and_worst
 from jepa_lab.reports.table import build_table
 from jepa_lab.tables.terminal import print_text_table
 from tests.unit.reports.frames import METRIC, NASTY_NAMES, make_content, make_search, set_trial
@@ -133,8 +134,9 @@ def test_every_table_of_a_report_is_readable_in_a_terminal(content: ReportInput,
     points = top_points_table(cleaned(content))
     for each in [table] if points is None else [table, points]:
         assert_readable(printed(width, lambda console, each=each: print_text_table(each, (), console)), each, width)
-    for row in cleaned(content).changed.values():
-        assert all(f"{key}={value}" in text for key, value in row.items())
+    arms = best_and_worst(build_table(cleaned(content)), 20, 5).arms
+    for row in arms:
+        assert all(f"{key}={value}" in text for key, value in row.changed.items())
 
 
 def test_the_winner_of_a_search_is_printed_with_its_values() -> None:

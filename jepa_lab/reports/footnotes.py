@@ -160,7 +160,8 @@ def _on_which_images(content: ReportInput) -> str:
 def _survival(content: ReportInput, summaries: Sequence[ArmSummary]) -> list[str]:
     """Which differences leave out seeds that were lost; seeds that are still to come are not lost."""
     trials = table_trials(content)
-    lost = {arm: _lost_seeds(trials[trials["arm"] == arm], content.metric) for arm in content.arms}
+    of_fates = trials[["arm", "seed", "status", content.metric]]
+    lost = {arm: _lost_seeds(of_fates[of_fates["arm"] == arm], content.metric) for arm in content.arms}
     conditional = [
         f"{each.arm} ({each.comparison.difference.n} of {len(content.seeds)} seeds)"
         for each in summaries

@@ -52,7 +52,7 @@ class ImageScores:
         return OTHER_IMAGES
 
     def _of_runs(self, arm: str) -> dict[int, RunPredictions | str]:
-        mine = self.trials[self.trials["arm"] == arm]
+        mine = self.trials.loc[self.trials["arm"] == arm, ["seed", "run_folder"]]
         return {
             int(seed): self.predictions.get(folder, NOT_KEPT) if isinstance(folder, str) and folder else _NO_FOLDER
             for seed, folder in zip(mine["seed"], mine["run_folder"], strict=True)

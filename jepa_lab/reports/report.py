@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +32,8 @@ from jepa_lab.tracking.atomic import explained_writes, sync_folder, write_bytes_
 FIGURES = "figures"
 _BEST_PRINTED, _WORST_PRINTED = 20, 5
 """Arms of many that a terminal shows; three blocks of them still fit on a few screens."""
+_BEST_ON_TOP, _WORST_ON_TOP = 25, 10
+"""Arms of many in the page's first table; the one with all comes after the figures."""
 _ALL_FIGURES = ("means", "curves", "cost", "monitors", "history", "importances", "parallel")
 
 
@@ -144,13 +147,19 @@ def _fates(status: pd.Series) -> str:
 
 def _sections(content: ReportInput, table: Table, pictures: Sequence[Picture]) -> list[Section]:
     points, monitors = top_points_table(content), monitors_table(content)
-    sections = [Section("table", "Table", table.as_text(), table.footnotes, files=("table.csv",))]
+    shown = best_and_worst(table, _BEST_ON_TOP, _WORST_ON_TOP)
+    top = shown.table.as_text()
+    if shown.words:
+        top = replace(top, caption=f"{top.caption}: {shown.words} by {content.metric}")
+    sections = [Section("table", "Table", top, table.footnotes, files=("table.csv",))]
     if points is not None:
         sections.append(Section("points", "Best points of the search", points))
     if pictures:
         sections.append(Section("figures", "Figures", pictures=pictures))
     if monitors is not None:
         sections.append(Section("monitors", "Monitors without labels", monitors))
+    if shown.words:
+        sections.append(Section("arms", "All arms", table.as_text(), files=("table.csv",)))
     sections.append(Section("trials", "Trials", trials_table(content), files=("trials.csv",)))
     sections.append(Section("plan", "Plan", plan_table(content)))
     if content.notes:

@@ -194,7 +194,7 @@ def values_by_seed(trials: pd.DataFrame, arm: str, metric: str) -> dict[int, flo
     """
     if metric not in trials:
         return {}
-    chosen = trials[trials["arm"] == arm].dropna(subset=[metric])
+    chosen = trials.loc[trials["arm"] == arm, ["seed", metric]].dropna(subset=[metric])  # not all of its columns
     return {int(seed): float(value) for seed, value in zip(chosen["seed"], chosen[metric], strict=True)}
 
 

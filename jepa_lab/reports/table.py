@@ -224,7 +224,8 @@ def _arm_row(content: ReportInput, trials: pd.DataFrame, summary: ArmSummary, de
     Args:
         summary: by the metric. decided: by the deciding metric.
     """
-    mine = trials[trials["arm"] == summary.arm]
+    columns = [content.metric_on_test, "encoder_parameters", "predictor_parameters", "training_seconds", "rankme_end"]
+    mine = trials.loc[trials["arm"] == summary.arm, [name for name in columns if name in trials]]
     is_baseline = summary.arm == content.baseline
     return Row(
         name=summary.arm,

@@ -162,7 +162,15 @@ def predictions_of_run(folder: RunFolder) -> RunPredictions | str:
     if not folder.path.is_dir():
         return f"the run folder {folder.path} is not on this machine"
     try:
-        record = (folder.read_result() or {}).get("predictions")
+        return predictions_of_result(folder, folder.read_result() or {})
+    except RunFolderError as error:
+        return str(error)
+
+
+def predictions_of_result(folder: RunFolder, result: Mapping[str, Any]) -> RunPredictions | str:
+    """The same where the content of result.json has been read already."""
+    record = result.get("predictions")
+    try:
         return NOT_KEPT if record is None else read_predictions(folder.path, record)
     except RunFolderError as error:
         return str(error)

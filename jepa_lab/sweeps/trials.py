@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.reports.content import PROBE_NOTE_COLUMNS
-from jepa_lab.runs.predictions import RunPredictions, predictions_of_run
+from jepa_lab.runs.predictions import RunPredictions, predictions_of_result
 from jepa_lab.tracking.environment import device_in_words
-from jepa_lab.tracking.metrics import metrics_frame
+from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 
 
@@ -37,6 +38,16 @@ class TrialRecord:
     folder: RunFolder | None
     error: str | None
 
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """The content of result.json of a trial that finished, read once; nothing for another one."""
+        if self.folder is None or self.status not in ("FINISHED", "COLLAPSED"):
+            return {}
+        try:
+            return self.folder.read_result() or {}
+        except RunFolderError:
+            return {}
+
 
 def trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """One line a trial: the record's fields, a column for each swept key and one for each number of its result.
@@ -56,7 +67,8 @@ def trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
             "device": _device(record),
             **record.values,
         }
-        lines.append({**line, **_metrics(record)})
+        # The numbers of a trial that has not finished mean nothing yet.
+        lines.append({**line, **record.result.get("metrics", {})})
     columns = ["number", "arm", "seed", "status", "role", "run_folder", "error", "device"]
     return pd.DataFrame(lines) if lines else pd.DataFrame(columns=columns)
 
@@ -71,28 +83,12 @@ def _device(record: TrialRecord) -> str | None:
         return None
 
 
-def _metrics(record: TrialRecord) -> dict[str, float | None]:
-    """The numbers of a trial that finished; those of another one mean nothing yet."""
-    return dict(_result(record).get("metrics", {}))
-
-
-def _result(record: TrialRecord) -> dict[str, Any]:
-    """The content of result.json of a trial that finished; nothing for another one."""
-    if record.folder is None or record.status not in ("FINISHED", "COLLAPSED"):
-        return {}
-    try:
-        result = record.folder.read_result()
-    except RunFolderError:
-        return {}
-    return {} if result is None else result
-
-
 def predictions_of(records: Sequence[TrialRecord]) -> dict[str, RunPredictions | str]:
     """What the probes of each finished trial predicted, by its run folder; in words where there is none."""
     return {
-        str(record.folder.path): predictions_of_run(record.folder)
+        str(record.folder.path): predictions_of_result(record.folder, record.result)
         for record in records
-        if record.folder is not None and _result(record)
+        if record.folder is not None and record.result
     }
 
 
@@ -102,7 +98,7 @@ def probe_notes_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
         (str(record.folder.path), row, probe, note)
         for record in records
         if record.folder is not None
-        for row, outcomes in (_result(record).get("probe") or {}).items()
+        for row, outcomes in (record.result.get("probe") or {}).items()
         for probe, outcome in outcomes.items()
         for note in outcome["notes"]
     ]
@@ -111,11 +107,13 @@ def probe_notes_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
 
 def curves_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """Learning curves of the trials that finished, in long form: arm, seed, step, epoch, name, value."""
-    parts = []
-    for record in records:
-        if record.folder is None or record.status not in ("FINISHED", "COLLAPSED"):
-            continue
-        rows = metrics_frame(record.folder.metrics).drop(columns="time")
-        parts.append(rows.assign(arm=record.arm, seed=record.seed))
+    rows = [
+        (record.arm, record.seed, row.step, row.epoch, name, value)
+        for record in records
+        if record.folder is not None and record.status in ("FINISHED", "COLLAPSED")
+        for row in read_metrics(record.folder.metrics)
+        for name, value in row.metrics.items()
+        if value is not None
+    ]
     columns = ["arm", "seed", "step", "epoch", "name", "value"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    return pd.DataFrame(rows, columns=columns)

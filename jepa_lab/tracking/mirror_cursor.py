@@ -206,7 +206,8 @@ def mirror_state(folder: RunFolder) -> MirrorState:
     """
     if not is_sweep(folder):
         return _record_state(folder)
-    states = [_record_state(folder), *(_trial_state(trial, folder) for trial in trials_of(folder))]
+    of_sweep, run_id = folder.read_description().tracker, mlflow_run_id(folder)  # once, not for each trial
+    states = [_record_state(folder), *(_trial_state(trial, of_sweep, run_id) for trial in trials_of(folder))]
     return MirrorState(
         sum(state.rows_behind for state in states),
         tuple(dict.fromkeys(name for state in states for name in state.pending)),
@@ -215,15 +216,15 @@ def mirror_state(folder: RunFolder) -> MirrorState:
     )
 
 
-def _trial_state(trial: RunFolder, sweep: RunFolder) -> MirrorState:
-    """The state of a trial's record, and of its link to the sweep's."""
+def _trial_state(trial: RunFolder, of_sweep: TrackerSettings | None, run_id: str | None) -> MirrorState:
+    """The state of a trial's record, and of its link to the sweep's, whose MLflow run has that id."""
     try:
-        state, own, of_sweep = _record_state(trial), trial.read_description(), sweep.read_description()
+        state, own = _record_state(trial), trial.read_description()
     except RunFolderError as error:
         return MirrorState(pending=("damaged trials",), error=str(error))
-    if own.tracker is None or not follows(own.tracker, of_sweep.tracker):
+    if own.tracker is None or not follows(own.tracker, of_sweep):
         return state
-    linked = load_cursor(trial, own).parent_run_id == mlflow_run_id(sweep) is not None
+    linked = load_cursor(trial, own).parent_run_id == run_id is not None
     return state if linked else dataclasses.replace(state, pending=(*state.pending, "links to the sweep"))
 
 

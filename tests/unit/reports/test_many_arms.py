@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,9 @@ from jepa_lab.reports.report import print_table
 from jepa_lab.reports.shown import best_and_worst
 from jepa_lab.reports.statistics import paired_t_p
 from jepa_lab.reports.table import build_table
+from jepa_lab.runs.predictions import NOT_KEPT
+from jepa_lab.sweeps.trials import TrialRecord, curves_frame, predictions_of, probe_notes_frame, trials_frame
+from jepa_lab.tracking.run_folder import RunFolder
 from tests.unit.reports.frames import METRIC, make_content
 from tests.unit.reports.image_worlds import scored
 
@@ -116,3 +120,18 @@ def test_the_page_lists_the_best_of_many_trials_and_those_without_a_result() -> 
     values = [row[5].sort for row in table.rows if row[4].text == "FINISHED"]
     best = MANY.trials.loc[MANY.trials["status"] == "FINISHED", METRIC].sort_values(ascending=False)
     assert values == pytest.approx(best.head(len(values)).tolist())
+
+
+def test_each_result_is_read_once_for_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = []
+    for seed in range(3):
+        folder = RunFolder.create(tmp_path, "tiny", "00c0ffee", seed, "a: 1\n")
+        folder.write_result("FINISHED", {METRIC: 0.5}, 1, probe={"trained": {"knn": {"notes": ["a note"]}}})
+        records.append(TrialRecord(seed, "a", seed, "FINISHED", "arm", {}, folder, None))
+    read, real = [], RunFolder.read_result
+    monkeypatch.setattr(RunFolder, "read_result", lambda self: read.append(self.path) or real(self))
+    assert trials_frame(records)[METRIC].tolist() == [0.5] * 3
+    assert len(probe_notes_frame(records)) == 3
+    assert set(predictions_of(records).values()) == {NOT_KEPT}
+    assert curves_frame(records).empty
+    assert sorted(read) == sorted(record.folder.path for record in records if record.folder is not None)

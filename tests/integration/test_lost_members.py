@@ -148,5 +148,5 @@ def test_torchrun_restarts_a_run_on_two_machines_which_resumes(tmp_path: Path, o
     assert [code for code, _ in ended] == [0, 0], ended
     stopped = only_run(runs)
     assert (tmp_path / "killed").exists()
-    assert "resuming from step 5" in stopped.log.read_text()
+    assert "training from step 5 to 15 on 2 processes" in stopped.log.read_text()
     assert_equal_to_rounding(stopped, start_run(load_tiny(tmp_path), tmp_path / "alone", []).folder)

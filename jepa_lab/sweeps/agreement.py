@@ -85,6 +85,14 @@ def refusal(expected: Expected) -> str | None:
     return None
 
 
+def no_working_folder(folder: Path) -> str:
+    """That a worker does not see the folder that the sweep was started in, in words."""
+    return (
+        f"{socket.gethostname()} does not see the folder {folder}, which the sweep was started in and which relative "
+        "paths of its pipelines start from; start the sweep in a folder that all machines share"
+    )
+
+
 def broken_locks(hello: Hello, folder: SweepFolder) -> str:
     """That a worker saw no lock where the parent holds one, in words."""
     return (

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from jepa_lab.errors import RunFolderError
 from jepa_lab.sweeps.agreement import Hello
 from jepa_lab.sweeps.tasks import Reply, Task
 from jepa_lab.tracking.atomic import explained_writes, write_text_atomically
+
+_TASK = re.compile(r"(?P<name>.+)-(?P<count>\d+)\.task")
 
 
 @dataclass(frozen=True)
@@ -94,22 +97,39 @@ class Attempt:
         return self.folder / f"{self.stem}.job"
 
 
-def begin_attempt(folder: Path, task: Task) -> Attempt:
-    """Write a task for its next attempt.
+class Attempts:
+    """The attempts of a sweep's tasks. Whoever holds the sweep's lock makes them, so the folder is listed once.
 
-    Raises:
-        RunFolderError, RunStopped: it cannot be written.
+    Args:
+        folder: of their files.
     """
-    with explained_writes(folder):
-        folder.mkdir(exist_ok=True)
-    last = last_attempt(folder, task.name)
-    attempt = Attempt(folder, task.name, 1 if last is None else last.count + 1)
-    write_text_atomically(attempt.task, task.to_json() + "\n")
-    return attempt
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-def last_attempt(folder: Path, name: str) -> Attempt | None:
-    """The newest attempt at a task, of this parent or an earlier one."""
-    pattern = re.compile(rf"{re.escape(name)}-(\d+)\.task")
-    counts = [int(found[1]) for path in folder.glob(f"{name}-*.task") if (found := pattern.fullmatch(path.name))]
-    return Attempt(folder, name, max(counts)) if counts else None
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        """By the name of a task, the newest attempt at it."""
+        counts: dict[str, int] = {}
+        for path in self._folder.glob("*.task"):
+            found = _TASK.fullmatch(path.name)
+            if found is not None:
+                counts[found["name"]] = max(int(found["count"]), counts.get(found["name"], 0))
+        return counts
+
+    def begin(self, task: Task) -> Attempt:
+        """Write a task for its next attempt.
+
+        Raises:
+            RunFolderError, RunStopped: it cannot be written.
+        """
+        with explained_writes(self._folder):
+            self._folder.mkdir(exist_ok=True)
+        attempt = Attempt(self._folder, task.name, self._counts.get(task.name, 0) + 1)
+        write_text_atomically(attempt.task, task.to_json() + "\n")
+        self._counts[task.name] = attempt.count
+        return attempt
+
+    def last(self, name: str) -> Attempt | None:
+        """The newest attempt at a task, of this parent or an earlier one."""
+        return Attempt(self._folder, name, self._counts[name]) if name in self._counts else None

@@ -8,7 +8,6 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from jepa_lab.config.loading import load_pipeline
-from jepa_lab.resume import find_finished
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.ledger import Ledger, Trial
 from jepa_lab.sweeps.studies import Studies, open_studies
@@ -38,7 +37,7 @@ def _gather(folder: SweepFolder, study: TableStudy, metric: str, arms: list[str]
     study.name_metric(metric)
     ledger = Ledger(folder, study, metric)
     for trial in _unfinished(folder, study):
-        finished = find_finished(folder.trials, trial.pipeline.pipeline)
+        finished = ledger.runs.finished(trial.run_stem)
         if finished is not None:
             study.begin(trial.number)
             ledger.see(trial)

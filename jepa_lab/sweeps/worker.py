@@ -28,7 +28,7 @@ from jepa_lab.errors import JepaLabError, RunCrashed, RunInterrupted, RunOutOfMe
 from jepa_lab.interruption import StopSignals
 from jepa_lab.output import unfailing_output
 from jepa_lab.resume import find_finished, find_unfinished, resume_run
-from jepa_lab.sweeps.agreement import refusal, say_hello
+from jepa_lab.sweeps.agreement import no_working_folder, refusal, say_hello
 from jepa_lab.sweeps.lifeline import Lifeline
 from jepa_lab.sweeps.references import perform_reference, reference_is_probed
 from jepa_lab.sweeps.sharing.memory import bound_gpu_memory
@@ -59,6 +59,8 @@ def perform(task: Task) -> Reply:
             if difference is not None:
                 return Reply(task.number, "refused", difference)
         if task.folder is not None:
+            if not task.folder.is_dir():
+                return Reply(task.number, "refused", no_working_folder(task.folder))
             os.chdir(task.folder)
         loaded = load_pipeline(task.config)
         with _claimed(task):

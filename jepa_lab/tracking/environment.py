@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from jepa_lab import __version__
 from jepa_lab.tracking.credentials import scrub
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
+_CPU = re.compile(r"\bcpu\b( \([^)]*\))?")
 
 
 def describe_environment(command: Sequence[str], device: str) -> dict[str, Any]:
@@ -94,8 +96,8 @@ def resumed_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, A
 
 
 def _device(environment: Mapping[str, Any]) -> str:
-    device = str(environment["device"])
-    return f"cpu ({environment['cpu_model']})" if device == "cpu" else device
+    """The device as the run describes it, but a CPU by its model: slots of one machine may differ in their threads."""
+    return _CPU.sub(lambda found: f"cpu ({environment['cpu_model']})", str(environment["device"]))
 
 
 def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

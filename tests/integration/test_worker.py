@@ -137,6 +137,12 @@ def test_a_worker_whose_starter_is_gone_saves_its_state_and_leaves_no_reply(
     assert not reply.exists()
 
 
+def test_a_worker_that_does_not_see_where_the_sweep_was_started_refuses(done: Task, tmp_path: Path) -> None:
+    reply = worker.perform(replace(done, folder=tmp_path / "on another machine"))
+    assert reply.outcome == "refused"
+    assert f"{socket.gethostname()} does not see the folder {tmp_path}" in reply.message
+
+
 def test_a_task_that_cannot_be_read_ends_with_66(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "nowhere.task"
     assert worker.main(["--task", str(missing), "--reply", str(tmp_path / "reply")]) == 66

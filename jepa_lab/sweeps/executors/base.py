@@ -89,7 +89,7 @@ class Executor(Component[None], ABC):
 
     @abstractmethod
     def adopt(self, task: Task) -> bool:
-        """Take over a task that an earlier parent of the sweep submitted, if a worker still has it or has replied."""
+        """Take over a task that an earlier parent of the sweep submitted; False if no worker has it any more."""
 
     @abstractmethod
     def place(self, number: int) -> str:

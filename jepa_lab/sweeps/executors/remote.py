@@ -19,7 +19,7 @@ from pydantic import Field
 from jepa_lab.errors import RunStopped
 from jepa_lab.registry import ComponentParams
 from jepa_lab.sweeps.agreement import broken_locks, expected_here
-from jepa_lab.sweeps.attempts import Attempt, begin_attempt, last_attempt
+from jepa_lab.sweeps.attempts import Attempt, Attempts
 from jepa_lab.sweeps.executors.base import Executor, Surroundings
 from jepa_lab.sweeps.tasks import Reply, Task
 
@@ -83,6 +83,7 @@ class RemoteExecutor(Executor):
     def __init__(self, params: ComponentParams, around: Surroundings) -> None:
         super().__init__(params, around)
         self._folder = around.folder.path.resolve() / "tasks"
+        self._attempts = Attempts(self._folder)
         self._expected = expected_here(around.folder)
         self._flights: dict[int, Flight] = {}
         self._places: Mapping[str, str] = {}
@@ -120,11 +121,11 @@ class RemoteExecutor(Executor):
 
     def submit(self, task: Task) -> None:
         task = replace(task, expected=self._expected)
-        flight = self._flights[task.number] = Flight(task, begin_attempt(self._folder, task))
+        flight = self._flights[task.number] = Flight(task, self._attempts.begin(task))
         self._launch(flight)
 
     def adopt(self, task: Task) -> bool:
-        attempt = last_attempt(self._folder, task.name)
+        attempt = self._attempts.last(task.name)
         if attempt is None or not self._may_go_on(attempt):
             return False
         if not self._has_answered:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from jepa_lab.reports.content import cleaned
 from jepa_lab.reports.device_notes import notes_on_devices
 from jepa_lab.reports.table import build_table
 from jepa_lab.tracking.environment import device_in_words, resumed_on
+from jepa_lab.training.devices import Compute
 from tests.unit.reports.frames import make_content
 
 H100, H200 = "NVIDIA H100", "NVIDIA H200"
@@ -42,9 +44,10 @@ def test_arms_that_differ_from_the_baseline_in_it_are_named_below_the_table() ->
 
 
 def test_the_kind_of_a_cpu_is_its_model_and_a_resumed_run_names_both() -> None:
-    first = {"device": "cpu", "cpu_model": "EPYC"}
+    first = {"device": Compute(torch.device("cpu"), "fp32", False).describe(), "cpu_model": "EPYC"}
     gpu = {"device": H100, "cpu_model": "Xeon"}
     assert device_in_words(first) == "cpu (EPYC)"
+    assert device_in_words({**first, "device": "2 processes, each on cpu (1 thread)"}).endswith("each on cpu (EPYC)")
     assert resumed_on(first, first) == first
     once = resumed_on(first, gpu)
     assert device_in_words(once) == "cpu (EPYC) and NVIDIA H100"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jepa_lab.errors import ConfigError, RunStopped
-from jepa_lab.sweeps.attempts import Attempt, last_attempt
+from jepa_lab.sweeps.attempts import Attempt, Attempts
 from jepa_lab.sweeps.engine import NO_ENGINE_SETTINGS, Engine, EngineChoice, choose_engine
 from jepa_lab.sweeps.executors.slurm import SlurmExecutor
 from jepa_lab.sweeps.folder import SweepFolder
@@ -47,7 +47,7 @@ def task(number: int = 0) -> Task:
 
 
 def attempt_of(folder: SweepFolder, number: int = 0) -> Attempt:
-    attempt = last_attempt(folder.path.resolve() / "tasks", task(number).name)
+    attempt = Attempts(folder.path.resolve() / "tasks").last(task(number).name)
     assert attempt is not None
     return attempt
 

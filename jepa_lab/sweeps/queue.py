@@ -91,8 +91,8 @@ class TrialQueue:
 
     def _perform(self, trials: Iterator[Trial]) -> None:
         while self._start_next(trials) or self._running:
-            for reply in self._replies():
-                trial = self._running.pop(reply.number)
+            # All that have replied no longer run, also where telling the study of the first of them fails.
+            for trial, reply in [(self._running.pop(reply.number), reply) for reply in self._replies()]:
                 self.ledger.see(trial)  # what it wrote since the last look
                 self._handle(trial, reply)
                 self._again.extend(trial.twins)
@@ -107,7 +107,10 @@ class TrialQueue:
         """End what runs as a signal would. The study cannot be told of it: the next command reads the run folders."""
         self.display.message("stopping: running trials save their state; press Ctrl-C to leave at once")
         self.executor.cancel(list(self._running))
+        known = self.stop.received
         while self._running:
+            if self.stop.received != known:  # held back, as the first one always is
+                self.stop.raise_if_received()
             for reply in self.executor.poll(_POLL_SECONDS):
                 del self._running[reply.number]
 

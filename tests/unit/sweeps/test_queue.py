@@ -11,8 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from jepa_lab.config.loading import LoadedPipeline, config_digest, dump_pipeline
-from jepa_lab.errors import ConfigError, RunStopped
-from jepa_lab.interruption import StopSignals
+from jepa_lab.errors import ConfigError, RunStopped, StorageUnavailable
+from jepa_lab.interruption import StopRequested, StopSignals
 from jepa_lab.registry import ComponentParams
 from jepa_lab.resume import find_runs, run_stem
 from jepa_lab.sweeps import queue
@@ -485,3 +485,44 @@ def test_a_trial_that_gets_further_each_time_may_be_interrupted_as_often_as_it_t
     monkeypatch.setattr(executor, "poll", poll)
     assert perform(tmp_path, folder, study, executor)
     assert executor.started.count(1) == 10
+
+
+class RepliesAtOnce(ScriptedExecutor):
+    """All of its tasks reply at the same moment; of those that are told to stop nobody hears."""
+
+    def poll(self, seconds: float) -> list[Reply]:
+        return [reply for _ in range(len(self.ready)) for reply in super(RepliesAtOnce, self).poll(seconds)]
+
+    def cancel(self, numbers: Collection[int]) -> None:
+        super().cancel(numbers)
+        self.ready.clear()
+
+
+def lost(*given: object) -> None:
+    raise StorageUnavailable("the storage is unreachable")
+
+
+def test_a_lost_database_ends_the_sweep_also_where_several_trials_replied_at_once(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "finish", lost)
+    with pytest.raises(StorageUnavailable):  # nobody waits for the second one's reply, which has come
+        perform(tmp_path, folder, study, RepliesAtOnce(folder, {}))
+
+
+def test_the_first_ctrl_c_ends_the_waiting_for_trials_that_save_their_state_after_a_lost_database(
+    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, stop = RepliesAtOnce(folder, {}), StopSignals()
+    polls: list[float] = []
+
+    def poll(seconds: float) -> list[Reply]:
+        polls.append(seconds)
+        assert len(polls) < 5
+        stop.received = signal.SIGINT if len(polls) == 3 else None
+        return []
+
+    monkeypatch.setattr(executor, "poll", poll)
+    monkeypatch.setattr(TrialQueue, "_look", lost)
+    with pytest.raises(StopRequested):
+        perform(tmp_path, folder, study, executor, stop=stop)

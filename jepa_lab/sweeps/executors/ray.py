@@ -19,7 +19,7 @@ from jepa_lab.sweeps.attempts import Attempt
 from jepa_lab.sweeps.executors.base import EXECUTORS, Surroundings
 from jepa_lab.sweeps.executors.remote import Flight, RemoteExecutor, importable_here
 from jepa_lab.sweeps.on_ray.link import DriverGone, DriverLink, Words
-from jepa_lab.sweeps.on_ray.request import Node, Request
+from jepa_lab.sweeps.on_ray.request import Node, Request, described
 from jepa_lab.sweeps.resources import Needs
 from jepa_lab.sweeps.sharing.slots import num_cores
 from jepa_lab.sweeps.tasks import NO_TASK, Reply, Task
@@ -227,8 +227,8 @@ class RayExecutor(RemoteExecutor):
             raise ConfigError(f"the Ray cluster {self._address} has another version: {said}; install the same on all")
         if words["kind"] == "AuthenticationError":
             raise ConfigError(
-                f"the Ray cluster {self._address} wants another token: {said}; copy ~/.ray/auth_token of its head node "
-                "to this machine, or set RAY_AUTH_TOKEN_PATH"
+                f"the Ray cluster {self._address} wants another token ({said.split('. ')[0]}); copy "
+                "~/.ray/auth_token of its head node to this machine, or set RAY_AUTH_TOKEN_PATH"
             )
         raise self._unreachable(said)
 
@@ -257,9 +257,9 @@ class RayExecutor(RemoteExecutor):
     def _sentence(self) -> str:
         cpus, gpus = (sum(node.resources.get(name, 0) for node in self._nodes) for name in ("CPU", "GPU"))
         whose = "a Ray cluster of its own" if self._address == _LOCAL else f"the Ray cluster {self._found}"
-        nodes = f"{len(self._nodes)} node{'' if len(self._nodes) == 1 else 's'}"
+        nodes = f"{len(self._nodes)} node{'' if len(self._nodes) == 1 else 's'}, {described(cpus, gpus, None, {})}"
         return (
-            f"{whose}: {nodes}, {cpus:g} CPUs, {gpus:g} GPUs; each trial gets {self._first.sentence()}, "
+            f"{whose}: {nodes}; each trial gets {self._first.sentence()}, "
             f"so that {self._room(self._first)} run in parallel"
         )
 

@@ -246,7 +246,11 @@ def test_the_capacity_follows_the_nodes_and_what_no_node_has_is_told_once(
     ("words", "kind", "message"),
     [
         ({"kind": "RuntimeError", "text": "Version mismatch: The\ncluster"}, ConfigError, "another version: Version"),
-        ({"kind": "AuthenticationError", "text": "Invalid token"}, ConfigError, "wants another token: Invalid"),
+        (
+            {"kind": "AuthenticationError", "text": "Invalid token"},
+            ConfigError,
+            "wants another token (Invalid token); copy",
+        ),
         ({"kind": "ConnectionError", "text": "no\nanswer"}, RunStopped, "h:1 cannot be reached (no answer); see"),
     ],
 )

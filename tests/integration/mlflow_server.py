@@ -16,11 +16,16 @@ from tests.integration.fault_proxy import wait_until
 
 
 class MlflowServer:
-    """`mlflow server` on the loopback interface, with its database open to SQL."""
+    """`mlflow server` on the loopback interface, with its database open to SQL.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        store: URI of another database than the SQLite file in `root`.
+    """
+
+    def __init__(self, root: Path, store: str | None = None) -> None:
         self.root = root
         self.database = root / "server.db"
+        self._store = f"sqlite:///{self.database}" if store is None else store
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -29,7 +34,7 @@ class MlflowServer:
     def start(self) -> None:
         """Start it on its port and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.database}"]
+        command += ["--workers", "1", "--backend-store-uri", self._store]
         command += ["--artifacts-destination", str(self.root / "artifacts")]
         environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
         with open(self.root / "server.log", "ab") as log:

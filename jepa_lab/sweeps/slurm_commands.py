@@ -18,6 +18,8 @@ ENDED = {
 }
 """States of a job that will not start again."""
 
+STILL_SUBMITTING = "the sbatch of an earlier command is still at work"
+
 _COMMAND_SECONDS = 120.0
 _PASSING = re.compile(
     r"unable to contact|timed out|connection refused|connect failure|transport endpoint|zero bytes|"
@@ -83,7 +85,10 @@ def submit(options: Sequence[str], script: str, lock: Path) -> str:
         SlurmRefused, SlurmUnreachable: it was not, or perhaps it was.
     """
     with open(lock, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # to wait here would hear no Ctrl-C
+        except BlockingIOError:
+            raise SlurmUnreachable(STILL_SUBMITTING) from None
         printed = _ask(["sbatch", "--parsable", *options], script, inherited=[file.fileno()])
     return printed.strip().partition(";")[0]
 

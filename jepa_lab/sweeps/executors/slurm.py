@@ -194,7 +194,8 @@ class SlurmExecutor(RemoteExecutor):
         return job
 
     def alive(self) -> Mapping[str, str] | None:
-        if self._submitting.is_held():  # an earlier parent was killed, and its sbatch is still at work
+        if self._submitting.is_held():  # an earlier parent was killed
+            self._patience.wait(slurm_commands.STILL_SUBMITTING)
             return None
         try:
             jobs = slurm_commands.list_jobs()

@@ -16,6 +16,7 @@ from jepa_lab.sweeps.engine import NO_ENGINE_SETTINGS, Engine, EngineChoice, cho
 from jepa_lab.sweeps.executors.slurm import SlurmExecutor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.tasks import Outcome, Reply, Task
+from jepa_lab.tracking.locks import FileLock
 from tests.unit.sweeps.fake_slurm import FakeSlurm
 
 QUICK = ("poll_seconds=0.001", "grace_seconds=0")
@@ -415,3 +416,19 @@ def test_an_sbatch_that_outlives_its_parent_is_waited_for_before_jobs_are_looked
     second.poll(1.0)
     assert second.place(0) == f"job {attempt_of(folder).read_job()} on node1"
     assert len(slurm.submitted()) == 2
+
+
+def test_the_sbatch_of_an_earlier_command_is_waited_for_with_a_limit_and_nothing_is_submitted_meanwhile(
+    folder: SweepFolder, slurm: FakeSlurm
+) -> None:
+    executor = build(folder, "unreachable_minutes=0.0001")
+    submitted(executor, slurm, 0)
+    with FileLock(folder.path.resolve() / "tasks" / "sbatch.lock", "the submission of a job") as its:
+        its.acquire(0)
+        executor.submit(task(1))
+        assert "still at work" in executor.place(1)
+        with pytest.raises(RunStopped, match="sbatch of an earlier command is still at work"):
+            executor.poll(60.0)
+    executor.close()
+    assert len(slurm.submitted()) == 1
+    assert slurm.calls("scancel") == []  # the job of the first trial goes on

@@ -31,6 +31,7 @@ from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.progress import SweepDisplay
 from jepa_lab.sweeps.tasks import Reply, Task
 from jepa_lab.tracking.atomic import explained_writes, write_text_atomically
+from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.mlflow_download import SCHEMES
 from jepa_lab.tracking.records import read_record, write_record
 from jepa_lab.weights.sources.base import SourceContext
@@ -112,6 +113,7 @@ class ReferenceProbing:
     def __init__(self, sweep: SweepFolder, executor: Executor, stop: StopSignals, display: SweepDisplay) -> None:
         self.sweep, self.executor, self.stop, self.display = sweep, executor, stop, display
         self._deaths: dict[int, int] = {}
+        self._busy: set[int] = set()  # tasks that other processes were at work on
 
     def perform(self, references: Sequence[PlannedReference], pipelines: Mapping[int, LoadedPipeline]) -> bool:
         """Probe every reference on every split; False if a signal stopped it.
@@ -125,8 +127,12 @@ class ReferenceProbing:
         waiting, is_stopping = deque(self._tasks(references, pipelines)), False
         running: dict[int, tuple[Task, str]] = {}
         while running or (waiting and not is_stopping):
-            while waiting and not is_stopping and self.executor.capacity() > len(running):
-                task, name = waiting.popleft()
+            while not is_stopping and self.executor.capacity() > len(running):
+                due = next((each for each in waiting if not self._is_elsewhere(each[0])), None)
+                if due is None:
+                    break
+                waiting.remove(due)
+                task, name = due
                 self.display.message(f"probing the reference {name}")
                 if not self.executor.adopt(task):
                     self.executor.submit(task)
@@ -142,6 +148,10 @@ class ReferenceProbing:
                 is_stopping = True
                 self.executor.cancel(list(running))
         return not is_stopping
+
+    def _is_elsewhere(self, task: Task) -> bool:
+        """Whether another process is still at work on a task, as a worker has said."""
+        return task.number in self._busy and FileLock(task.claim, f"the reference {task.name}").is_held()
 
     def _tasks(
         self, references: Sequence[PlannedReference], pipelines: Mapping[int, LoadedPipeline]
@@ -177,7 +187,9 @@ class ReferenceProbing:
         Raises:
             ConfigError, RunStopped: it is not tried again.
         """
-        if reply.outcome == "busy":  # another worker probes it, and will have finished
+        if reply.outcome == "busy":
+            self._busy.add(reply.number)
+            self.display.message(f"the reference {name} is being probed by another process; waiting for it to end")
             return
         self._deaths[reply.number] = self._deaths.get(reply.number, 0) + 1
         if reply.outcome in ("died", "interrupted") and self._deaths[reply.number] <= _MAX_DEATHS:

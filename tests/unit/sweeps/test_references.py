@@ -13,6 +13,7 @@ from jepa_lab.errors import ConfigError, JepaLabError, RunStopped
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.references import PlannedReference, ReferenceProbing, kept_references, read_references
 from jepa_lab.sweeps.tasks import Outcome, Reply, Task
+from jepa_lab.tracking.locks import FileLock
 from jepa_lab.tracking.records import write_record
 from tests.integration.pipelines import load_tiny
 from tests.unit.sweeps.ablations import plan_of, refusal
@@ -116,6 +117,28 @@ def test_one_that_cannot_be_probed_stops_the_sweep(
 ) -> None:
     with pytest.raises(error, match="the reference a could not be probed: because"):
         probing(tmp_path, FakeExecutor(*outcomes))
+
+
+def test_one_that_another_process_probes_is_not_begun_again_before_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "claims").mkdir()
+    executor, released = FakeExecutor("busy", "finished", "finished"), []
+    answer = executor.poll
+    with FileLock(SweepFolder(tmp_path).claim("reference-aa-0"), "the reference") as other:
+        other.acquire(0)
+
+        def poll(seconds: float) -> list[Reply]:
+            if executor.running:
+                return answer(seconds)
+            other.release()
+            released.append(len(executor.started))
+            return []
+
+        monkeypatch.setattr(executor, "poll", poll)
+        assert probing(tmp_path, executor)
+    assert released == [2]
+    assert executor.started == [("/x/a", "0"), ("/x/b", "0"), ("/x/a", "0")]
 
 
 def test_a_signal_stops_it_and_what_is_done_is_kept(tmp_path: Path) -> None:

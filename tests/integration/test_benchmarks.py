@@ -19,7 +19,9 @@ from benchmarks.packing import main as packing
 from benchmarks.packing_trial import Speed, steps_within
 from benchmarks.scaling import exponent
 from benchmarks.step import count_flops, count_launches
+from benchmarks.sweep_scale import ablation
 from benchmarks.timing import markdown_table
+from jepa_lab.sweeps.plan import load_plan
 from jepa_lab.training.devices import Compute
 from tests.unit.sweeps.sharing.fake_mps import FakeMps
 
@@ -175,3 +177,28 @@ def test_trials_on_a_gpu_are_clients_of_a_daemon_as_those_of_a_sweep(
 def test_the_columns_of_a_table_are_aligned() -> None:
     lines = markdown_table(["a", "long header"], [["long cell", "b"]]).splitlines()
     assert len({len(line) for line in lines}) == 1
+
+
+def test_simulated_sweeps_are_ablations_of_as_many_trials_as_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "simulated.yaml"
+    file.write_text(ablation("table", 60, "none"))
+    plan = load_plan(file)
+    assert (len(plan.arms), plan.num_trials) == (6, 60)
+    file.write_text(ablation("search", 60, "none"))
+    search = load_plan(file).search
+    assert search is not None
+    assert search.budget.trials == 60
+
+
+@pytest.mark.slow
+def test_the_costs_of_simulated_sweeps_are_measured_and_drawn(tmp_path: Path) -> None:
+    out = tmp_path / "costs"
+    command = [sys.executable, "-m", "benchmarks.sweep_scale", "--trials", "20,40", "--folder", str(tmp_path / "scale")]
+    found = subprocess.run(
+        [*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    rows = out.with_suffix(".md").read_text().splitlines()
+    names = {row.split("|")[1].strip() for row in rows if row.startswith("| ")}
+    assert {"parent", "study", "parent again", "report", "table in the terminal"} <= names
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

@@ -73,6 +73,9 @@ class FakeExecutor:
     def cancel(self, numbers: Collection[int]) -> None:
         self.stopped = True
 
+    def news(self) -> list[str]:
+        return []
+
 
 REFERENCES = (PlannedReference("a", "/x/a", "file:1", "aa"), PlannedReference("b", "/x/b", "file:2", "bb"))
 

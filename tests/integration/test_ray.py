@@ -35,7 +35,7 @@ seeds: [0, 1]
 overrides: {training.epochs: 80, probe.every_epochs: 40, training.checkpoint_every_steps: 20}
 """
 TIMES = ["training_seconds", "images_per_second"]
-SECONDS = 120.0
+SECONDS = 240.0
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,8 @@ from jepa_lab.tracking.locks import FileLock
 
 _EARLY_SECONDS = 60
 """By which Slurm may send a signal earlier than it was asked to."""
+_NO_OUTPUT = 53
+"""What Slurm gives as the signal of a job whose output file could not be opened."""
 _MEMORY_FACTOR, _MOST_MEMORY = 2, 4
 """What a trial that ran out of memory gets, and the most, in multiples of what it had and of what was asked for."""
 _OURS = ("--job-name", "--output", "--error", "--array", "--wrap", "--wait", "--clusters", "--test-only", "--signal")
@@ -278,7 +280,6 @@ class _End:
     def __init__(self, flight: Flight, known: Mapping[str, str], listed: Job | None) -> None:
         self.flight = flight
         self.state = known.get("JobState") or ("" if listed is None else listed.state)
-        self.reason = known.get("Reason", "") if listed is None else listed.reason
         self.node = known.get("NodeList", "") if listed is None else listed.node
         code, _, number = known.get("ExitCode", "0:0").partition(":")
         self.code, self.signal = int(code), int(number or 0)
@@ -294,11 +295,11 @@ class _End:
                 f"{self._where()} cannot start {python} (code {self.code}); install jepa-lab where all nodes see it, "
                 f"under the same path{self._log()}",
             )
-        if self.reason == "JobLaunchFailure":
+        if self.signal == _NO_OUTPUT:
             return self._reply(
                 "refused",
-                f"Slurm could not start job {self.flight.job} on {self._where()} (JobLaunchFailure), as on a node that "
-                f"does not see {self.flight.attempt.folder}; {_SHARE}",
+                f"Slurm could not write the log of job {self.flight.job} on {self._where()}, as on a node that does "
+                f"not see {self.flight.attempt.folder}; {_SHARE}",
             )
         if self.state == "OUT_OF_MEMORY":
             return self._reply("out_of_memory", f"Slurm ended its job {self.flight.job} for its memory{self._log()}")

@@ -287,7 +287,12 @@ def test_a_parent_that_is_started_again_while_slurm_is_away_submits_nothing_twic
             r"^n7 does not see .*0000-1\.task",
         ),
         ("JobState=FAILED Reason=NonZeroExitCode ExitCode=127:0 NodeList=n7", "refused", r"^n7 cannot start .*python"),
-        ("JobState=FAILED Reason=JobLaunchFailure ExitCode=0:53 NodeList=n7", "refused", r"on n7 \(JobLaunchFailure\)"),
+        (
+            "JobState=FAILED Reason=JobLaunchFailure ExitCode=0:53 NodeList=n7",
+            "refused",
+            r"log of job \d+ on n7, as on",
+        ),
+        ("JobState=FAILED Reason=JobLaunchFailure ExitCode=0:15 NodeList=n7", "died", "killed by signal 15 on n7"),
         ("JobState=FAILED Reason=RaisedSignal:9(Killed) ExitCode=0:9 NodeList=n7", "died", "killed by signal 9 on n7"),
         ("JobState=NODE_FAIL Reason=NodeDown ExitCode=0:0 NodeList=n7", "died", "ended on n7 as NODE_FAIL"),
         ("JobState=CANCELLED Reason=None ExitCode=0:0 NodeList=", "died", "was cancelled"),

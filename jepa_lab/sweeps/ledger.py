@@ -28,10 +28,10 @@ class Trial:
     Attributes:
         pipeline: its resolved pipeline.
         tags, params: what the tracker is told beside the run's own.
-        failures: attempts that failed. deaths: workers that it lost. place: where it runs now.
+        failures: attempts that failed. deaths: workers that it lost in a row. place: where it runs now.
         busy_until: time.monotonic() before which it is left to the process that was at work on it; 0 for none.
         times_busy: how often it was. standstills: interruptions in a row that found nothing new saved.
-        saved_step: the last checkpoint at the last interruption; None for none.
+        saved_step: the last checkpoint when it last stopped so; None for none.
         began: time.monotonic() when it was given to its worker. is_first: of a new worker, which has yet to start.
         is_resumed: whether an earlier attempt left a run folder.
         reported: epochs of which the study knows the online probe.

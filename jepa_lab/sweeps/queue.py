@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _MAX_DEATHS = 5
-"""Workers that one trial may lose: whatever kills it each time would do so for ever."""
+"""Workers that one trial may lose in a row without saving anything new: what kills each of them would go on to."""
 _BUSY_SECONDS, _MOST_BUSY_SECONDS = 5.0, 60.0
 """After which a trial that another process was at work on is looked at again: at first, and at most."""
 _MAX_STANDSTILLS = 3
@@ -246,23 +246,26 @@ class TrialQueue:
     def _on_interrupted(self, trial: Trial, message: str) -> None:
         if self._stopping:
             return
-        saved = self.ledger.saved_step(trial)
-        trial.standstills = trial.standstills + 1 if saved == trial.saved_step else 0
-        trial.saved_step = saved
+        trial.standstills = 0 if self._got_further(trial) else trial.standstills + 1
         if trial.standstills >= _MAX_STANDSTILLS:
             raise RunStopped(
                 f"{trial.label} was interrupted {trial.standstills} times in a row before it could save anything new "
-                f"(step {saved or 0} is its last){f': {message}' if message else ''}; a time limit that is too short "
-                "does this: raise --time, and run the same command again to resume"
+                f"(step {trial.saved_step or 0} is its last){f': {message}' if message else ''}; a time limit that is too "
+                "short does this: raise --time, and run the same command again to resume"
             )
         self._again.appendleft(trial)
 
+    def _got_further(self, trial: Trial) -> bool:
+        """Whether a trial has saved a checkpoint since it last lost its worker or was interrupted."""
+        before, trial.saved_step = trial.saved_step, self.ledger.saved_step(trial)
+        return trial.saved_step != before
+
     def _on_died(self, trial: Trial, message: str) -> None:
-        trial.deaths += 1
+        trial.deaths = 1 if self._got_further(trial) else trial.deaths + 1
         if self._stopping:
             return
         if trial.deaths >= _MAX_DEATHS:
-            self._fail(trial, f"{message}; it has lost {trial.deaths} workers")
+            self._fail(trial, f"{message}; it has lost {trial.deaths} workers in a row without saving anything new")
             return
         self.display.message(f"{trial.label}: {message}; another worker resumes it")
         self._again.appendleft(trial)

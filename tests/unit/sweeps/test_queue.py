@@ -468,10 +468,11 @@ def test_a_trial_that_is_interrupted_before_it_saves_anything_new_ends_the_sweep
     assert TrialState.FAIL not in states(study)
 
 
-def test_a_trial_that_gets_further_each_time_may_be_interrupted_as_often_as_it_takes(
-    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("outcome", ["interrupted", "died"])
+def test_a_trial_that_gets_further_each_time_may_be_ended_as_often_as_it_takes(
+    outcome: Outcome, tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = ScriptedExecutor(folder, {1: ["interrupted"] * 9}, slots=1)
+    executor = ScriptedExecutor(folder, {1: [outcome] * 9}, slots=1)
     pipeline = load_tiny(tmp_path, "seed=1").pipeline
     run = RunFolder.create(
         folder.trials, pipeline.name, config_digest(pipeline), pipeline.seed, dump_pipeline(pipeline)

@@ -45,7 +45,7 @@ ReturnToService=2
 MpiDefault=none
 KillWait=10
 MinJobAge=600
-SlurmdTimeout=10
+SlurmdTimeout=5
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=2 RealMemory=8000 Gres=gpu:2
@@ -174,14 +174,15 @@ class SlurmCluster:
 
     def _steps(self, node: str) -> list[int]:
         """The slurmstepd of a node's jobs, which slurmd has started."""
-        slurmd = self.pid(f"slurmd-{node}")
-        assert slurmd is not None
-        spool = f"{self.folder}/spool-{node}"
+        log = f"{self.folder}/slurmd-{node}.log"
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if (path / "comm").read_text().strip() == "slurmstepd" and os.readlink(path / "cwd").startswith(spool):
+                if (path / "comm").read_text().strip() != "slurmstepd":
+                    continue
+                if log in [os.readlink(each) for each in (path / "fd").iterdir()]:
                     found.append(int(path.name))
+        assert found, f"no job on {node}"
         return found
 
     def _end(self, daemon: str, number: signal.Signals) -> None:

@@ -193,28 +193,3 @@ def test_a_node_that_does_not_see_the_folder_is_named(cluster: SlurmCluster, com
     assert code == 2
     assert "on node2" in output
     assert "put the sweep on a file system that all nodes share" in output
-
-
-@pytest.mark.slow
-def test_lost_nodes_and_time_limits_cost_no_trial_and_no_step(
-    cluster: SlurmCluster, command: Command, local: Command
-) -> None:
-    command.epochs = local.epochs = 80  # a time limit is at least a minute
-    command.start_on_slurm()
-    wait_for(lambda: len(cluster.jobs()) == 4, "four jobs", _PATIENCE)
-    command.wait_until_training(*TRIALS)
-    lost = [name for name, (_, node) in cluster.jobs().items() if node == "node1"]
-    limited = next(name for name, (_, node) in cluster.jobs().items() if node == "node2")
-    cluster.run("scontrol", "update", f"JobId={cluster.job_ids()[limited]}", "TimeLimit=1")
-    cluster.kill_node("node1")  # its workers train on, and hold their trials
-    wait_for(lambda: all(cluster.jobs().get(name, ("PENDING",))[0] != "RUNNING" for name in lost), "the loss", 90.0)
-    cluster.start_node("node1")
-    for name, number in cluster.job_ids().items():
-        if name in lost:
-            cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
-    code, output = command.end()
-    assert code == 0, output
-    local.start("--executor", "local", "--slots", "2")
-    assert local.end()[0] == 0
-    assert len(list(command.sweep.trials.iterdir())) == 4
-    pd.testing.assert_frame_equal(command.trials(), local.trials())

@@ -250,8 +250,8 @@ class TrialQueue:
         if trial.standstills >= _MAX_STANDSTILLS:
             raise RunStopped(
                 f"{trial.label} was interrupted {trial.standstills} times in a row before it could save anything new "
-                f"(step {trial.saved_step or 0} is its last){f': {message}' if message else ''}; a time limit that is too "
-                "short does this: raise --time, and run the same command again to resume"
+                f"(step {trial.saved_step or 0} is its last){f': {message}' if message else ''}; a time limit that is "
+                "too short does this: raise --time, and run the same command again to resume"
             )
         self._again.appendleft(trial)
 

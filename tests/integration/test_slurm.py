@@ -17,7 +17,7 @@ import pytest
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.studies import open_studies
-from tests.integration.slurm_cluster import SlurmCluster, slurm_cluster, wait_for, why_not
+from tests.integration.slurm_cluster import NODES, SlurmCluster, slurm_cluster, wait_for, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -96,6 +96,13 @@ class Command:
     def attempts(self) -> dict[str, int]:
         """How many jobs there were for each trial."""
         return {name: len(list((self.sweep.path / "tasks").glob(f"{name}-*.task"))) for name in TRIALS}
+
+    def outcome(self, trial: str, attempt: int) -> str | None:
+        """What an attempt replied; None before it did."""
+        try:
+            return str(json.loads((self.sweep.path / "tasks" / f"{trial}-{attempt}.reply").read_text())["outcome"])
+        except FileNotFoundError:
+            return None
 
     def worker(self, trial: str) -> int:
         """Process of the newest attempt at a trial."""
@@ -193,3 +200,49 @@ def test_a_node_that_does_not_see_the_folder_is_named(cluster: SlurmCluster, com
     assert code == 2
     assert "on node2" in output
     assert "put the sweep on a file system that all nodes share" in output
+
+
+@pytest.mark.slow
+def test_lost_nodes_and_time_limits_cost_no_trial(cluster: SlurmCluster, command: Command, local: Command) -> None:
+    command.start_on_slurm()
+    wait_for(lambda: len(cluster.jobs()) == 4, "four jobs", _PATIENCE)
+    command.wait_until_training(*TRIALS)
+    trials = {node: [_trial(name) for name, (_, at) in cluster.jobs().items() if at == node] for node in NODES}
+    (orphan, dead), (limited, other) = trials["node1"], trials["node2"]
+    pids = {trial: command.worker(trial) for trial in (orphan, dead, limited)}
+    cluster.kill_node("node1")
+    for pid in pids.values():  # so that they are at work for as long as it takes
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        (number,) = jobs_of(cluster, limited)
+        cluster.run("scontrol", "update", f"JobId={number}", "TimeLimit=1")
+        local.start("--executor", "local", "--slots", "1")
+        wait_for(lambda: not _running(cluster) & {orphan, dead}, "the loss of node1", 120.0)
+        os.kill(pids[dead], signal.SIGKILL)
+        cluster.start_node("node1")
+        wait_for(lambda: "idle" in cluster.run("sinfo", "-h", "-n", "node1", "-o", "%T"), "node1")
+        for number in jobs_of(cluster, orphan, dead):
+            cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+        wait_for(lambda: command.outcome(orphan, 1) == "busy", "the trial to be busy", _PATIENCE)
+        wait_for(lambda: command.outcome(limited, 1) == "interrupted", "the time limit", _PATIENCE)
+    finally:
+        for trial, pid in pids.items():
+            if trial != dead:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+    code, output = command.end()
+    assert code == 0, output
+    assert "another process is at work on" in output
+    assert local.end()[0] == 0
+    assert len(list(command.sweep.trials.iterdir())) == 4
+    pd.testing.assert_frame_equal(command.trials(), local.trials())
+    attempts = command.attempts()
+    assert (attempts[limited], attempts[other]) == (2, 1)
+
+
+def _trial(job: str) -> str:
+    return next(name for name in TRIALS if name in job)
+
+
+def _running(cluster: SlurmCluster) -> set[str]:
+    return {_trial(name) for name, (state, _) in cluster.jobs().items() if state == "RUNNING"}

@@ -14,10 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jepa_lab import __version__
+from jepa_lab.errors import ConfigError
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.tasks import Expected
-from jepa_lab.tracking.atomic import write_text_atomically
+from jepa_lab.tracking.atomic import explained_writes, write_text_atomically
 from jepa_lab.tracking.environment import source_digest
+from jepa_lab.tracking.locks import FileLock
+from jepa_lab.tracking.records import read_record, write_record
+
+_AGREED, _AGREED_VERSION, _WHAT = "agreed.json", 1, "agreement of shares"
+_LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -108,3 +114,23 @@ def _version(version: str, source: str) -> str:
 
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def agree(folder: SweepFolder) -> None:
+    """The first one that trains a share of a sweep by hand says which code it runs; the others must run the same.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    agreed = folder.shares / _AGREED
+    with explained_writes(agreed):
+        folder.shares.mkdir(exist_ok=True)
+    with FileLock(folder.shares / "agreed.lock", "the agreement of shares") as lock:
+        lock.acquire(_LOCK_SECONDS)
+        if not agreed.exists():
+            write_record(agreed, _WHAT, _AGREED_VERSION, asdict(expected_here(folder)))
+    recorded = read_record(agreed, _WHAT, _AGREED_VERSION)
+    expected = Expected(**{key: recorded[key] for key in Expected.__dataclass_fields__})
+    difference = refusal(expected)
+    if difference is not None:
+        raise ConfigError(f"{difference}. To go on with another version on purpose, remove {agreed}")

@@ -82,11 +82,11 @@ class Attempt:
         return Hello.read(self.reply)
 
     def write_job(self, job: str) -> None:
-        """Keep what the engine calls it, for a parent that is started again."""
+        """Keep what the engine calls it, for people who look for the job."""
         write_text_atomically(self._job, job + "\n")
 
     def read_job(self) -> str | None:
-        """What the engine calls it; None where its parent ended before it knew."""
+        """What the engine calls it, for people; None where its parent ended before it knew."""
         try:
             return self._job.read_text(encoding="utf-8").strip()
         except FileNotFoundError:

@@ -22,7 +22,8 @@ def gathered_studies(folder: SweepFolder, url: str | None) -> Studies:
     Raises:
         RunFolderError: the sweep has neither been begun nor have shares of it.
     """
-    if folder.shares.is_dir():
+    has_other_study = url is None and not folder.journal.exists() and folder.record.environment.exists()
+    if folder.shares.is_dir() and not has_other_study:  # of a sweep that was given a --storage
         with folder.lock() as lock:
             if lock.try_acquire():  # else a parent is at work, which gathers by itself
                 plan = folder.read_plan()

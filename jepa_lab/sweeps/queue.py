@@ -34,6 +34,14 @@ _MAX_STANDSTILLS = 3
 """Interruptions in a row of one trial that saved nothing new: with the same time limit it would go on for ever."""
 
 
+class TrialStandsStill(RunStopped):
+    """A trial is interrupted again and again before it can save anything."""
+
+
+class WorkerRefused(ConfigError):
+    """A worker's machine does not see what the parent sees."""
+
+
 class TrialQueue:
     """Performs trials with an executor.
 
@@ -66,25 +74,30 @@ class TrialQueue:
         self._begun_places: set[str] = set()  # whose workers have ended a trial
         self._over = {"finished": 0, "failed": 0}
         self._stopping = False
+        self._is_search = False
 
-    def perform(self, trials: Iterator[Trial], already: int, total: int | None) -> bool:
+    def perform(self, trials: Iterator[Trial], already: int, total: int | None, is_search: bool = False) -> bool:
         """Run trials to their ends.
 
         Args:
             trials: asked for the next one when a slot is free, so that a search can learn from those before it.
             already: trials that were over before. total: with these, how many there will be; for the display, and
                 None where that is not known.
+            is_search: whether a trial depends on those before it: one that another process is at work on then keeps
+                its slot, so that no more points are asked for meanwhile.
         Returns:
             False if a signal stopped the sweep; trials that ran have saved their state.
         Raises:
             StorageUnavailable, StoppedWhileWaiting: the study could not be told for too long, or a signal came while
                 that was waited for; trials that ran have saved their state.
+            TrialStandsStill, WorkerRefused: there is something to put right first; here, too, trials have saved.
         """
+        self._is_search = is_search
         self._over["finished"] += already
         self._total = total
         try:
             self._perform(trials)
-        except (StorageUnavailable, StoppedWhileWaiting):
+        except (StorageUnavailable, StoppedWhileWaiting, TrialStandsStill, WorkerRefused):
             self._let_running_save()
             raise
         return not self._stopping
@@ -123,7 +136,6 @@ class TrialQueue:
     def _start_next(self, trials: Iterator[Trial]) -> bool:
         """Fill the free slots; whether trials are left to start, as far as is known."""
         self._look_at_busy()
-        # A trial that waits, for its twin or another process, keeps its slot: a search should not ask for more points.
         while not self._stopping and self.executor.capacity() > len(self._running) + self._num_waiting():
             trial = self._again.popleft() if self._again else next(trials, None)
             if trial is None:
@@ -153,7 +165,8 @@ class TrialQueue:
         return FileLock(self.folder.claim(trial.run_stem), f"the trial {trial.label}").is_held()
 
     def _num_waiting(self) -> int:
-        return len(self._busy) + sum(len(trial.twins) for trial in self._running.values())
+        """Trials that have no worker and keep a slot all the same."""
+        return (len(self._busy) if self._is_search else 0) + sum(len(trial.twins) for trial in self._running.values())
 
     def _running_twin(self, trial: Trial) -> Trial | None:
         """The trial of the same pipeline that is running: both would be the same run folder."""
@@ -248,10 +261,11 @@ class TrialQueue:
             return
         trial.standstills = 0 if self._got_further(trial) else trial.standstills + 1
         if trial.standstills >= _MAX_STANDSTILLS:
-            raise RunStopped(
+            raise TrialStandsStill(
                 f"{trial.label} was interrupted {trial.standstills} times in a row before it could save anything new "
                 f"(step {trial.saved_step or 0} is its last){f': {message}' if message else ''}; a time limit that is "
-                "too short does this: raise --time, and run the same command again to resume"
+                "too short does this (raise --time), or whoever stops its workers; then run the same command again to "
+                "resume"
             )
         self._again.appendleft(trial)
 
@@ -279,9 +293,9 @@ class TrialQueue:
 
     def _on_refused(self, trial: Trial, message: str) -> None:
         """Raises:
-        ConfigError: no worker on such a machine may take part.
+        WorkerRefused: no worker on such a machine may take part.
         """
-        raise ConfigError(f"a worker cannot take part in this sweep: {message}")
+        raise WorkerRefused(f"a worker cannot take part in this sweep: {message}")
 
     def _finish(self, trial: Trial, run: RunFolder) -> None:
         self._over["finished" if self.ledger.finish(trial, run) else "failed"] += 1
@@ -304,6 +318,9 @@ class TrialQueue:
                 text = f"{trial.label}: {watch.sentence()}"
             trial.place = self.executor.place(trial.number)
             slots[trial.place] = text
+        for trial in self._busy:
+            held = self.folder.claim(trial.run_stem)
+            slots[f"trial {trial.number}"] = f"{trial.label}: another process is at work on it (it holds {held})"
         left = self._seconds_left()
         self.display.update(SweepState(slots, self._over["finished"], self._over["failed"], self._total, left))
 

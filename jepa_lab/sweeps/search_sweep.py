@@ -99,7 +99,7 @@ class _Points:
         queue = self.workshop.queue(self.study)
         queue.observe = self._observe
         planned = self.search.budget.trials
-        return queue.perform(self._trials(), over, None if planned is None else max(over, planned))
+        return queue.perform(self._trials(), over, None if planned is None else max(over, planned), is_search=True)
 
     def _trials(self) -> Iterator[Trial]:
         for number, point in self.study.interrupted(self.search.parameters):

@@ -22,7 +22,7 @@ from jepa_lab.composition.tracker import build_tracker
 from jepa_lab.errors import ConfigError, RunStopped
 from jepa_lab.interruption import StopSignals
 from jepa_lab.output import unfailing_output
-from jepa_lab.sweeps.agreement import expected_here, refusal
+from jepa_lab.sweeps.agreement import agree
 from jepa_lab.sweeps.choices import names_in, parse_numbers
 from jepa_lab.sweeps.engine import Engine
 from jepa_lab.sweeps.folder import SweepFolder
@@ -32,13 +32,9 @@ from jepa_lab.sweeps.references import ReferenceProbing
 from jepa_lab.sweeps.results import table_trials
 from jepa_lab.sweeps.study import TableStudy
 from jepa_lab.sweeps.sweep import SweepSettings, baseline_pipeline, sweep_folder, working
-from jepa_lab.sweeps.tasks import Expected
 from jepa_lab.sweeps.workshop import Workshop, planned_trials
 from jepa_lab.tracking.atomic import explained_writes
-from jepa_lab.tracking.records import read_record, write_record
 from jepa_lab.tracking.run_folder import RunFolder
-
-_AGREED, _AGREED_VERSION = "agreed.json", 1
 
 
 @dataclass(frozen=True)
@@ -190,23 +186,3 @@ def _perform(
         workshop = Workshop(plan, folder, executor, stop, display)
         left = [(number, planned) for number, planned in study.to_run() if number in set(numbers)]
         return workshop.queue(study).perform(workshop.trials(study, left, plan.arms), 0, len(left))
-
-
-def agree(folder: SweepFolder) -> None:
-    """The first share says which code it runs; the others must run the same.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    agreed = folder.shares / _AGREED
-    with explained_writes(agreed):
-        folder.shares.mkdir(exist_ok=True)
-    if not agreed.exists():
-        here = expected_here(folder)
-        write_record(agreed, "agreement of shares", _AGREED_VERSION, {**vars(here)})
-        return
-    recorded = read_record(agreed, "agreement of shares", _AGREED_VERSION)
-    expected = Expected(**{key: recorded[key] for key in Expected.__dataclass_fields__})
-    difference = refusal(expected)
-    if difference is not None:
-        raise ConfigError(f"{difference}. To go on with another version on purpose, remove {agreed}")

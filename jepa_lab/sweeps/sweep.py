@@ -19,6 +19,7 @@ from jepa_lab.output import unfailing_output
 from jepa_lab.reports.content import ReportInput
 from jepa_lab.reports.report import write_report
 from jepa_lab.reports.winner import winner_of
+from jepa_lab.sweeps.agreement import agree
 from jepa_lab.sweeps.engine import Engine
 from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
@@ -279,7 +280,8 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
         ablation: text of the ablation file.
     Raises:
         RunFolderError: another process is at work on the sweep, or another plan is in its place.
-        ConfigError: so many trials do not fit on this machine, or the storage's URL is wrong.
+        ConfigError: so many trials do not fit on this machine, the storage's URL is wrong, or shares of the sweep have
+            run other code than this.
         RunStopped: the storage cannot be reached or written; what ran has saved its state.
         RunInterrupted, RunTerminated: a second Ctrl-C; what the trials had saved stays.
     """
@@ -289,6 +291,8 @@ def run_sweep(plan: Plan, ablation: str, settings: SweepSettings) -> SweepOutcom
     folder = sweep_folder(plan, ablation, settings.root)
     with unfailing_output(), stoppable(StopSignals()) as stop, folder.lock() as lock:
         lock.acquire(_LOCK_SECONDS)
+        if folder.shares.is_dir():  # others train, or have trained, a part of it by hand
+            agree(folder)
         sweep = Sweep(plan, folder, settings, stop)
         record = SweepRecord(plan, folder, settings.command)
         try:

@@ -15,7 +15,6 @@ from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.gathering import gathered_studies
 from jepa_lab.sweeps.plan import load_plan
 from jepa_lab.sweeps.results import report_input
-from jepa_lab.sweeps.shares import agree
 from tests.integration.pipelines import write_tiny
 
 ABLATION = """\
@@ -86,12 +85,13 @@ def test_a_share_with_other_code_is_refused_and_the_difference_named(
     plan = load_plan(here / "a.yaml")
     folder = SweepFolder.open_or_create(here / "sweeps", plan.folder_name, ABLATION, plan.to_record())
     monkeypatch.setattr(agreement, "__version__", "0.0.9")
-    agree(folder)
+    agreement.agree(folder)
     monkeypatch.undo()
     monkeypatch.chdir(here)
     code, _, error = run(capsys, "sweep", "a.yaml", "--only", "0", "--slots", "1")
     assert code == 2
     assert re.search(r"the sweep was started with 0\.0\.9", error)
+    assert run(capsys, "sweep", "a.yaml", "--slots", "1")[::2] == (2, error)  # nor may the whole sweep mix them
     assert "To go on with another version on purpose, remove" in error
     assert not list(folder.trials.iterdir())
 

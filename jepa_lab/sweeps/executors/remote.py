@@ -122,7 +122,11 @@ class RemoteExecutor(Executor):
     def submit(self, task: Task) -> None:
         task = replace(task, expected=self._expected)
         flight = self._flights[task.number] = Flight(task, self._attempts.begin(task))
-        self._launch(flight)
+        try:
+            self._launch(flight)
+        except RunStopped:
+            self._flights.clear()  # what the engine has goes on, as the message says
+            raise
 
     def adopt(self, task: Task) -> bool:
         attempt = self._attempts.last(task.name)

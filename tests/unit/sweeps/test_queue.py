@@ -131,6 +131,7 @@ def perform(
     stop: StopSignals | None = None,
     seed: int | None = None,
     display: SweepDisplay | None = None,
+    is_search: bool = False,
 ) -> bool:
     """Perform the trials of the study; with `seed` all of them are the same run."""
 
@@ -143,7 +144,7 @@ def perform(
     trial_queue = TrialQueue(
         folder, study, executor, "probe/validation_accuracy", retries, stop or StopSignals(), display or PlainDisplay()
     )
-    return trial_queue.perform(trials(), 0, 4)
+    return trial_queue.perform(trials(), 0, 4, is_search)
 
 
 def states(study: TableStudy) -> list[TrialState]:
@@ -406,12 +407,31 @@ def test_a_trial_that_another_process_finished_meanwhile_is_not_started_again(
     assert study.trials()[1].value == 7.0
 
 
-def test_a_worker_that_must_not_take_part_ends_the_sweep_and_fails_no_trial(
-    tmp_path: Path, folder: SweepFolder, study: TableStudy
+@pytest.mark.parametrize(
+    ("outcomes", "kind", "message"),
+    [
+        (["refused"], ConfigError, "a worker cannot take part in this sweep: scripted: refused"),
+        (["interrupted"] * 3, RunStopped, "a seed 0 was interrupted 3 times in a row"),
+    ],
+)
+def test_what_must_be_put_right_first_ends_the_sweep_when_the_other_trials_have_saved_and_fails_none(
+    tmp_path: Path,
+    folder: SweepFolder,
+    study: TableStudy,
+    outcomes: list[Outcome],
+    kind: type[Exception],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    executor = ScriptedExecutor(folder, {1: ["refused"]})
-    with pytest.raises(ConfigError, match="a worker cannot take part in this sweep: scripted: refused"):
+    executor = ScriptedExecutor(folder, {0: outcomes, 1: ["interrupted"] * 2}, slots=2)
+    cancelled: list[int] = []
+    cancel = executor.cancel
+    executor.cancel = lambda numbers: (cancelled.extend(numbers), cancel(numbers))[1]  # type: ignore[method-assign]
+    with pytest.raises(kind, match=message):
         perform(tmp_path, folder, study, executor)
+    assert cancelled == [1]
+    assert not executor.ready
+    assert "running trials save their state" in capsys.readouterr().out
     assert TrialState.FAIL not in states(study)
 
 
@@ -432,8 +452,14 @@ def test_tasks_name_absolute_paths_and_the_folder_that_others_are_seen_from(
     assert Task.from_json(task.to_json()) == task
 
 
-def test_a_trial_that_another_process_holds_is_not_submitted_until_it_is_free(
-    tmp_path: Path, folder: SweepFolder, study: TableStudy, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("is_search", "started"), [(True, [0, 1, 1, 2, 3]), (False, [0, 1, 2, 3, 1])])
+def test_a_trial_that_another_process_holds_is_not_submitted_until_it_is_free_and_keeps_its_slot_in_a_search_alone(
+    tmp_path: Path,
+    folder: SweepFolder,
+    study: TableStudy,
+    monkeypatch: pytest.MonkeyPatch,
+    is_search: bool,
+    started: list[int],
 ) -> None:
     monkeypatch.setattr(queue, "_BUSY_SECONDS", 0.0)
     monkeypatch.setattr(queue, "_POLL_SECONDS", 0.0)
@@ -451,9 +477,9 @@ def test_a_trial_that_another_process_holds_is_not_submitted_until_it_is_free(
         return is_claimed(each, trial)
 
     monkeypatch.setattr(TrialQueue, "_is_claimed", look)
-    assert perform(tmp_path, folder, study, executor)
+    assert perform(tmp_path, folder, study, executor, is_search=is_search)
     assert looks == 20
-    assert executor.started == [0, 1, 1, 2, 3]
+    assert executor.started == started
 
 
 def test_a_trial_that_is_interrupted_before_it_saves_anything_new_ends_the_sweep_with_a_sentence(

@@ -122,11 +122,7 @@ class RemoteExecutor(Executor):
     def submit(self, task: Task) -> None:
         task = replace(task, expected=self._expected)
         flight = self._flights[task.number] = Flight(task, self._attempts.begin(task))
-        try:
-            self._launch(flight)
-        except RunStopped:
-            self._flights.clear()  # what the engine has goes on, as the message says
-            raise
+        self._launch(flight)
 
     def adopt(self, task: Task) -> bool:
         attempt = self._attempts.last(task.name)
@@ -165,7 +161,11 @@ class RemoteExecutor(Executor):
         self._flights.clear()
 
     def _launch(self, flight: Flight) -> None:
-        flight.job = self.launch(flight.attempt, flight.task)
+        try:
+            flight.job = self.launch(flight.attempt, flight.task)
+        except RunStopped:
+            self._flights.clear()  # what the engine has is left to the next parent, as the message says
+            raise
         if flight.job is not None:
             flight.is_own = True
             flight.attempt.write_job(flight.job)

@@ -137,6 +137,8 @@ class SlurmExecutor(RemoteExecutor):
         self._held: dict[int, str] = {}  # why a task is not submitted yet
         self._submitting = FileLock(self._folder / "sbatch.lock", "the submission of a job")
         self._patience = _Patience(self.params.unreachable_minutes)
+        self._submission = _Patience(self.params.unreachable_minutes)  # `squeue` may answer while `sbatch` fails
+        self._not_before = -float("inf")  # time.monotonic() of the next `sbatch`, after one that failed
 
     @staticmethod
     def planned_slots(params: ComponentParams, needs: Needs) -> int:
@@ -180,12 +182,16 @@ class SlurmExecutor(RemoteExecutor):
         return self._held.get(number, f"task {number}") if self._flights[number].job is None else super().place(number)
 
     def launch(self, attempt: Attempt, task: Task) -> str | None:
+        if time.monotonic() < self._not_before:
+            self._held[task.number] = f"task {task.number} waits for Slurm, which does not answer"
+            return None
         self._held.pop(task.number, None)
         try:
             options = self._job_options(attempt, task.number)
             job = slurm_commands.submit(options, self._script(attempt), self._submitting.path)
         except SlurmUnreachable as error:
-            self._patience.wait(str(error))
+            self._submission.wait(str(error))
+            self._not_before = time.monotonic() + self.poll_seconds
             self._held[task.number] = f"task {task.number} waits for Slurm, which does not answer ({error})"
             return None
         except SlurmRefused as refused:
@@ -193,6 +199,7 @@ class SlurmExecutor(RemoteExecutor):
                 self._held[task.number] = f"task {task.number} waits: Slurm takes no more jobs now ({refused})"
                 return None
             raise _explained(refused, self.params, self.around.needs) from None
+        self._submission.answered()
         return job
 
     def alive(self) -> Mapping[str, str] | None:

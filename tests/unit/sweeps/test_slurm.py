@@ -200,6 +200,19 @@ def test_a_slurm_that_does_not_answer_for_long_stops_the_sweep_and_leaves_its_jo
     assert slurm.calls("scancel") == []
 
 
+def test_an_sbatch_that_fails_for_long_while_squeue_answers_stops_the_sweep_and_leaves_its_jobs(
+    folder: SweepFolder, slurm: FakeSlurm
+) -> None:
+    executor = build(folder, "unreachable_minutes=0.001")
+    submitted(executor, slurm, 0)
+    slurm.fails("sbatch", "sbatch: error: Batch job submission failed: Protocol authentication error")
+    executor.submit(task(1))
+    with pytest.raises(RunStopped, match=r"^Slurm has not answered for 0\.001 min \(Batch job submission failed"):
+        executor.poll(20.0)
+    executor.close()
+    assert slurm.calls("scancel") == []
+
+
 def test_a_job_whose_submission_was_not_answered_is_looked_for_before_it_is_submitted_again(
     folder: SweepFolder, slurm: FakeSlurm
 ) -> None:
@@ -214,8 +227,10 @@ def test_a_job_whose_submission_was_not_answered_is_looked_for_before_it_is_subm
     slurm.fails("squeue", None)
     slurm.lists(("77", "PENDING", "", "Priority", name_of(slurm, 0)))  # it had taken the first of them
     executor.poll(0.0)
-    assert len(slurm.submitted()) == 3
-    assert name_of(slurm, 2) == name_of(slurm, 1)
+    names = [name_of(slurm, index) for index in range(len(slurm.submitted()))]
+    assert names[0].endswith("-arm-0000-1")
+    assert names[-1].endswith("-arm-0001-1")
+    assert names.count(names[0]) == 1
     assert executor.place(0) == "job 77 PENDING (Priority)"
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from matplotlib.ticker import FuncFormatter
 
 from benchmarks.scaling import exponent
 from benchmarks.timing import markdown_table
@@ -165,6 +166,8 @@ def drawing(series: Sequence[Series]) -> Drawing:
             colour, mark = theme.colours[place % len(theme.colours)], "os^Dv"[place // len(theme.colours) % 5]
             name = f"{each.name}: {_number(each.exponent)}"
             axes.loglog(trials, [each.seconds[n] for n in trials], color=colour, marker=mark, markersize=4, label=name)
+        for axis in (axes.xaxis, axes.yaxis):  # the style writes no mathematics, which Matplotlib's own labels are
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.set_xlabel("trials")
         axes.set_ylabel("CPU seconds")
         handles, names = axes.get_legend_handles_labels()

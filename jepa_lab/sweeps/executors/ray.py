@@ -228,7 +228,8 @@ class RayExecutor(RemoteExecutor):
         if words["kind"] == "AuthenticationError":
             raise ConfigError(
                 f"the Ray cluster {self._address} wants another token ({said.split('. ')[0]}); copy "
-                "~/.ray/auth_token of its head node to this machine, or set RAY_AUTH_TOKEN_PATH"
+                "~/.ray/auth_token of its head node to this machine, or set RAY_AUTH_TOKEN_PATH, and "
+                "set RAY_AUTH_MODE=token"
             )
         raise self._unreachable(said)
 

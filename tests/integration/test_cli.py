@@ -419,7 +419,7 @@ def test_of_very_many_problems_the_first_are_told(tmp_path: Path) -> None:
 def test_an_ablation_that_is_run_and_a_pipeline_that_is_swept_are_told_so() -> None:
     for words, told in (
         (["run", "ablations/loss.yaml"], r"loss\.yaml:\d+: this is an ablation; use `jepa-lab sweep"),
-        (["sweep", "pipelines/digits.yaml"], r"digits\.yaml is a pipeline, .* with `jepa-lab run"),
+        (["sweep", "pipelines/digits.yaml"], r"digits is a pipeline, .* with `jepa-lab run digits`"),
     ):
         result = click.testing.CliRunner().invoke(main, [words[0], str(Path(__file__).parents[2] / words[1])])
         assert result.exit_code == 2

@@ -52,7 +52,7 @@ def test_the_display_is_told_every_step_whatever_is_logged_and_what_goes_on_in_b
     assert max(map(len, banner)) <= 80
     words = " ".join(" ".join(banner).split())
     assert re.fullmatch(
-        r"data digits, 8x8 pixels device cpu \(1 threads\), fp32 model encoder 16x1x2 \(width x depth x heads\), "
+        r"data digits, 8x8 pixels device cpu \(1 thread\), fp32 model encoder 16x1x2 \(width x depth x heads\), "
         r"3.39 k parameters; predictor 8x1x2, 1.18 k; 16 patches of 2x2 training 10 steps \(2 epochs of 5\), "
         r"batches of 24 run folder .*tiny-[0-9a-f]{8}-s0",
         words,

@@ -76,7 +76,7 @@ SEARCH = "search: {loss: {type: categorical, choices: [l2, smooth_l1]}}\nbudget:
         (ARMS + "name: a/b\n", ["example.yaml:4", "name", "a/b"]),
         ("grid: {masker: [random], loss: [l2, smooth_l1]}\n", ["example.yaml:2", "no baseline", "masker: random"]),
         ("grid: {masker: [random]}\nbaseline: {masker: radom}\n", ["example.yaml:3", "masker: radom", "none of its"]),
-        ("grid: {masker: [random]}\nbaseline: {maskr: random}\n", ["example.yaml:3", "no key of grid", "'masker'"]),
+        ("grid: {masker: [random]}\nbaseline: {maskr: random}\n", ["example.yaml:3", "not a key of grid", "'masker'"]),
         ("grid: {masker: [random], loss: [l2]}\nbaseline: {masker: random}\n", ["no value for loss", "l2"]),
         ("grid: {masker: []}\nbaseline: {}\n", ["grid.masker has no values"]),
         ("grid: {loss: [l2]}\nbaseline: {loss: l2}\noverrides: {loss.over_features: mean}\n",

@@ -108,14 +108,6 @@ def broken_locks(hello: Hello, folder: SweepFolder) -> str:
     )
 
 
-def _version(version: str, source: str) -> str:
-    return f"{version} (source {source[:8]})"
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def agree(folder: SweepFolder) -> None:
     """The first one that trains a share of a sweep by hand says which code it runs; the others must run the same.
 
@@ -133,4 +125,12 @@ def agree(folder: SweepFolder) -> None:
     expected = Expected(**{key: recorded[key] for key in Expected.__dataclass_fields__})
     difference = refusal(expected)
     if difference is not None:
-        raise ConfigError(f"{difference}. To go on with another version on purpose, remove {agreed}")
+        raise ConfigError(f"{difference}. To continue with another version on purpose, remove {agreed}")
+
+
+def _version(version: str, source: str) -> str:
+    return f"{version} (source {source[:8]})"
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -94,7 +94,7 @@ def _check_url(url: str) -> None:
     except (ArgumentError, ValueError):
         is_wrong = True
     if is_wrong:
-        raise ConfigError(f"--storage is no URL of a database; {_URL_RULE}")
+        raise ConfigError(f"--storage is not the URL of a database; {_URL_RULE}")
 
 
 def _connect(url: str, limit: AnswerLimit) -> FindingStorage:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from optuna.trial import TrialState
 
@@ -11,7 +10,7 @@ from jepa_lab.config.loading import load_pipeline
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.ledger import Ledger, Trial
 from jepa_lab.sweeps.studies import Studies, open_studies
-from jepa_lab.sweeps.study import PlannedTrial, TableStudy, open_storage
+from jepa_lab.sweeps.study import TableStudy, open_storage, planned_trials
 
 
 def gathered_studies(folder: SweepFolder, url: str | None) -> Studies:
@@ -33,8 +32,8 @@ def gathered_studies(folder: SweepFolder, url: str | None) -> Studies:
     return open_studies(folder, url)
 
 
-def _gather(folder: SweepFolder, study: TableStudy, metric: str, arms: list[str], seeds: list[int]) -> None:
-    study.enqueue(PlannedTrial(arm, seed) for seed in seeds for arm in arms)
+def _gather(folder: SweepFolder, study: TableStudy, metric: str, arms: Iterable[str], seeds: Iterable[int]) -> None:
+    study.enqueue(planned_trials(arms, seeds))
     study.name_metric(metric)
     ledger = Ledger(folder, study, metric)
     for trial in _unfinished(folder, study):
@@ -50,4 +49,4 @@ def _unfinished(folder: SweepFolder, study: TableStudy) -> Iterator[Trial]:
     for each in study.trials():
         config = folder.config(study.planned(each).role, each.number)
         if each.state in (TrialState.WAITING, TrialState.RUNNING) and config.exists():
-            yield Trial(each.number, study.planned(each), load_pipeline(Path(config)), {}, {})
+            yield Trial(each.number, study.planned(each), load_pipeline(config), {}, {})

@@ -27,7 +27,7 @@ def open_journal(path: Path) -> JournalStorage:
         return JournalStorage(_Journal(path))
 
 
-def mend_journal(path: Path) -> None:
+def fix_journal(path: Path) -> None:
     """Remove the lock of a dead owner, and cut off a line that it did not finish.
 
     Raises:

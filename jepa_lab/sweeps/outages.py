@@ -37,7 +37,7 @@ class Patience:
 
     Attributes:
         seconds: how long to wait per outage; 0 gives up at once.
-        meanwhile: what goes on while it is waited for, in words.
+        meanwhile: what continues while it is waited for, in words.
         remedy: what the user is told to do in the end.
         say: told when the waiting begins, every minute, and when it is over.
         stop: a signal in it ends the waiting.

@@ -12,7 +12,6 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 from optuna.storages import InMemoryStorage
@@ -28,11 +27,10 @@ from jepa_lab.sweeps.engine import Engine
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.plan import Plan
 from jepa_lab.sweeps.progress import build_sweep_display
-from jepa_lab.sweeps.references import ReferenceProbing
 from jepa_lab.sweeps.results import table_trials
-from jepa_lab.sweeps.study import TableStudy
-from jepa_lab.sweeps.sweep import SweepSettings, baseline_pipeline, sweep_folder, working
-from jepa_lab.sweeps.workshop import Workshop, planned_trials
+from jepa_lab.sweeps.study import PlannedTrial, TableStudy, planned_trials
+from jepa_lab.sweeps.sweep import SweepSettings, baseline_pipeline, sweep_folder
+from jepa_lab.sweeps.workshop import Workshop, opened_workshop
 from jepa_lab.tracking.atomic import explained_writes
 from jepa_lab.tracking.run_folder import RunFolder
 
@@ -63,7 +61,7 @@ class ShareChoice:
                 f"--only, --arm and --seed choose trials of a table, and {plan.name} is a search, whose points depend "
                 "on those before them; leave them out, or use --executor slurm or ray"
             )
-        planned = list(enumerate(planned_trials(plan.arms, plan.seeds)))
+        planned = list(enumerate(_trials_of(plan)))
         if self.only is not None:
             numbers = set(parse_numbers(self.only, "--only", "trial"))
             _refuse_unknown(numbers, set(range(len(planned))), f"trials 0 to {len(planned) - 1}", "--only")
@@ -78,6 +76,10 @@ class ShareChoice:
         if not planned:
             raise ConfigError("--only, --arm and --seed together leave no trial; a trial must be in all that is given")
         return [number for number, _ in planned]
+
+
+def _trials_of(plan: Plan) -> list[PlannedTrial]:
+    return planned_trials([arm.name for arm in plan.arms], plan.seeds)
 
 
 def _refuse_unknown(given: set[int], known: set[int], words: str, option: str) -> None:
@@ -116,7 +118,7 @@ class ShareOutcome:
 
 def share_frame(plan: Plan, numbers: Sequence[int]) -> pd.DataFrame:
     """Number, arm and seed of trials of a table."""
-    planned = planned_trials(plan.arms, plan.seeds)
+    planned = _trials_of(plan)
     lines = [(number, planned[number].arm, planned[number].seed) for number in numbers]
     return pd.DataFrame(lines, columns=["number", "arm", "seed"])
 
@@ -156,33 +158,21 @@ def run_share(plan: Plan, ablation: str, settings: SweepSettings, numbers: Seque
         logs.mkdir(parents=True, exist_ok=True)
     agree(folder)
     study = TableStudy(InMemoryStorage(), plan.name, plan.direction, [arm.name for arm in plan.arms], plan.seeds)
-    study.enqueue(planned_trials(plan.arms, plan.seeds))
+    study.enqueue(_trials_of(plan))
     with unfailing_output(), stoppable(StopSignals()) as stop:
         try:
-            complete = _perform(plan, folder, settings.engine, study, numbers, stop, logs)
+            executor = settings.engine.build(folder, logs)
+            with opened_workshop(plan, folder, executor, stop, build_sweep_display()) as workshop:
+                complete = _perform(workshop, study, set(numbers))
         except KeyboardInterrupt as error:
             raise interruption(error, f"(run the same command again to resume {folder.path})") from None
     trials = table_trials(folder, study)
     return ShareOutcome(folder, trials[trials["number"].isin(numbers)], None if complete else stop.received)
 
 
-def _perform(
-    plan: Plan,
-    folder: SweepFolder,
-    engine: Engine,
-    study: TableStudy,
-    numbers: Sequence[int],
-    stop: StopSignals,
-    logs: Path,
-) -> bool:
+def _perform(workshop: Workshop, study: TableStudy, numbers: set[int]) -> bool:
     """Train them; False if a signal stopped it. References are probed by whoever has the first trial."""
-    with working(engine.build(folder, logs)) as executor, build_sweep_display() as display, stop.held():
-        for sentence in executor.sentences:
-            display.message(sentence)
-        if 0 in numbers:
-            probing = ReferenceProbing(folder, executor, stop, display)
-            if not probing.perform(plan.references, plan.pipelines_of_splits()):
-                return False
-        workshop = Workshop(plan, folder, executor, stop, display)
-        left = [(number, planned) for number, planned in study.to_run() if number in set(numbers)]
-        return workshop.queue(study).perform(workshop.trials(study, left, plan.arms), 0, len(left))
+    if 0 in numbers and not workshop.probe_references():
+        return False
+    left = [(number, planned) for number, planned in study.to_run() if number in numbers]
+    return workshop.queue(study).perform(workshop.trials(study, left, workshop.plan.arms), 0, len(left))

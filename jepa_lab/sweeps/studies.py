@@ -30,7 +30,7 @@ def open_studies(folder: SweepFolder, url: str | None) -> Studies:
     if url is None and not folder.journal.exists():
         raise missing
     with folder.lock() as lock:
-        storage = open_storage(folder.journal, url, mend=lock.try_acquire())
+        storage = open_storage(folder.journal, url, fix=lock.try_acquire())
         if plan["name"] not in get_all_study_names(storage=storage):
             raise missing
         return Studies(storage, plan)

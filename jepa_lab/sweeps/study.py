@@ -22,7 +22,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from jepa_lab.errors import ConfigError
-from jepa_lab.sweeps.journal import mend_journal, open_journal
+from jepa_lab.sweeps.journal import fix_journal, open_journal
 from jepa_lab.sweeps.outages import IMPATIENT, Patience
 from jepa_lab.tracking.uris import absolute_uri, check_uri, sqlite_path
 
@@ -42,11 +42,17 @@ class PlannedTrial:
     role: str = "arm"
 
 
-def open_storage(journal: Path, url: str | None, mend: bool = True, patience: Patience = IMPATIENT) -> BaseStorage:
+def planned_trials(arms: Iterable[str], seeds: Iterable[int], role: str = "arm") -> list[PlannedTrial]:
+    """The trials of a table by their numbers: seed after seed, and arm after arm for each."""
+    names = list(arms)
+    return [PlannedTrial(name, seed, role) for seed in seeds for name in names]
+
+
+def open_storage(journal: Path, url: str | None, fix: bool = True, patience: Patience = IMPATIENT) -> BaseStorage:
     """Optuna's storage: the sweep's journal, or any database that Optuna knows.
 
     Args:
-        mend: the caller holds the sweep's lock: a lock file or a torn last line was left by a process that was killed.
+        fix: the caller holds the sweep's lock: a lock file or a torn last line was left by a process that was killed.
         patience: with a database.
     Raises:
         ConfigError: the URL cannot be opened.
@@ -54,8 +60,8 @@ def open_storage(journal: Path, url: str | None, mend: bool = True, patience: Pa
         RunFolderError, RunStopped: the journal cannot be read or written.
     """
     if url is None:
-        if mend:
-            mend_journal(journal)
+        if fix:
+            fix_journal(journal)
         return open_journal(journal)
     from jepa_lab.sweeps.database import open_database  # SQLAlchemy, which a journal does without
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,17 @@ from jepa_lab.reports.report import write_report
 from jepa_lab.reports.winner import winner_of
 from jepa_lab.sweeps.agreement import agree
 from jepa_lab.sweeps.engine import Engine
-from jepa_lab.sweeps.executors.base import Executor
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.outages import Patience
 from jepa_lab.sweeps.plan import Plan, differences
 from jepa_lab.sweeps.progress import build_sweep_display
-from jepa_lab.sweeps.references import ReferenceProbing, check_references
+from jepa_lab.sweeps.references import check_references
 from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.search_sweep import perform_search
 from jepa_lab.sweeps.studies import Studies
 from jepa_lab.sweeps.study import Study, open_storage
 from jepa_lab.sweeps.watch import ONLINE_PROBE
-from jepa_lab.sweeps.workshop import Workshop
+from jepa_lab.sweeps.workshop import opened_workshop
 from jepa_lab.tracking.base import MirrorState, Tracker
 from jepa_lab.tracking.description import RunDescription, RunStatus, flat_params
 from jepa_lab.tracking.environment import describe_environment
@@ -204,26 +202,13 @@ class Sweep:
 
     def perform(self) -> bool:
         """Run what is left of the plan; False if a signal stopped it."""
-        building = self.settings.engine.build(self.folder)
-        with working(building) as executor, self.display as display, self.stop.held():
-            for sentence in executor.sentences:
-                display.message(sentence)
-            probing = ReferenceProbing(self.folder, executor, self.stop, display)
-            if not probing.perform(self.plan.references, self.plan.pipelines_of_splits()):
+        executor = self.settings.engine.build(self.folder)
+        with opened_workshop(self.plan, self.folder, executor, self.stop, self.display) as workshop:
+            if not workshop.probe_references():
                 return False
-            workshop = Workshop(self.plan, self.folder, executor, self.stop, display)
             if self.plan.search is None:
                 return workshop.perform_table(self.studies.table, self.plan.arms, self.plan.seeds, "arm")
             return perform_search(self.plan, self.plan.search, self.studies, workshop)
-
-
-@contextmanager
-def working(executor: Executor) -> Iterator[Executor]:
-    """An executor that is closed in the end."""
-    try:
-        yield executor
-    finally:
-        executor.close()
 
 
 class SweepRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,23 @@ from jepa_lab.sweeps.ledger import Trial
 from jepa_lab.sweeps.plan import Arm, Plan
 from jepa_lab.sweeps.progress import SweepDisplay
 from jepa_lab.sweeps.queue import TrialQueue
-from jepa_lab.sweeps.study import PlannedTrial, Study, TableStudy
+from jepa_lab.sweeps.references import ReferenceProbing
+from jepa_lab.sweeps.study import PlannedTrial, Study, TableStudy, planned_trials
 from jepa_lab.tracking.description import flat_params
 
 
-def planned_trials(arms: Iterable[Arm], seeds: Iterable[int], role: str = "arm") -> list[PlannedTrial]:
-    """The trials of a table by their numbers: seed after seed, and arm after arm for each."""
-    names = [arm.name for arm in arms]
-    return [PlannedTrial(name, seed, role) for seed in seeds for name in names]
+@contextmanager
+def opened_workshop(
+    plan: Plan, folder: SweepFolder, executor: Executor, stop: StopSignals, display: SweepDisplay
+) -> Iterator[Workshop]:
+    """A workshop whose executor is closed in the end, whatever happens; the first signal is held back within."""
+    try:
+        with display, stop.held():
+            for sentence in executor.sentences:
+                display.message(sentence)
+            yield Workshop(plan, folder, executor, stop, display)
+    finally:
+        executor.close()
 
 
 @dataclass(frozen=True)
@@ -41,10 +51,19 @@ class Workshop:
             self.folder, study, self.executor, self.plan.metric, self.plan.retries, self.stop, self.display
         )
 
+    def probe_references(self) -> bool:
+        """Probe the references of the plan that have not been probed yet; False if a signal stopped it.
+
+        Raises:
+            ConfigError, RunStopped: one could not be probed.
+        """
+        probing = ReferenceProbing(self.folder, self.executor, self.stop, self.display)
+        return probing.perform(self.plan.references, self.plan.pipelines_of_splits())
+
     def perform_table(self, study: TableStudy, arms: Iterable[Arm], seeds: Iterable[int], role: str) -> bool:
         """Train every arm with every seed; False if a signal stopped it."""
         arms = list(arms)
-        study.enqueue(planned_trials(arms, seeds, role))
+        study.enqueue(planned_trials([arm.name for arm in arms], seeds, role))
         left, total = study.to_run(), len(study.trials())
         return self.queue(study).perform(self.trials(study, left, arms), total - len(left), total)
 

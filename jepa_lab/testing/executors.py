@@ -88,9 +88,13 @@ class ExecutorContract(ComponentContract):
         task = task_of(folder, long, 2)
         executor.submit(task)
         wait_for_steps(folder, long, self.patience_seconds)
+        assert FileLock(task.claim, "the trial").is_held()
         executor.close()
-        with FileLock(task.claim, "the trial") as lock:
-            lock.acquire(self.patience_seconds)
+        deadline = time.monotonic() + self.patience_seconds
+        while FileLock(task.claim, "the trial").is_held():
+            assert time.monotonic() < deadline, "its worker is still at work on the trial"
+            time.sleep(0.1)
+        assert find_finished(folder.trials, long.pipeline) is None
 
     def _replies(self, executor: Executor) -> Sequence[Reply]:
         deadline = time.monotonic() + self.patience_seconds

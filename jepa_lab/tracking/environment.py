@@ -86,7 +86,7 @@ def device_in_words(environment: Mapping[str, Any]) -> str:
 
 
 def resumed_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment of a run that goes on: where it began, with the kinds of devices since.
+    """The environment of a run that is resumed: where it began, with the kinds of devices since.
 
     Args:
         before: content of `environment.json`. now: of the machine that resumes the run.

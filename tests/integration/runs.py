@@ -12,6 +12,7 @@ import torch
 
 from jepa_lab.composition.outcome import RunOutcome
 from jepa_lab.composition.start import start_run
+from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
@@ -73,3 +74,9 @@ def killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int, *o
             start_run(load_tiny(tmp_path, *overrides), tmp_path / "runs", ["killed"])
     (path,) = (tmp_path / "runs").iterdir()
     return RunFolder.open(path)
+
+
+def only_sweep(root: Path) -> SweepFolder:
+    """The one sweep in a folder of sweep folders."""
+    (path,) = root.iterdir()
+    return SweepFolder.open(path)

@@ -288,7 +288,7 @@ def test_two_sweeps_may_make_the_tables_of_a_new_database_at_once(tmp_path: Path
             ConfigError,
             r"Name or service not known\); check the name of the host",
         ),
-        (("S3CRET", "S3CR@ET"), ConfigError, r"--storage is no URL of a database; .* in a password write '@'"),
+        (("S3CRET", "S3CR@ET"), ConfigError, r"--storage is not the URL of a database; .* in a password write '@'"),
         (("+psycopg", "+psycopg2"), ConfigError, r"needs the driver psycopg2, which is not installed .* `pip install"),
         (("postgresql+psycopg", "redis"), ConfigError, r"--storage cannot be opened .*; give an Optuna URL such as"),
         ((":", ":1"), StorageUnavailable, r"is unreachable \(.*\); check the URL of --storage, start the database"),

@@ -20,7 +20,7 @@ from jepa_lab.sweeps.studies import open_studies
 from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import write_tiny
 from tests.integration.ray_cluster import QUIET, RayCluster, ray_cluster, why_not
-from tests.integration.runs import assert_same_run
+from tests.integration.runs import assert_same_run, only_sweep
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -94,8 +94,7 @@ class SweepCommand:
 
     @property
     def sweep(self) -> SweepFolder:
-        (path,) = (self.folder / "sweeps").iterdir()
-        return SweepFolder.open(path)
+        return only_sweep(self.folder / "sweeps")
 
     def workers(self) -> dict[str, int]:
         """Process of each attempt that is at work, by the attempt."""

@@ -16,6 +16,7 @@ from jepa_lab.sweeps.gathering import gathered_studies
 from jepa_lab.sweeps.plan import load_plan
 from jepa_lab.sweeps.results import report_input
 from tests.integration.pipelines import write_tiny
+from tests.integration.runs import only_sweep
 
 ABLATION = """\
 base: tiny.yaml
@@ -47,8 +48,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def trials(root: Path) -> pd.DataFrame:
-    (path,) = root.iterdir()
-    folder = SweepFolder.open(path)
+    folder = only_sweep(root)
     found = report_input(folder, gathered_studies(folder, None)).trials
     return found.sort_values("number", ignore_index=True)
 
@@ -92,7 +92,7 @@ def test_a_share_with_other_code_is_refused_and_the_difference_named(
     assert code == 2
     assert re.search(r"the sweep was started with 0\.0\.9", error)
     assert run(capsys, "sweep", "a.yaml", "--slots", "1")[::2] == (2, error)  # nor may the whole sweep mix them
-    assert "To go on with another version on purpose, remove" in error
+    assert "To continue with another version on purpose, remove" in error
     assert not list(folder.trials.iterdir())
 
 

@@ -17,6 +17,7 @@ import pytest
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.studies import open_studies
+from tests.integration.runs import only_sweep
 from tests.integration.slurm_cluster import NODES, SlurmCluster, slurm_cluster, wait_for, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -85,8 +86,7 @@ class Command:
     @property
     def sweep(self) -> SweepFolder:
         """Its folder."""
-        (path,) = (self.folder / "sweeps").iterdir()
-        return SweepFolder.open(path)
+        return only_sweep(self.folder / "sweeps")
 
     def trials(self) -> pd.DataFrame:
         """What must not depend on who trained the trials, or how often they were spoiled."""

@@ -250,7 +250,7 @@ def _sharing_of(params: LocalExecutor.Params, gpus: float) -> int:
     """How many trials share a GPU where each gets so much of one.
 
     Raises:
-        ConfigError: it is no whole part of a GPU, or the slots are given as well.
+        ConfigError: it is not a whole part of a GPU, or the slots are given as well.
     """
     if params.slots is not None or params.slots_per_gpu is not None:
         raise ConfigError(

@@ -74,7 +74,7 @@ class _Patience:
         self._since = now if self._since is None else self._since
         if now - self._since >= 60 * self._minutes:
             raise RunStopped(
-                f"Slurm has not answered for {self._minutes:g} min ({words}); its jobs go on by themselves: when it "
+                f"Slurm has not answered for {self._minutes:g} min ({words}); its jobs continue by themselves: when it "
                 "answers again, run the same command again to resume, which takes over what still runs"
             )
 

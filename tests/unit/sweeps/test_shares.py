@@ -10,8 +10,7 @@ from jepa_lab.errors import ConfigError
 from jepa_lab.sweeps.engine import NO_ENGINE_SETTINGS, EngineChoice, choose_engine
 from jepa_lab.sweeps.plan import Plan, load_plan
 from jepa_lab.sweeps.shares import ShareChoice, refuse_engine, share_frame
-from jepa_lab.sweeps.study import TableStudy, open_storage
-from jepa_lab.sweeps.workshop import planned_trials
+from jepa_lab.sweeps.study import TableStudy, open_storage, planned_trials
 from tests.integration.pipelines import write_tiny
 
 ABLATION = """\
@@ -55,8 +54,9 @@ def test_trials_are_numbered_seed_by_seed_and_must_be_in_all_that_is_given(
 
 def test_the_numbers_are_those_of_the_sweeps_own_study(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    study = TableStudy(open_storage(tmp_path / "j", None), "s", "maximize", [arm.name for arm in plan.arms], plan.seeds)
-    study.enqueue(planned_trials(plan.arms, plan.seeds))
+    arms = [arm.name for arm in plan.arms]
+    study = TableStudy(open_storage(tmp_path / "j", None), "s", "maximize", arms, plan.seeds)
+    study.enqueue(planned_trials(arms, plan.seeds))
     in_study = [(number, planned.arm, planned.seed) for number, planned in study.to_run()]
     frame = share_frame(plan, range(6))
     assert list(frame.itertuples(index=False, name=None)) == in_study

@@ -188,26 +188,21 @@ def test_a_squeue_that_fails_counts_all_jobs_as_alive(folder: SweepFolder, slurm
     assert [each.number for each in executor.poll(0.0)] == [1], "replies are seen without it"
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("squeue", r"Unable to contact"),
+        ("sbatch", r"Batch job submission failed: Protocol authentication error"),  # while squeue answers
+    ],
+)
 def test_a_slurm_that_does_not_answer_for_long_stops_the_sweep_and_leaves_its_jobs(
-    folder: SweepFolder, slurm: FakeSlurm
-) -> None:
-    executor = build(folder, "unreachable_minutes=0.0001")
-    submitted(executor, slurm, 0)
-    slurm.fails("squeue")
-    with pytest.raises(RunStopped, match=r"^Slurm has not answered for 0\.0001 min \(Unable to contact.*same command"):
-        executor.poll(10.0)
-    executor.close()
-    assert slurm.calls("scancel") == []
-
-
-def test_an_sbatch_that_fails_for_long_while_squeue_answers_stops_the_sweep_and_leaves_its_jobs(
-    folder: SweepFolder, slurm: FakeSlurm
+    folder: SweepFolder, slurm: FakeSlurm, command: str, words: str
 ) -> None:
     executor = build(folder, "unreachable_minutes=0.001")
     submitted(executor, slurm, 0)
-    slurm.fails("sbatch", "sbatch: error: Batch job submission failed: Protocol authentication error")
-    executor.submit(task(1))
-    with pytest.raises(RunStopped, match=r"^Slurm has not answered for 0\.001 min \(Batch job submission failed"):
+    slurm.fails(command, *([] if command == "squeue" else [f"sbatch: error: {words}"]))
+    with pytest.raises(RunStopped, match=rf"^Slurm has not answered for 0\.001 min \({words}.*same command"):  # noqa: PT012
+        executor.submit(task(1))
         executor.poll(20.0)
     executor.close()
     assert slurm.calls("scancel") == []

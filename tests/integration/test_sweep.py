@@ -67,15 +67,13 @@ def write_ablation(folder: Path, text: str = ABLATION) -> Path:
     return file
 
 
-def settings(root: Path, slots: int = 2, storage: str | None = None) -> SweepSettings:
-    return SweepSettings(
-        root, storage, choose_engine(NO_ENGINE_SETTINGS, EngineChoice(slots=slots), on_gpu=False), ["test"]
-    )
+def settings(root: Path, slots: int = 2, storage: str | None = None, on_gpu: bool = False) -> SweepSettings:
+    return SweepSettings(root, storage, choose_engine(NO_ENGINE_SETTINGS, EngineChoice(slots=slots), on_gpu), ["test"])
 
 
 def sweep(file: Path, root: Path, slots: int = 2) -> tuple[Plan, SweepOutcome]:
     plan = load_plan(file)
-    return plan, run_sweep(plan, file.read_text(), settings(root, slots))
+    return plan, run_sweep(plan, file.read_text(), settings(root, slots, on_gpu=plan.on_gpu))
 
 
 def numbers(trials: pd.DataFrame) -> pd.DataFrame:

@@ -64,7 +64,7 @@ def say_hello(expected: Expected) -> Hello:
 
 def expected_here(folder: SweepFolder) -> Expected:
     """What the parent, on this machine, sees."""
-    path = folder.path.resolve()
+    path = folder.path.absolute()  # a link may lead elsewhere on another machine
     return Expected(socket.gethostname(), str(path), _digest(folder.plan), __version__, source_digest())
 
 

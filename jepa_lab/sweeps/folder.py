@@ -109,7 +109,7 @@ class SweepFolder:
 
     def claim(self, name: str) -> Path:
         """The lock file of a trial or reference, as an absolute path."""
-        return self.claims.resolve() / f"{name}.lock"
+        return self.claims.absolute() / f"{name}.lock"
 
     @property
     def report(self) -> Path:

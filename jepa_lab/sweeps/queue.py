@@ -25,7 +25,6 @@ from jepa_lab.tracking.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.5
 _MAX_DEATHS = 5
 """Workers that one trial may lose in a row without saving anything new: what kills each of them would go on to."""
 _BUSY_SECONDS, _MOST_BUSY_SECONDS = 5.0, 60.0
@@ -124,14 +123,14 @@ class TrialQueue:
         while self._running:
             if self.stop.received != known:  # held back, as the first one always is
                 self.stop.raise_if_received()
-            for reply in self.executor.poll(_POLL_SECONDS):
+            for reply in self.executor.poll(self.executor.look_seconds):
                 del self._running[reply.number]
 
     def _replies(self) -> list[Reply]:
         if not self._running:
-            time.sleep(_POLL_SECONDS)  # all that is left is at work in other processes
+            time.sleep(self.executor.look_seconds)  # all that is left is at work in other processes
             return []
-        return self.executor.poll(_POLL_SECONDS)
+        return self.executor.poll(self.executor.look_seconds)
 
     def _start_next(self, trials: Iterator[Trial]) -> bool:
         """Fill the free slots; whether trials are left to start, as far as is known."""
@@ -188,8 +187,8 @@ class TrialQueue:
         return Task(
             trial.number,
             config.stem,
-            config.resolve(),
-            self.folder.trials.resolve(),
+            config.absolute(),
+            self.folder.trials.absolute(),
             self.folder.claim(trial.run_stem),
             trial.tags,
             trial.params,

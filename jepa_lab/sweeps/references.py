@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +36,9 @@ from jepa_lab.tracking.mlflow_download import SCHEMES
 from jepa_lab.tracking.records import read_record, write_record
 from jepa_lab.weights.sources.base import SourceContext
 
-_POLL_SECONDS = 0.5
-_MAX_DEATHS = 2
+_MOST_ENDS = {"died": 2, "interrupted": 10}
+"""How often the probe of one reference is begun again after such an end. It saves nothing on its way, so that a time
+limit which is too short would interrupt it for ever; preemptions come and go."""
 _LIST, _RESULT, _VERSION = "references", "reference", 1
 
 
@@ -112,7 +113,7 @@ class ReferenceProbing:
 
     def __init__(self, sweep: SweepFolder, executor: Executor, stop: StopSignals, display: SweepDisplay) -> None:
         self.sweep, self.executor, self.stop, self.display = sweep, executor, stop, display
-        self._deaths: dict[int, int] = {}
+        self._ends: Counter[tuple[int, str]] = Counter()  # of tasks, by their numbers and outcomes
         self._busy: set[int] = set()  # tasks that other processes were at work on
 
     def perform(self, references: Sequence[PlannedReference], pipelines: Mapping[int, LoadedPipeline]) -> bool:
@@ -137,7 +138,7 @@ class ReferenceProbing:
                 if not self.executor.adopt(task):
                     self.executor.submit(task)
                 running[task.number] = (task, name)
-            for reply in self.executor.poll(_POLL_SECONDS):
+            for reply in self.executor.poll(self.executor.look_seconds):
                 task, name = running.pop(reply.number)
                 if reply.outcome != "finished" and not is_stopping:
                     self._handle(reply, name)
@@ -170,8 +171,8 @@ class ReferenceProbing:
                 task = Task(
                     number,
                     name,
-                    config.resolve(),
-                    folder.resolve(),
+                    config.absolute(),
+                    folder.absolute(),
                     self.sweep.claim(name),
                     {},
                     {},
@@ -191,8 +192,8 @@ class ReferenceProbing:
             self._busy.add(reply.number)
             self.display.message(f"the reference {name} is being probed by another process; waiting for it to end")
             return
-        self._deaths[reply.number] = self._deaths.get(reply.number, 0) + 1
-        if reply.outcome in ("died", "interrupted") and self._deaths[reply.number] <= _MAX_DEATHS:
+        self._ends[reply.number, reply.outcome] += 1
+        if self._ends[reply.number, reply.outcome] <= _MOST_ENDS.get(reply.outcome, 0):
             return
         message = f"the reference {name} could not be probed: {reply.message}"
         raise ConfigError(message) if reply.outcome in ("failed", "refused") else RunStopped(message)

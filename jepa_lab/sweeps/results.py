@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from jepa_lab.config.loading import load_pipeline
 from jepa_lab.errors import RunFolderError
 from jepa_lab.reports.changes import changed_keys
 from jepa_lab.reports.content import HAS_RESULT, Reference, ReportInput, SearchInput
+from jepa_lab.resume import run_stem
 from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.references import read_references
 from jepa_lab.sweeps.search_sweep import fresh_seeds, point_name
 from jepa_lab.sweeps.studies import Studies
 from jepa_lab.sweeps.study import PlannedTrial, TableStudy
+from jepa_lab.sweeps.trial_runs import TrialRuns
 from jepa_lab.sweeps.trials import TrialRecord, curves_frame, predictions_of, probe_notes_frame, trials_frame
 from jepa_lab.tracking.environment import environment_in_words
 from jepa_lab.tracking.run_folder import RunFolder
@@ -151,7 +155,18 @@ def _records_of_table(
     folder: SweepFolder, study: TableStudy, arms: Mapping[str, Mapping[str, Any]]
 ) -> Iterable[TrialRecord]:
     for trial in study.trials():
-        yield _record(folder, trial, study.planned(trial), arms)
+        record = _record(folder, trial, study.planned(trial), arms)
+        yield _tried_again(record, folder) if record.status == "FAILED" and folder.shares.is_dir() else record
+
+
+def _tried_again(failed: TrialRecord, folder: SweepFolder) -> TrialRecord:
+    """A trial that failed as far as the study knows, which cannot be told otherwise: a share may have finished it."""
+    config = folder.config(failed.role, failed.number)
+    run = TrialRuns(folder.trials).finished(run_stem(load_pipeline(config).pipeline)) if config.exists() else None
+    result = None if run is None else run.read_result()
+    if result is None or folder.read_plan()["metric"] not in result["metrics"]:
+        return failed
+    return replace(failed, status="COLLAPSED" if result.get("collapsed") else "FINISHED", folder=run, error=None)
 
 
 def _record(

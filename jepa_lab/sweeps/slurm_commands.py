@@ -5,6 +5,7 @@ No accounting is needed: `sbatch`, `squeue`, `scancel` and `scontrol` ask the co
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import re
 import subprocess
@@ -69,6 +70,11 @@ class Job:
         """Whether it will not start again."""
         return self.state in ENDED
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether its processes have been told to stop, be it for good or until it starts again."""
+        return self.state == "COMPLETING"
+
     def place(self) -> str:
         """Where it runs, or why it waits."""
         if self.state == "RUNNING":
@@ -113,17 +119,21 @@ def list_jobs() -> list[Job]:
 
 
 def end_jobs(jobs: Collection[str]) -> None:
-    """Cancel those that wait, and ask those that run to stop.
+    """Cancel those that wait, ask those that run to stop, and let none of them start again.
 
     Raises:
         SlurmUnreachable: it does not answer.
     """
-    # In this order: a job that begins between the two is asked to stop.
-    for how in (["--state=PENDING"], ["--signal=TERM", "--full"]):
-        try:
-            _ask(["scancel", "--quiet", *how, *jobs])
-        except SlurmRefused:  # one has ended meanwhile
-            continue
+    # In this order: one that is preempted from now on ends, and one that begins meanwhile is asked to stop.
+    commands = [["scontrol", "update", f"JobId={','.join(jobs)}", "Requeue=0"]]
+    commands += [["scancel", "--quiet", *how, *jobs] for how in (["--state=PENDING"], ["--signal=TERM", "--full"])]
+    for command in commands:
+        with contextlib.suppress(SlurmRefused):  # one has ended meanwhile
+            _ask(command)
+    between = [job.number for job in list_jobs() if job.number in jobs and job.is_ending]
+    if between:  # preempted just before, they would be requeued: a plain scancel leaves them to end and prevents that
+        with contextlib.suppress(SlurmRefused):
+            _ask(["scancel", "--quiet", *between])
 
 
 def describe_job(job: str) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """Optuna's study of a sweep: what is planned, what is done, and the numbers of the trials.
 
 The parent alone asks and tells. A trial of a table is an arm with a seed, enqueued beforehand; its parameters in the
-study are just these two. Optuna's heartbeat does not work with ask and tell, so an interrupted trial is one that is
+study are just these two, where they have few values. Optuna's heartbeat does not work with ask and tell, so an interrupted trial is one that is
 still RUNNING when the parent, which holds the sweep's lock, starts again.
 """
 
@@ -27,6 +27,10 @@ from jepa_lab.sweeps.outages import IMPATIENT, Patience
 from jepa_lab.tracking.uris import absolute_uri, check_uri, sqlite_path
 
 Direction = Literal["maximize", "minimize"]
+
+_MOST_CHOICES = 50
+"""Beyond these, arms or seeds are no parameters in Optuna, which keeps all choices of a parameter with each trial: with
+200 arms, 2,000 times 200 names were read whenever a sweep was resumed. They are user attributes of each trial anyway."""
 
 
 @dataclass(frozen=True)
@@ -221,9 +225,9 @@ class TableStudy(Study):
             ),
             storage,
         )
+        choices = {"arm": tuple(arms), "seed": tuple(seeds)}
         self._distributions = {
-            "arm": CategoricalDistribution(tuple(arms)),
-            "seed": CategoricalDistribution(tuple(seeds)),
+            name: CategoricalDistribution(found) for name, found in choices.items() if len(found) <= _MOST_CHOICES
         }
 
     def enqueue(self, planned: Iterable[PlannedTrial]) -> None:
@@ -231,7 +235,8 @@ class TableStudy(Study):
         present = {self.planned(trial) for trial in self.trials()}
         for each in planned:
             if each not in present:
-                self._study.enqueue_trial({"arm": each.arm, "seed": each.seed}, user_attrs={"role": each.role})
+                fixed = {"arm": each.arm, "seed": each.seed}
+                self._study.enqueue_trial(fixed, user_attrs={"role": each.role, **fixed})
 
     def arms(self) -> list[str]:
         """All that have a trial."""

@@ -15,6 +15,9 @@ from jepa_lab.sweeps.folder import SweepFolder
 from jepa_lab.sweeps.gathering import gathered_studies
 from jepa_lab.sweeps.plan import load_plan
 from jepa_lab.sweeps.results import report_input
+from jepa_lab.sweeps.studies import Studies
+from jepa_lab.sweeps.study import open_storage, planned_trials
+from jepa_lab.sweeps.sweep import sweep_folder
 from tests.integration.pipelines import write_tiny
 from tests.integration.runs import only_sweep
 
@@ -102,3 +105,19 @@ def test_a_share_whose_trial_fails_says_so_with_its_exit_code(here: Path, capsys
     assert code == 3
     assert "failed:       l2 seed 0: " in out
     assert "1 of the 1 trials of this share failed" in error
+
+
+def test_a_trial_that_a_sweep_counted_as_failed_is_finished_once_a_share_has_finished_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = load_plan(here / "a.yaml")
+    folder = sweep_folder(plan, ABLATION, here / "sweeps")
+    study = Studies(open_storage(folder.journal, None), folder.read_plan()).table
+    study.enqueue(planned_trials([arm.name for arm in plan.arms], plan.seeds))
+    for number in (0, 1):
+        study.begin(number)
+        study.finish(number, None)
+    assert run(capsys, "sweep", "a.yaml", "--only", "1", "--slots", "1")[0] == 0
+    found = trials(here / "sweeps")
+    assert list(found["status"]) == ["FAILED", "FINISHED", "WAITING", "WAITING"]
+    assert found["probe/validation_accuracy"].notna().tolist() == [False, True, False, False]

@@ -43,11 +43,13 @@ class Executor(Component[None], ABC):
         keeps_workers: whether a worker performs many tasks in the same place, so that only its first one waits for
             the start of a process.
         is_remote: whether workers may run on other machines than the parent.
+        look_seconds: how often the parent looks at what its tasks write; a network disk is asked less often.
     """
 
     sentences: Sequence[str] = ()
     keeps_workers = False
     is_remote = True
+    look_seconds = 0.5
 
     def __init__(self, params: ComponentParams, around: Surroundings) -> None:
         self.params, self.around = params, around

@@ -24,7 +24,8 @@ from jepa_lab.sweeps.executors.base import Executor, Surroundings
 from jepa_lab.sweeps.tasks import Reply, Task
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 2.0
+_ASK_SECONDS = 0.25
 
 
 @dataclass
@@ -63,7 +64,11 @@ class RemoteParams(ComponentParams):
         "new files late.",
     )
     poll_seconds: float = Field(
-        5.0, gt=0, le=600, description="How often the engine is asked which jobs are alive; replies are seen at once."
+        5.0,
+        gt=0,
+        le=600,
+        description="How often the engine is asked which jobs are alive; replies are looked for every two seconds, or "
+        "this often if that is more often.",
     )
 
 
@@ -73,21 +78,21 @@ class RemoteExecutor(Executor):
     Attributes:
         restarts_jobs: whether the engine itself may start a job again that was interrupted.
         grace_seconds: how long to wait for the reply of a job that the engine no longer has.
-        poll_seconds: how often the engine is asked.
+        poll_seconds: how often the engine is asked. look_seconds: how often the files of a job that it has are read.
     """
 
     restarts_jobs = False
     grace_seconds = 0.0
-    poll_seconds = _LOOK_SECONDS
+    poll_seconds, look_seconds = _ASK_SECONDS, _LOOK_SECONDS
 
     def __init__(self, params: ComponentParams, around: Surroundings) -> None:
         super().__init__(params, around)
-        self._folder = around.folder.path.resolve() / "tasks"
+        self._folder = around.folder.path.absolute() / "tasks"
         self._attempts = Attempts(self._folder)
         self._expected = expected_here(around.folder)
         self._flights: dict[int, Flight] = {}
         self._places: Mapping[str, str] = {}
-        self._asked = -float("inf")
+        self._asked = self._looked = -float("inf")  # time.monotonic()
         self._has_answered = False
 
     @abstractmethod
@@ -145,10 +150,10 @@ class RemoteExecutor(Executor):
         while True:
             if self._flights and time.monotonic() - self._asked >= self.poll_seconds:
                 self._ask()
-            replies = [reply for flight in list(self._flights.values()) if (reply := self._look(flight)) is not None]
+            replies = [reply for flight in self._due_flights() if (reply := self._look(flight)) is not None]
             if replies or time.monotonic() >= deadline:
                 return replies
-            time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+            time.sleep(min(self.poll_seconds, self.look_seconds, max(0.0, deadline - time.monotonic())))
 
     def cancel(self, numbers: Collection[int]) -> None:
         flights = [self._flights[number] for number in numbers if number in self._flights]
@@ -214,6 +219,13 @@ class RemoteExecutor(Executor):
         """Whether a job of this attempt may still be at work; a reply that is the last may have been counted."""
         reply = attempt.read_reply()
         return reply is None or (self.restarts_jobs and reply.outcome == "interrupted")
+
+    def _due_flights(self) -> list[Flight]:
+        """Those whose files are read now: of jobs that the engine no longer has at once, of others now and then."""
+        if time.monotonic() - self._looked >= self.look_seconds:
+            self._looked = time.monotonic()
+            return list(self._flights.values())
+        return [flight for flight in self._flights.values() if flight.gone_since is not None]
 
     def _look(self, flight: Flight) -> Reply | None:
         """The reply of a task, if it is over."""

@@ -129,6 +129,7 @@ class SlurmExecutor(RemoteExecutor):
     def __init__(self, params: ComponentParams, around: Surroundings) -> None:
         super().__init__(params, around)
         self.grace_seconds, self.poll_seconds = self.params.grace_seconds, self.params.poll_seconds
+        self.look_seconds = min(self.look_seconds, self.poll_seconds)
         self._prefix = f"jepa-lab-{hashlib.sha256(str(around.folder.path.resolve()).encode()).hexdigest()[:12]}-"
         self._jobs: dict[str, Job] = {}  # of this sweep, by their names, at Slurm's last answer
         self._to_end: set[str] = set()  # jobs that Slurm could not be told to end yet

@@ -462,10 +462,10 @@ def test_a_trial_that_another_process_holds_is_not_submitted_until_it_is_free_an
     started: list[int],
 ) -> None:
     monkeypatch.setattr(queue, "_BUSY_SECONDS", 0.0)
-    monkeypatch.setattr(queue, "_POLL_SECONDS", 0.0)
     claim = FileLock(folder.claim(run_stem(load_tiny(tmp_path, "seed=1").pipeline)), "the trial")
     assert claim.try_acquire()
     executor = ScriptedExecutor(folder, {1: ["busy"]}, slots=1)
+    executor.look_seconds = 0.0
     looks = 0
     is_claimed = TrialQueue._is_claimed
 

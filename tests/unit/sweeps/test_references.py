@@ -50,6 +50,8 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
 class FakeExecutor:
     """Two slots, whose tasks end as a script says; a task that finishes leaves its result."""
 
+    look_seconds = 0.0
+
     def __init__(self, *outcomes: Outcome) -> None:
         self.outcomes, self.started, self.running, self.stopped = list(outcomes), [], [], False
 
@@ -101,6 +103,11 @@ def test_each_is_probed_once_on_each_split_and_kept(tmp_path: Path) -> None:
     assert found[0].values("probe/validation_accuracy") == {7: 0.5, 8: 0.5}
 
 
+def test_one_that_is_preempted_now_and_then_is_probed_all_the_same(tmp_path: Path) -> None:
+    executor = FakeExecutor(*["interrupted"] * 8, "finished", "finished")
+    assert probing(tmp_path, executor)
+
+
 def test_one_whose_worker_was_killed_is_probed_by_another(tmp_path: Path) -> None:
     executor = FakeExecutor("died", "finished", "finished")
     assert probing(tmp_path, executor)
@@ -113,6 +120,7 @@ def test_one_whose_worker_was_killed_is_probed_by_another(tmp_path: Path) -> Non
         (["failed"], ConfigError),
         (["out_of_memory"], RunStopped),
         (["died"] * 5, RunStopped),
+        (["interrupted"] * 21, RunStopped),
     ],
 )
 def test_one_that_cannot_be_probed_stops_the_sweep(

@@ -373,6 +373,7 @@ def test_jobs_that_wait_are_cancelled_and_those_that_run_are_asked_to_stop(
     submitted(executor, slurm, 0, 1)
     first, second = (str(attempt_of(folder, number).read_job()) for number in range(2))
     executor.cancel([0, 1])
+    assert slurm.calls("scontrol") == [f"update JobId={first},{second} Requeue=0"]
     assert slurm.calls("scancel") == [
         f"--quiet --state=PENDING {first} {second}",
         f"--quiet --signal=TERM --full {first} {second}",
@@ -383,6 +384,35 @@ def test_jobs_that_wait_are_cancelled_and_those_that_run_are_asked_to_stop(
     assert sorted((each.number, each.outcome) for each in ended) == [(0, "interrupted"), (1, "interrupted")]
     executor.close()
     assert len(slurm.calls("scancel")) == 2, "they have been told"
+
+
+def test_a_job_that_was_preempted_just_before_it_is_cancelled_does_not_start_again(
+    folder: SweepFolder, slurm: FakeSlurm
+) -> None:
+    executor = build(folder)
+    submitted(executor, slurm, 0)
+    job = str(attempt_of(folder, 0).read_job())
+    slurm.lists((job, "COMPLETING", "node1", "None", name_of(slurm)), ("77", "COMPLETING", "node1", "None", "other"))
+    executor.cancel([0])
+    assert slurm.calls("scancel")[2:] == [f"--quiet {job}"]
+
+
+def test_files_of_a_job_are_read_now_and_then_and_those_of_one_that_slurm_no_longer_has_at_once(
+    folder: SweepFolder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = build(folder)
+    executor.look_seconds = 1000.0
+    submitted(executor, slurm, 0)
+    reads: list[str] = []
+    read = Attempt.read_reply
+    monkeypatch.setattr(Attempt, "read_reply", lambda self: (reads.append(self.stem), read(self))[1])
+    assert executor.poll(0.0) == []
+    assert executor.poll(0.1) == []
+    assert len(reads) == 1
+    reply(folder, "finished")
+    assert executor.poll(0.05) == []
+    slurm.lists()
+    assert [each.outcome for each in executor.poll(1.0)] == ["finished"]
 
 
 def test_a_slurm_that_could_not_be_told_to_end_jobs_is_told_when_it_answers(

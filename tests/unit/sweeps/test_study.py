@@ -57,6 +57,17 @@ def test_nothing_is_enqueued_twice(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_names_of_many_arms_are_not_kept_with_each_trial(tmp_path: Path) -> None:
+    arms = [f"a rather long name of arm {number}" for number in range(200)]
+    study = TableStudy(open_storage(tmp_path / "journal.log", None), "s", "maximize", arms, [0, 1])
+    study.enqueue(PlannedTrial(arm, 1) for arm in arms)
+    for number in range(200):
+        study.begin(number)
+    trial = study.trials()[7]
+    assert (trial.params, trial.user_attrs) == ({"seed": 1}, {"arm": arms[7], "seed": 1, "role": "arm"})
+    assert (tmp_path / "journal.log").stat().st_size < 200 * 1500
+
+
 def test_interrupted_trials_come_first_and_keep_their_numbers(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     study.enqueue(PLANNED)

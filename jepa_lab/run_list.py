@@ -76,7 +76,7 @@ def run_line(folder: RunFolder) -> RunLine:
         random_encoder=metrics.get("random_encoder/validation_accuracy"),
         raw_pixels=metrics.get("raw_pixels/validation_accuracy"),
         collapsed=bool(metrics.get("collapsed")),
-        note=str(result.get("error", "")).replace("KeyboardInterrupt", "interrupted"),
+        note=str(result.get("error", "")).replace("KeyboardInterrupt", "stopped by SIGINT"),
     )
 
 

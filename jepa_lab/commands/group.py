@@ -33,8 +33,9 @@ class Group(click.Group):
             say(f"error: {error}")
             sys.exit(error.exit_code)
         except KeyboardInterrupt as error:
-            say("interrupted")
-            sys.exit(128 + (error.signal if isinstance(error, StopRequested) else signal.SIGINT))
+            received = error.signal if isinstance(error, StopRequested) else signal.SIGINT
+            say(f"stopped by {received.name}")
+            sys.exit(128 + received)
         except click.ClickException as error:  # it repeats arguments, which may be URIs with passwords
             vars(error)["message"] = without_credentials(error.message) + _remedy(error)
             raise

@@ -30,7 +30,7 @@ def interruption(error: KeyboardInterrupt, where: str) -> RunInterrupted:
     """The error that tells how a run was stopped."""
     if isinstance(error, StopRequested) and error.signal != signal.SIGINT:
         return RunTerminated(f"stopped by {error.signal.name} {where}", error.signal)
-    return RunInterrupted(f"interrupted {where}")
+    return RunInterrupted(f"stopped by {signal.SIGINT.name} {where}")
 
 
 @contextmanager

@@ -203,7 +203,7 @@ def test_every_other_fault_ends_both_processes_with_one_message(tmp_path: Path) 
         "disk": (3, "the leader's disk is full"),
         "images": (3, "the follower's file is gone"),
         "not_finite": (3, "loss or gradients were not finite at step 2"),
-        "evaluation": (130, "interrupted (the last checkpoint is at step 5)"),
+        "evaluation": (130, "stopped by SIGINT (the last checkpoint is at step 5)"),
     }
     for case, (code, message) in told_by_the_leader.items():
         assert report[case]["codes"] == [code, code], case

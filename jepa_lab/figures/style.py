@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from jepa_lab.figures.letters import FONT, in_font
 from jepa_lab.tables.wrapping import wrap
 
@@ -89,21 +91,20 @@ def png(drawing: Drawing, theme: Theme, *, titled: bool = False) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    out = io.BytesIO()
     with themed(theme):  # while it is drawn as well: ticks are made then
         figure = drawing.draw(theme)
         if titled and figure.get_suptitle() == "":
             _set_title(figure, drawing.title)
-        FigureCanvasAgg(figure)
-        figure.savefig(out, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    if drawing.has_pictures:
-        return out.getvalue()
-    # 256 colours are enough for lines and letters, and make the file a third as large.
-    with Image.open(out) as picture:
-        few_colours = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    small = io.BytesIO()
-    few_colours.save(small, format="png")
-    return small.getvalue()
+        figure.set_dpi(DOTS_PER_INCH)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # once, where `savefig` would draw twice and compress all colours first
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    if not drawing.has_pictures:
+        # 256 colours are enough for lines and letters, and make the file a third as large.
+        picture = picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    out = io.BytesIO()
+    picture.save(out, format="png")
+    return out.getvalue()
 
 
 def _set_title(figure: Any, title: str) -> None:

@@ -19,11 +19,13 @@ ANSWER_SECONDS = 20.0
 class AnswerLimit:
     """Cuts the connections of a pool while a call that uses one of them has had no answer for too long.
 
-    The call then fails as if the server had cut it. The connections are those of psycopg.
+    The call then fails as if the server had cut it, and the next one has twice the time: the call may have been at work
+    all the while, as on thousands of trials. The connections are those of psycopg.
     """
 
     def __init__(self) -> None:
         self._open: list[Any] = []  # connections of the driver
+        self._seconds = ANSWER_SECONDS
 
     def opened(self, connection: Any, record: object) -> None:
         """Hook of SQLAlchemy's pool: a connection was made."""
@@ -33,11 +35,12 @@ class AnswerLimit:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """A call within this block is cut off when it has taken too long."""
-        timer = threading.Timer(ANSWER_SECONDS, self._cut)
+        timer = threading.Timer(self._seconds, self._cut)
         timer.daemon = True
         timer.start()
         try:
             yield
+            self._seconds = ANSWER_SECONDS
         finally:
             timer.cancel()
 
@@ -47,6 +50,7 @@ class AnswerLimit:
             connection.close()
 
     def _cut(self) -> None:
+        self._seconds *= 2
         for connection in self._open:
             if not connection.closed:
                 with socket.socket(fileno=os.dup(connection.fileno())) as its, contextlib.suppress(OSError):

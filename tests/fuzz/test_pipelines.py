@@ -79,19 +79,19 @@ def check_text(content: bytes, given_overrides: list[str]) -> None:
         assert list(Path(folder).iterdir()) == [file]
 
 
-@settings(FAST, max_examples=450)
+@settings(FAST, max_examples=300)
 @given(mutated_texts())
 def test_slips_in_a_file_are_refused_with_their_line(text: str) -> None:
     check_text(text.encode("utf-8", "surrogatepass"), [])
 
 
-@settings(FAST, max_examples=200)
+@settings(FAST, max_examples=130)
 @given(changed_trees())
 def test_components_with_drawn_parameters_are_accepted_or_refused_with_their_line(tree: dict[str, Any]) -> None:
     check_text(as_yaml(tree).encode(), [])
 
 
-@settings(FAST, max_examples=300)
+@settings(FAST, max_examples=200)
 @given(overrides, st.sampled_from(("digits", "cifar10_best")))
 def test_overrides_of_every_shape_are_accepted_or_refused_by_name(given_overrides: list[str], stem: str) -> None:
     file = ROOT / "pipelines" / f"{stem}.yaml"
@@ -99,7 +99,7 @@ def test_overrides_of_every_shape_are_accepted_or_refused_by_name(given_override
     assert_refusal_or_success(result.exit_code, result.output, file)
 
 
-@settings(FAST, max_examples=60)
+@settings(FAST, max_examples=40)
 @given(file_contents())
 def test_files_that_are_no_pipelines_are_refused(content: bytes) -> None:
     check_text(content, [])
@@ -151,7 +151,7 @@ def run_until_training(tree: dict[str, Any], given_overrides: list[str]) -> None
 needs_no_files = st.sampled_from(("data.dataset=digits", "data.dataset={name: synthetic, num_train: 80, num_test: 20}"))
 
 
-@settings(FAST, max_examples=30)
+@settings(FAST, max_examples=20)
 @given(tree=changed_trees(), dataset=needs_no_files)
 def test_a_run_makes_a_whole_folder_or_none(stopping: None, tree: dict[str, Any], dataset: str) -> None:
     run_until_training(tree, [dataset, "training.batch_size=8"])

@@ -35,6 +35,7 @@ def suite(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
+@pytest.mark.slow
 def test_the_short_suite_runs_every_kind_of_stage_and_sums_up(tmp_path: Path) -> None:
     found = suite(tmp_path, "--short", "--only", "environment,step-digits,masks,packing,train-digits")
     assert found.returncode == 0, found.stdout + found.stderr

@@ -32,7 +32,7 @@ arms:
   smooth: {}
   l2: {loss: l2}
 seeds: [0, 1]
-overrides: {training.epochs: 80, probe.every_epochs: 40, training.checkpoint_every_steps: 20}
+overrides: {training.epochs: 60, probe.every_epochs: 30, training.checkpoint_every_steps: 20}
 """
 TIMES = ["training_seconds", "images_per_second"]
 SECONDS = 240.0

@@ -134,14 +134,14 @@ def cluster() -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def command(tmp_path: Path, cluster: SlurmCluster) -> Iterator[Command]:
-    made = Command(tmp_path / "slurm", cluster, epochs=24)
+    made = Command(tmp_path / "slurm", cluster, epochs=16)
     yield made
     made.close()
 
 
 @pytest.fixture
 def local(tmp_path: Path, cluster: SlurmCluster) -> Iterator[Command]:
-    made = Command(tmp_path / "local", cluster, epochs=24)
+    made = Command(tmp_path / "local", cluster, epochs=16)
     yield made
     made.close()
 

@@ -277,7 +277,7 @@ def _kill_a_worker(parent: int, chance: random.Random) -> None:
 
 def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(tmp_path: Path) -> None:
     file = write_ablation(tmp_path, ABLATION.replace("[0, 1]", "[0]"))
-    command = [sys.executable, "-m", "jepa_lab", "sweep", str(file), "training.epochs=400", "probe.every_epochs=400"]
+    command = [sys.executable, "-m", "jepa_lab", "sweep", str(file), "training.epochs=100", "probe.every_epochs=100"]
     command += ["training.checkpoint_every_steps=100000", "--sweeps", str(tmp_path / "sweeps"), "--slots", "1"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

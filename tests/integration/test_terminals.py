@@ -108,6 +108,7 @@ def test_nohup_keeps_a_run_going_when_its_terminal_closes(tmp_path: Path) -> Non
     assert "Traceback" not in (run / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_stops_a_sweep_whose_trials_save_their_state_and_which_can_be_resumed(
     tmp_path: Path,
 ) -> None:

@@ -1,8 +1,8 @@
 """Optuna's study of a sweep: what is planned, what is done, and the numbers of the trials.
 
 The parent alone asks and tells. A trial of a table is an arm with a seed, enqueued beforehand; its parameters in the
-study are just these two, where they have few values. Optuna's heartbeat does not work with ask and tell, so an interrupted trial is one that is
-still RUNNING when the parent, which holds the sweep's lock, starts again.
+study are just these two, where they have few values. Optuna's heartbeat does not work with ask and tell, so an
+interrupted trial is one that is still RUNNING when the parent, which holds the sweep's lock, starts again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from jepa_lab.tracking.uris import absolute_uri, check_uri, sqlite_path
 Direction = Literal["maximize", "minimize"]
 
 _MOST_CHOICES = 50
-"""Beyond these, arms or seeds are no parameters in Optuna, which keeps all choices of a parameter with each trial: with
-200 arms, 2,000 times 200 names were read whenever a sweep was resumed. They are user attributes of each trial anyway."""
+"""Beyond these, arms or seeds are no parameters in Optuna, which keeps all choices of a parameter with each trial: of
+200 arms, 2,000 times 200 names were read whenever a sweep was resumed. They are user attributes of each trial anyway.
+"""
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ class TableStudy(Study):
             ),
             storage,
         )
-        choices = {"arm": tuple(arms), "seed": tuple(seeds)}
+        choices: dict[str, tuple[str, ...] | tuple[int, ...]] = {"arm": tuple(arms), "seed": tuple(seeds)}
         self._distributions = {
             name: CategoricalDistribution(found) for name, found in choices.items() if len(found) <= _MOST_CHOICES
         }

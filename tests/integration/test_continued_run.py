@@ -102,7 +102,7 @@ def test_a_child_that_is_killed_before_its_first_checkpoint_still_begins_with_it
 
     with monkeypatch.context() as patch:
         patch.setattr(work_module.Work, "_build_pretraining", killed)
-        with pytest.raises(JepaLabError, match="interrupted"):
+        with pytest.raises(JepaLabError, match="stopped by SIGINT"):
             start_run(loaded, tmp_path / "killed", [], parent=parent)
     child = only_run(tmp_path / "killed")
     assert CheckpointStore(child.checkpoints).steps() == []

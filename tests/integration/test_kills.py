@@ -45,7 +45,8 @@ def test_a_kill_before_any_file_operation_changes_nothing_about_the_end(tmp_path
         assert_same_run(finished_run(Path(point["runs"])), whole)
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [3, 20])
 def test_a_real_run_that_is_killed_at_random_moments_ends_bitwise_as_an_uninterrupted_one(
     tmp_path: Path, count: int
 ) -> None:

@@ -56,7 +56,7 @@ def test_sigterm_ends_a_process_that_waits_for_others(lost: dict[str, Any]) -> N
 
 def test_ctrl_c_ends_a_process_that_waits_for_others(lost: dict[str, Any]) -> None:
     assert lost["interrupted"]["codes"] == [130, 3]
-    assert lost["interrupted"]["said"][0] == "interrupted\n"
+    assert lost["interrupted"]["said"][0] == "stopped by SIGINT\n"
 
 
 def test_a_process_that_dies_during_an_evaluation_ends_the_others(lost: dict[str, Any]) -> None:

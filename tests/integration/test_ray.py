@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.pipelines import write_tiny
 from tests.integration.ray_cluster import QUIET, RayCluster, ray_cluster, why_not
 from tests.integration.runs import assert_same_run, only_sweep
+from tests.integration.unpainted import COMMAND
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -57,7 +57,7 @@ class SweepCommand:
     def __init__(self, folder: Path, prefix: Callable[[list[str]], list[str]], *options: str) -> None:
         write_tiny(folder)
         (folder / "ablation.yaml").write_text(ABLATION)
-        command = [sys.executable, "-m", "jepa_lab", "sweep", str(folder / "ablation.yaml")]
+        command = [*COMMAND, "sweep", str(folder / "ablation.yaml")]
         self._command = prefix([*command, "--sweeps", str(folder / "sweeps"), *options])
         self.folder, self.said = folder, folder / "said"
         self.process: subprocess.Popen[bytes] | None = None

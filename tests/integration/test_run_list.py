@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(work_module, "final_evaluation", interrupt)
-        with pytest.raises(JepaLabError, match="interrupted"):
+        with pytest.raises(JepaLabError, match="stopped by SIGINT"):
             start_run(load_tiny(folder, *SHORT, "name=stopped"), root, [])
     damaged = start_run(load_tiny(folder, *SHORT, "name=damaged"), root, []).folder
     damaged.result.write_text(damaged.result.read_text().replace("FINISHED", "FINISHEd"))

@@ -106,7 +106,7 @@ def test_a_pruned_trial_is_shown_and_counted(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(SearchStudy, "should_prune", lambda self, number: number == 1)
     text = SEARCH.replace("seeds: [0, 1]", "seeds: [0]\npruner: median").replace("{trials: 3}", "{trials: 2}")
     file = write_ablation(tmp_path, text)
-    plan = load_plan(file, ["training.epochs=60"])
+    plan = load_plan(file, ["training.epochs=30"])
     outcome = run_sweep(plan, file.read_text(), settings(tmp_path / "sweeps"))
     points = outcome.report.trials[outcome.report.trials["role"] == "search"].set_index("number")
     assert points["status"].to_dict() == {0: "FINISHED", 1: "PRUNED"}

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from jepa_lab.sweeps.results import report_input
 from jepa_lab.sweeps.studies import open_studies
 from tests.integration.runs import only_sweep
 from tests.integration.slurm_cluster import NODES, SlurmCluster, slurm_cluster, wait_for, why_not
+from tests.integration.unpainted import COMMAND
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -55,7 +55,7 @@ class Command:
     def start(self, *more: str) -> None:
         """Give the command, and do not wait for its end."""
         options = ["--preset", "smoke", "--sweeps", str(self.folder / "sweeps"), *more]
-        words = [sys.executable, "-m", "jepa_lab", "sweep", str(self.file), *PIPELINE, f"training.epochs={self.epochs}"]
+        words = [*COMMAND, "sweep", str(self.file), *PIPELINE, f"training.epochs={self.epochs}"]
         self.process = subprocess.Popen(
             [*words, *options],
             env=self.cluster.environment,

@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -43,6 +42,7 @@ from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.training.checkpoint import CheckpointStore
 from tests.integration.pipelines import write_tiny
+from tests.integration.unpainted import COMMAND
 from tests.unit.data.files import write_image
 from tests.unit.sweeps.sharing.fake_mps import FakeMps
 
@@ -245,7 +245,7 @@ def test_kills_of_parent_and_workers_change_nothing_but_times(tmp_path: Path, ki
     file = write_ablation(tmp_path, ABLATION.replace("[0, 1]", str(seeds)))
     overrides = [f"training.epochs={20 * kills}", "probe.every_epochs=10"]
     chance = random.Random(kills)
-    command = [sys.executable, "-m", "jepa_lab", "sweep", str(file), *overrides, "--slots", "2"]
+    command = [*COMMAND, "sweep", str(file), *overrides, "--slots", "2"]
     killed = [*command, "--sweeps", str(tmp_path / "killed")]
     for _ in range(kills):
         process = subprocess.Popen(killed, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -277,7 +277,7 @@ def _kill_a_worker(parent: int, chance: random.Random) -> None:
 
 def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(tmp_path: Path) -> None:
     file = write_ablation(tmp_path, ABLATION.replace("[0, 1]", "[0]"))
-    command = [sys.executable, "-m", "jepa_lab", "sweep", str(file), "training.epochs=100", "probe.every_epochs=100"]
+    command = [*COMMAND, "sweep", str(file), "training.epochs=100", "probe.every_epochs=100"]
     command += ["training.checkpoint_every_steps=100000", "--sweeps", str(tmp_path / "sweeps"), "--slots", "1"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

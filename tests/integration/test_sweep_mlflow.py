@@ -37,6 +37,7 @@ from jepa_lab.tracking.run_folder import RunFolder
 from tests.integration.fault_proxy import wait_until
 from tests.integration.test_sweep import ABLATION, ENVIRONMENT, settings, write_ablation
 from tests.integration.test_tracker_faults import MlflowServer
+from tests.integration.unpainted import COMMAND
 from tests.integration.with_mlflow import MLFLOW_WARNINGS, kept_environment
 
 if TYPE_CHECKING:
@@ -503,7 +504,7 @@ def test_kills_of_mirror_workers_and_parent_leave_every_row_once_and_nothing_run
     file = write_ablation(tmp_path, SLOW_ABLATION)
     chance = random.Random(3)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    command = [sys.executable, "-m", "jepa_lab", "sweep", str(file), "training.epochs=60", "probe.every_epochs=10"]
+    command = [*COMMAND, "sweep", str(file), "training.epochs=60", "probe.every_epochs=10"]
     command += [f"tracking={{name: mlflow, uri: '{uri}', flush_seconds: 0.3}}"]
     command += ["--sweeps", str(tmp_path / "sweeps"), "--slots", "2"]
     for _ in range(3):

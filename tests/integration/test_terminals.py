@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jepa_lab.resume import resume_run
 from jepa_lab.tracking.metrics import read_metrics
 from jepa_lab.tracking.mirror_cursor import mirror_state

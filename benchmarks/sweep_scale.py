@@ -33,6 +33,8 @@ from matplotlib.ticker import FuncFormatter
 from benchmarks.scaling import exponent
 from benchmarks.timing import markdown_table
 from jepa_lab.figures.style import LIGHT, Drawing, empty_figure, legend_below, png
+from jepa_lab.resume import is_finished
+from jepa_lab.tracking.run_folder import RunFolder
 from jepa_lab.tracking.uris import sqlite_uri
 
 BASE = Path(__file__).parents[1] / "pipelines" / "digits.yaml"
@@ -132,10 +134,14 @@ class Bench:
 def trained_template(folder: Path) -> Path:
     """The folder of a real run, trained here if there is none yet."""
     root = folder / "template"
-    if not root.exists():
+    if not _finished_runs(root):  # one that was killed does not count
         command = [sys.executable, "-m", "jepa_lab", "run", str(BASE), "--preset", "smoke", "tracking=none"]
         subprocess.run([*command, "--runs", str(root)], check=True, stdout=subprocess.DEVNULL)
-    return next(root.iterdir())
+    return _finished_runs(root)[0]
+
+
+def _finished_runs(root: Path) -> list[Path]:
+    return [path for path in sorted(root.glob("*")) if is_finished(RunFolder(path))]
 
 
 def series_of(measured: dict[tuple[str, str, int], dict[str, Any]]) -> list[Series]:

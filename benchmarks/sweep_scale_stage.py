@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 
@@ -25,7 +26,9 @@ from jepa_lab.sweeps.search_study import SearchStudy
 from jepa_lab.sweeps.studies import open_studies
 from jepa_lab.sweeps.study import Study, TableStudy
 from jepa_lab.sweeps.sweep import Sweep, SweepRecord, SweepSettings, baseline_pipeline, sweep_folder
+from jepa_lab.tracking.base import TRACKERS
 from jepa_lab.tracking.mirror_cursor import mirror_state
+from jepa_lab.tracking.mlflow_tracker import MlflowTracker
 
 SLOTS = 8
 
@@ -120,10 +123,9 @@ def sweep(scene: Scene, found: Measured) -> None:
     folder = sweep_folder(plan, scene.ablation.read_text(), scene.root)
     tracking = baseline_pipeline(plan).tracking
     settings = None
-    if type(tracking).__name__ == "MlflowParams":
-        record = SweepRecord(plan, folder, [])
-        settings = record.tracker.settings()
-        record.tracker.close(0.0, say=lambda text: None)
+    if TRACKERS.entry_of(tracking).name == "mlflow":
+        with patch.object(MlflowTracker, "start"):  # its process would send what `mirror` is to measure
+            settings = SweepRecord(plan, folder, []).tracker.settings()
     worker = SimulatedWorker(Template(scene.template), settings)
     engine = choose_engine(plan.engine, EngineChoice(), on_gpu=False)
     simulated = _SimulatedEngine(engine.params, engine.needs, worker)
@@ -167,7 +169,7 @@ def mirror(scene: Scene, found: Measured) -> None:
     with found.part("mirror"):
         found_mirror.push(ended=True)
     with found.part("mirror: nothing new"):
-        found_mirror.push(ended=False)
+        found_mirror.push(ended=True)
     with found.part("mirror: state"):
         assert mirror_state(record).complete
 

@@ -91,6 +91,9 @@ class _Header:
     metrics: dict[str, str]
 
 
+_HEADER = TypeAdapter(_Header)  # once: it takes a hundred times as long to build as to use
+
+
 @dataclass(frozen=True)
 class RunPredictions:
     """The predictions of a run.
@@ -186,7 +189,7 @@ def _parsed(content: bytes, path: Path) -> RunPredictions:
             raise RunFolderError(
                 f"{path} has format version {version}, this jepa-lab reads {VERSION}; use the version that wrote it"
             )
-        header = TypeAdapter(_Header).validate_python(described)
+        header = _HEADER.validate_python(described)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, ValidationError) as error:
         raise RunFolderError(f"{path} is not a file of predictions ({error})", remedy=RESTORE) from error
     return RunPredictions(header.class_names, header.images, header.metrics, tensors)

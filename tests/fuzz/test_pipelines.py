@@ -79,19 +79,19 @@ def check_text(content: bytes, given_overrides: list[str]) -> None:
         assert list(Path(folder).iterdir()) == [file]
 
 
-@settings(FAST, max_examples=300)
+@settings(FAST, max_examples=160)
 @given(mutated_texts())
 def test_slips_in_a_file_are_refused_with_their_line(text: str) -> None:
     check_text(text.encode("utf-8", "surrogatepass"), [])
 
 
-@settings(FAST, max_examples=130)
+@settings(FAST, max_examples=80)
 @given(changed_trees())
 def test_components_with_drawn_parameters_are_accepted_or_refused_with_their_line(tree: dict[str, Any]) -> None:
     check_text(as_yaml(tree).encode(), [])
 
 
-@settings(FAST, max_examples=200)
+@settings(FAST, max_examples=90)
 @given(overrides, st.sampled_from(("digits", "cifar10_best")))
 def test_overrides_of_every_shape_are_accepted_or_refused_by_name(given_overrides: list[str], stem: str) -> None:
     file = ROOT / "pipelines" / f"{stem}.yaml"

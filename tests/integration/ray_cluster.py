@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _TOOLS = ("unshare", "nsenter", "ip")
 _REPOSITORY = Path(__file__).parents[2]
 QUIET = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+QUIET["RAY_worker_niceness"] = "0"  # by default Ray's workers wait for every other process, such as other tests
 
 
 def why_not() -> str | None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.scaling import exponent
 from benchmarks.timing import markdown_table
@@ -174,6 +174,8 @@ def drawing(series: Sequence[Series]) -> Drawing:
             axes.loglog(trials, [each.seconds[n] for n in trials], color=colour, marker=mark, markersize=4, label=name)
         for axis in (axes.xaxis, axes.yaxis):  # the style writes no mathematics, which Matplotlib's own labels are
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(sorted({n for each in series for n in each.seconds}))
         axes.set_xlabel("trials")
         axes.set_ylabel("CPU seconds")
         handles, names = axes.get_legend_handles_labels()

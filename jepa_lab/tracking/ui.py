@@ -108,6 +108,8 @@ def _start(store: str, place: Place, output: IO[bytes]) -> subprocess.Popen[byte
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri_for_mlflow(store),
         "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
+        # Four processes for jobs that no page of a run needs.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": os.environ.get("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"),
     }
     location = default_artifact_location(store)
     if location is not None:

@@ -37,6 +37,7 @@ class MlflowServer:
         command += ["--workers", "1", "--backend-store-uri", self._store]
         command += ["--artifacts-destination", str(self.root / "artifacts")]
         environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # four processes that no test needs
         with open(self.root / "server.log", "ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.root, env=environment, stdout=log, stderr=log, start_new_session=True

@@ -159,6 +159,7 @@ def test_a_trial_that_fails_is_told_with_what_it_said(tmp_path: Path) -> None:
         measure(tmp_path / "nothing.yaml", [], Variant(1, False), 0.1, [], tmp_path)
 
 
+@pytest.mark.slow
 def test_trials_on_a_gpu_are_clients_of_a_daemon_as_those_of_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

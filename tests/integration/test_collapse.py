@@ -46,7 +46,9 @@ def run(folder: Path, position: str, *overrides: str) -> tuple[bool, list[float]
     return outcome.result["collapsed"], ratios
 
 
-@pytest.mark.parametrize("position", ["learned", "rope", "sincos"])
+@pytest.mark.parametrize(
+    "position", ["learned", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rope", "sincos"))]
+)
 def test_healthy_runs_are_not_marked(tmp_path: Path, position: str) -> None:
     collapsed, _ = run(tmp_path / "healthy", position)
     assert not collapsed

@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from typing import Any
 
 ANSWER_SECONDS = 20.0
+_MOST_TIMES = 4
+"""A call may take this many times as long at most: Ctrl-C is heard, and an outage over, only when it is cut off."""
 
 
 class AnswerLimit:
     """Cuts the connections of a pool while a call that uses one of them has had no answer for too long.
 
-    The call then fails as if the server had cut it, and the next one has twice the time: the call may have been at work
-    all the while, as on thousands of trials. The connections are those of psycopg.
+    The call then fails as if the server had cut it, and the next one has twice the time, up to a limit: the call may
+    have been at work all the while, as on thousands of trials. The connections are those of psycopg.
     """
 
     def __init__(self) -> None:
@@ -50,7 +52,7 @@ class AnswerLimit:
             connection.close()
 
     def _cut(self) -> None:
-        self._seconds *= 2
+        self._seconds = min(2 * self._seconds, _MOST_TIMES * ANSWER_SECONDS)
         for connection in self._open:
             if not connection.closed:
                 with socket.socket(fileno=os.dup(connection.fileno())) as its, contextlib.suppress(OSError):

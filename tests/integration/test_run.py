@@ -69,7 +69,7 @@ def test_a_run_leaves_its_whole_record(finished: RunOutcome) -> None:
     assert set(result["probe"]) == {"trained", "random_encoder", "raw_pixels"}
     for name in ("probe/test_accuracy", "random_encoder/test_accuracy", "raw_pixels/validation_accuracy", "rankme_end"):
         assert result["metrics"][name] is not None
-    assert (folder.figures / "confusion.png").is_file()
+    assert (folder.figures / "confusion.png").is_file()  # painted: see test_run_figures.py
     assert folder.environment.exists()
     assert "training from step 0" in folder.log.read_text()
     predictions = read_predictions(folder.path, result["predictions"])

@@ -35,6 +35,9 @@ AFTER_A_RUN = {
 }  # fmt: skip
 
 
+pytestmark = pytest.mark.painted
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     folder = tmp_path_factory.mktemp("pictured")
@@ -54,6 +57,7 @@ def result_of(folder: RunFolder) -> dict[str, Any]:
 def test_a_run_draws_its_figures_and_says_so_in_its_result(finished: RunOutcome) -> None:
     assert drawn(finished.folder) == AFTER_A_RUN
     assert finished.figures_error is None
+    assert (finished.folder.figures / "confusion.png").stat().st_size > 10_000
     assert set(finished.result["figures"]["drawn"]) == AFTER_A_RUN
     assert finished.result["figures"]["failed"] == {}
     assert finished.result["seconds"]["figures"] > 0
